@@ -1,0 +1,77 @@
+"""The one decorator that compiles a kernel, and where compiled kernels are kept.
+
+Kernels release the GIL, are compiled at their first call for the types they meet (float32 to
+train, float64 to check), and are cached on disk. ``fastmath`` is never on as a whole, since it
+would let NaN and infinity through unseen; only the flags that let sums be reordered into vector
+lanes and products be fused are set.
+
+Numba's cache key does not see a change in *another* file that a kernel calls, so the cache folder
+is named after a hash of every source file that holds kernels. The cache is a pickle, so it lives
+in the user's own folder (mode 0700), never in a run folder; with no such folder, in a temporary
+one, and ``cache_notice`` says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+import numba.core.config
+import numpy as np
+
+FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+PACKAGES_WITH_KERNELS = ("ops", "models", "objectives", "optim", "regularizers", "inference")
+
+cache_notice: str | None = None
+"""Why compiled kernels are not kept between runs, or None when they are."""
+
+
+def kernel_fingerprint() -> str:
+    """Hash of everything a compiled kernel depends on besides its own file."""
+    digest = hashlib.sha256()
+    root = Path(__file__).resolve().parent.parent
+    for package in PACKAGES_WITH_KERNELS:
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(str(path.relative_to(root)).encode())
+            digest.update(path.read_bytes())
+    for version in (numba.__version__, llvmlite.__version__, np.__version__):
+        digest.update(version.encode())
+    digest.update(os.environ.get("NUMBA_CPU_NAME", "").encode())
+    digest.update(os.environ.get("NUMBA_CPU_FEATURES", "-").encode())
+    return digest.hexdigest()[:16]
+
+
+def _choose_cache_folder() -> None:
+    global cache_notice
+    fingerprint = kernel_fingerprint()
+    base = os.environ.get("NUMBA_CACHE_DIR")
+    if base is None:
+        try:
+            import platformdirs
+
+            base = str(platformdirs.user_cache_path("bptool") / "kernels")
+            folder = Path(base) / fingerprint
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            Path(base).chmod(0o700)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(folder)
+        except (OSError, RuntimeError) as error:
+            base = tempfile.mkdtemp(prefix="bptool-kernels-")
+            cache_notice = f"compiled kernels are kept in {base} for now only: {error}"
+    folder = Path(base) / fingerprint
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    numba.core.config.CACHE_DIR = str(folder)
+
+
+_choose_cache_folder()
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile ``function`` with Numba: no GIL, cached on disk, lazily for the types it meets."""
+    return numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")(function)

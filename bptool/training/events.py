@@ -1,0 +1,116 @@
+"""What a training loop says while it runs.
+
+The loop never prints: the command line, the metrics file and the tests are listeners, each a
+callable that takes one event. Losses are mean negative log-likelihoods in nats per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class TrainingStarted:
+    run_dir: str
+    model: str
+    n_parameters: int
+    n_train_tokens: int
+    n_validation_tokens: int
+    tokens_per_step: int
+    start_step: int
+    n_steps: int
+    n_workers: int
+    engine: str
+    peak_flops: float | None
+    """Measured floating-point operations per second of the machine with all workers busy."""
+
+
+@dataclass(frozen=True)
+class Compiling:
+    """Kernel compilation for ``what`` begins (``done=False``) or has ended."""
+
+    what: str
+    done: bool
+    seconds: float = 0.0
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class StepDone:
+    step: int
+    """Steps done, counting from 1."""
+    loss: float
+    penalty: float
+    """Sum of the regularisers' penalties, not part of ``loss``."""
+    grad_norm: float
+    learning_rate: float
+    seconds: float
+    n_tokens: int
+    """Unmasked targets of the step."""
+    flops: float
+    """Model FLOPs of the step (see ``Model.flops_per_token``)."""
+    skipped: bool = False
+    """True when the gradient was not finite and the weights were left alone."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    step: int
+    train_loss: float
+    """Mean training loss since the evaluation before; NaN before the first step."""
+    val_loss: float
+    bits_per_byte: float
+    n_tokens: int
+    seconds: float
+    is_best: bool
+    overfitting: bool
+    """True once validation loss has risen for several evaluations while training loss fell."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    step: int
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
+class CheckpointSaved:
+    step: int
+    path: str
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the user should know, in one line."""
+
+    text: str
+    level: str = "info"
+    """``info`` or ``warning``."""
+
+
+@dataclass(frozen=True)
+class TrainingFinished:
+    step: int
+    seconds: float
+    best_step: int
+    best_val_loss: float
+    interrupted: bool
+    run_dir: str
+    files: dict[str, str] = field(default_factory=dict)
+    """What was written, by name: ``{"plot": ".../loss.png", ...}``."""
+
+
+Event = (
+    TrainingStarted
+    | Compiling
+    | StepDone
+    | Evaluated
+    | Sampled
+    | CheckpointSaved
+    | Notice
+    | TrainingFinished
+)
+Listener = Callable[[Event], None]
