@@ -1,1 +1,1 @@
-"""TODO"""
+"""Objectives: a scalar loss beside its gradient, from log-probabilities to dlogp."""

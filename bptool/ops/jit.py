@@ -75,3 +75,4 @@ _choose_cache_folder()
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile ``function`` with Numba: no GIL, cached on disk, lazily for the types it meets."""
     return numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")(function)
+

@@ -1,0 +1,207 @@
+"""What every model provides, and the flat buffer its parameters live in.
+
+A model states its parameters once, as a tuple of :class:`ParamSpec`; names, order, shapes,
+initialisation and weight decay all follow from it. Compiled code sees them as one NamedTuple of
+arrays, views into one flat buffer; tensors of the layers are stacked on the first axis.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bptool.config.section import Section
+
+ALIGNMENT_BYTES = 64
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ParamSpec:
+    """One parameter tensor, or one tensor of every layer stacked on the first axis.
+
+    Attributes:
+        field: the name in the model's NamedTuple.
+        name: the name in checkpoints and reports, with ``{}`` for the layer where stacked.
+        shape: of the whole; a dimension of 0 means that the model has no such tensor.
+        init: standard deviation of a normal initialisation, or a constant if ``constant``.
+        decay: whether weight decay and penalties apply (not to biases and norms).
+    """
+
+    field: str
+    name: str
+    shape: tuple[int, ...]
+    init: float
+    constant: bool = False
+    decay: bool = False
+
+    @property
+    def stacked(self) -> bool:
+        return "{}" in self.name
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+class FlatLayout:
+    """Where each tensor stands in a flat buffer: 64-byte boundaries, decayed tensors first."""
+
+    def __init__(self, specs: tuple[ParamSpec, ...]) -> None:
+        self.specs = specs
+        per_boundary = ALIGNMENT_BYTES // 4
+        self.offsets: dict[str, int] = {}
+        position = 0
+        for decay in (True, False):
+            for spec in specs:
+                if spec.decay == decay:
+                    self.offsets[spec.field] = position
+                    position += -(-spec.size // per_boundary) * per_boundary
+            if decay:
+                self.n_decayed = position
+        self.size = position
+        """Elements of a buffer, padding included; the first ``n_decayed`` are weight-decayed."""
+
+    def allocate(self, dtype: npt.DTypeLike) -> Array:
+        """A zeroed buffer that starts on a 64-byte boundary."""
+        return aligned_zeros((self.size,), dtype)
+
+    def views(self, buffer: Array) -> list[Array]:
+        """The tensors of ``buffer`` in the order of the specs, shaped."""
+        return [
+            buffer[self.offsets[s.field] : self.offsets[s.field] + s.size].reshape(s.shape)
+            for s in self.specs
+        ]
+
+    def named(self, buffer: Array) -> dict[str, Array]:
+        """Views by checkpoint name, layers apart, in order; tensors of size 0 are left out."""
+        tensors: dict[str, Array] = {}
+        for spec, view in zip(self.specs, self.views(buffer), strict=True):
+            if spec.size == 0:
+                continue
+            if spec.stacked:
+                for layer in range(spec.shape[0]):
+                    tensors[spec.name.format(layer)] = view[layer]
+            else:
+                tensors[spec.name] = view
+        return tensors
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    """Zeros that start on a 64-byte boundary (numpy promises 16)."""
+    dtype = np.dtype(dtype)
+    n_bytes = math.prod(shape) * dtype.itemsize
+    raw = np.zeros(n_bytes + ALIGNMENT_BYTES, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT_BYTES
+    return raw[start : start + n_bytes].view(dtype).reshape(shape)
+
+
+class Model(ABC):
+    """A language model: token ids in, log-probabilities of the next token out.
+
+    Args:
+        config: the model's own ``Config`` section.
+        n_vocab: number of token ids.
+    """
+
+    Config: ClassVar[type[Section]]
+    name: ClassVar[str]
+    Params: ClassVar[Callable[..., Any]]
+    """NamedTuple of parameter arrays, fields as in ``specs``."""
+
+    def __init__(self, config: Any, n_vocab: int) -> None:
+        self.config = config
+        self.n_vocab = n_vocab
+        self.specs = self.make_specs()
+        self.layout = FlatLayout(self.specs)
+
+    @abstractmethod
+    def make_specs(self) -> tuple[ParamSpec, ...]:
+        """The parameter tensors in the order of the NamedTuple."""
+
+    @abstractmethod
+    def workspace(self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engine: int) -> Any:
+        """Activations of one shard, a NamedTuple, allocated once and reused."""
+
+    @abstractmethod
+    def workspace_bytes(self, n_sequences: int, n_time: int, itemsize: int) -> int:
+        """Bytes that :meth:`workspace` takes."""
+
+    @abstractmethod
+    def loss_and_gradient(
+        self,
+        params: Any,
+        grads: Any,
+        acts: Any,
+        tokens: Array,
+        targets: Array,
+        inverse_n_targets: float,
+        key: Any,
+    ) -> float:
+        """Forward, loss and backward of one shard in one compiled call.
+
+        Adds to ``grads``; returns the shard's share of the mean loss. ``tokens`` and ``targets``
+        are (n_sequences, T) int32; ``key`` is a :class:`bptool.ops.dropout.MaskKey`.
+        """
+
+    @abstractmethod
+    def loss(self, params: Any, acts: Any, tokens: Array, targets: Array) -> float:
+        """Sum (not mean) of the negative log-likelihoods over unmasked targets; no dropout."""
+
+    @abstractmethod
+    def decoder(self, params: Any, n_sequences: int, engine: int) -> Any:
+        """An incremental decoder: ``append(tokens (n, t)) -> logits (n, V)`` of the last position."""
+
+    @property
+    def context(self) -> int:
+        """Longest sequence the model takes."""
+        return int(self.config.context)
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(spec.size for spec in self.specs)
+
+    @abstractmethod
+    def flops_per_token(self, n_time: int) -> float:
+        """Model FLOPs of forward and backward for one token of a sequence of ``n_time``."""
+
+    def params(self, buffer: Array) -> Any:
+        """The NamedTuple of views into a flat buffer."""
+        return self.Params(*self.layout.views(buffer))
+
+    def initialise(self, buffer: Array, seed: int) -> None:
+        """Fill a flat buffer with initial weights, each tensor from a stream of its own name."""
+        buffer[:] = 0
+        for spec, view in zip(self.specs, self.layout.views(buffer), strict=True):
+            if spec.constant:
+                view[...] = spec.init
+            elif spec.size:
+                digest = hashlib.sha256(spec.field.encode()).digest()
+                stream = int.from_bytes(digest[:8], "little")
+                generator = np.random.Generator(np.random.Philox(key=[seed, stream]))
+                view[...] = generator.normal(0.0, spec.init, spec.shape)
+
+
+def allocate(shapes: dict[str, tuple[int, ...]], dtype: npt.DTypeLike) -> list[Array]:
+    """Aligned arrays of the given shapes, in order."""
+    return [aligned_zeros(shape, dtype) for shape in shapes.values()]
+
+
+def bytes_of(shapes: dict[str, tuple[int, ...]], itemsize: int) -> int:
+    """Bytes that :func:`allocate` would take."""
+    return sum(math.prod(shape) * itemsize + ALIGNMENT_BYTES for shape in shapes.values())
+
+
+class Dropout(NamedTuple):
+    """Probabilities by site, as compiled code takes them."""
+
+    embedding: float
+    attention: float
+    residual: float

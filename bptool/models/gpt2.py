@@ -1,0 +1,483 @@
+"""GPT-2: a pre-norm transformer decoder with learned positions and a tied head.
+
+    x = dropout(wte[token] + wpe[t])
+    x = x + dropout(c_proj(attention(c_attn(ln_1(x)))))        for each layer
+    x = x + dropout(c_proj(act(c_fc(ln_2(x)))))
+    logits = ln_f(x) head^T,  head = wte when tied
+
+Sources: Radford et al. 2019, "Language models are unsupervised multitask learners"; the
+initialisation (0.02, residual projections scaled by 1 / sqrt(2 L)) is theirs too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from bptool.config.section import Section
+from bptool.models.base import (
+    Array,
+    Dropout,
+    Model,
+    ParamSpec,
+    aligned_zeros,
+    allocate,
+    bytes_of,
+)
+from bptool.objectives.next_token import next_token_backward, next_token_forward
+from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
+from bptool.ops.attention import attention_backward, attention_decode, attention_forward
+from bptool.ops.dropout import MaskKey, dropout
+from bptool.ops.embedding import embedding_backward, embedding_forward
+from bptool.ops.jit import kernel
+from bptool.ops.layernorm import layernorm_backward, layernorm_forward
+from bptool.ops.linear import linear_backward, linear_forward
+from bptool.ops.matmul import matmul
+from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
+from bptool.registry import models
+
+
+class DropoutSites(Section):
+    """Dropout probability at each place of a transformer."""
+
+    embedding: float = Field(0.0, ge=0, lt=1, description="after the embeddings")
+    attention: float = Field(0.0, ge=0, lt=1, description="on the attention weights")
+    residual: float = Field(0.0, ge=0, lt=1, description="on each branch before it is added")
+
+
+class GPT2Config(Section):
+    """Size and options of a GPT-2."""
+
+    n_layer: int = Field(4, ge=1, le=1000, description="transformer blocks")
+    n_head: int = Field(4, ge=1, le=1024, description="attention heads; must divide n_embd")
+    n_embd: int = Field(128, ge=1, le=65536, description="width of the residual stream")
+    context: int = Field(64, ge=1, le=1_000_000, description="longest sequence, in tokens")
+    bias: bool = Field(True, description="biases in linear maps and norms")
+    activation: Literal["gelu", "gelu_tanh", "relu"] = Field("gelu", description="of the MLP")
+    tie_embeddings: bool = Field(True, description="use the token embedding as output weights")
+    dropout: float | DropoutSites = Field(
+        0.0, description="one probability for every place, or one for each"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> GPT2Config:
+        if self.n_embd % self.n_head:
+            near = [h for h in range(1, self.n_embd + 1) if self.n_embd % h == 0]
+            best = min(near, key=lambda h: abs(h - self.n_head))
+            raise ValueError(
+                f"n_head {self.n_head} does not divide n_embd {self.n_embd}; "
+                f"n_head {best} would, or n_embd {self.n_head * -(-self.n_embd // self.n_head)}"
+            )
+        if isinstance(self.dropout, float) and not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
+        return self
+
+    def dropout_sites(self) -> Dropout:
+        """The probability at each site."""
+        if isinstance(self.dropout, DropoutSites):
+            return Dropout(**self.dropout.model_dump())
+        return Dropout(self.dropout, self.dropout, self.dropout)
+
+
+class Params(NamedTuple):
+    """Parameters (or gradients), layers stacked on the first axis. F = 4C."""
+
+    wte: Array  # (V, C)
+    wpe: Array  # (context, C)
+    ln_1_w: Array  # (L, C)
+    ln_1_b: Array  # (L, C) or (L, 0)
+    attn_w: Array  # (L, 3C, C)
+    attn_b: Array  # (L, 3C) or (L, 0)
+    attn_proj_w: Array  # (L, C, C)
+    attn_proj_b: Array  # (L, C) or (L, 0)
+    ln_2_w: Array  # (L, C)
+    ln_2_b: Array  # (L, C) or (L, 0)
+    fc_w: Array  # (L, F, C)
+    fc_b: Array  # (L, F) or (L, 0)
+    fc_proj_w: Array  # (L, C, F)
+    fc_proj_b: Array  # (L, C) or (L, 0)
+    ln_f_w: Array  # (C,)
+    ln_f_b: Array  # (C,) or (0,)
+    head_w: Array  # (V, C), or (0, C) when tied
+
+
+class Activations(NamedTuple):
+    """What the forward saves for the backward, and scratch; N = B*T rows."""
+
+    x: Array  # (2L+1, N, C) the residual stream before each norm
+    norm: Array  # (2L+1, N, C) outputs of the norms
+    mean: Array  # (2L+1, N)
+    rstd: Array  # (2L+1, N)
+    qkv: Array  # (L, N, 3C)
+    probs: Array  # (L, B, H, T, T) attention weights before dropout
+    att: Array  # (L, N, C) attention outputs
+    fc: Array  # (L, N, F) before the activation
+    act: Array  # (L, N, F) after it
+    logits: Array  # (N, V), overwritten by their gradient
+    logp: Array  # (N,)
+    dlogp: Array  # (N,)
+    log_sum: Array  # (N,)
+    branch: Array  # (N, C) scratch: what is about to be added to the stream
+    dx: Array  # (N, C) gradient of the residual stream
+    dnorm: Array  # (N, C)
+    dqkv: Array  # (N, 3C)
+    dfc: Array  # (N, F)
+    scratch: Array  # (2, T, T)
+
+
+class Hyper(NamedTuple):
+    """Numbers that compiled code needs."""
+
+    engine: int
+    n_head: int
+    activation: int
+    tied: bool
+    dropout: Dropout
+
+
+NO_DROPOUT = Dropout(0.0, 0.0, 0.0)
+NO_KEY = MaskKey(0, 0, 0)
+
+
+@kernel
+def gpt2_forward(hyper, params, acts, tokens, key):  # type: ignore[no-untyped-def]
+    """Fill ``acts`` up to the logits."""
+    n_layer = params.ln_1_w.shape[0]
+    engine, p = hyper.engine, hyper.dropout
+    row0 = key.sequence0 * tokens.shape[1]
+    x, norm, branch = acts.x, acts.norm, acts.branch
+
+    embedding_forward(x[0], tokens, params.wte, params.wpe, 0)
+    dropout(x[0], p.embedding, key, 0, row0)
+    for layer in range(n_layer):
+        i = 2 * layer
+        ln_1_w, ln_1_b = params.ln_1_w[layer], params.ln_1_b[layer]
+        layernorm_forward(norm[i], acts.mean[i], acts.rstd[i], x[i], ln_1_w, ln_1_b)
+        linear_forward(engine, acts.qkv[layer], norm[i], params.attn_w[layer], params.attn_b[layer])
+        attention_forward(
+            *(engine, acts.att[layer], acts.probs[layer], acts.scratch, acts.qkv[layer]),
+            *(p.attention, key, 3 * layer + 1),
+        )
+        attn_proj_w, attn_proj_b = params.attn_proj_w[layer], params.attn_proj_b[layer]
+        linear_forward(engine, branch, acts.att[layer], attn_proj_w, attn_proj_b)
+        dropout(branch, p.residual, key, 3 * layer + 2, row0)
+        x[i + 1] = x[i] + branch
+
+        i += 1
+        ln_2_w, ln_2_b = params.ln_2_w[layer], params.ln_2_b[layer]
+        layernorm_forward(norm[i], acts.mean[i], acts.rstd[i], x[i], ln_2_w, ln_2_b)
+        linear_forward(engine, acts.fc[layer], norm[i], params.fc_w[layer], params.fc_b[layer])
+        activation_forward(hyper.activation, acts.act[layer], acts.fc[layer])
+        fc_proj_w, fc_proj_b = params.fc_proj_w[layer], params.fc_proj_b[layer]
+        linear_forward(engine, branch, acts.act[layer], fc_proj_w, fc_proj_b)
+        dropout(branch, p.residual, key, 3 * layer + 3, row0)
+        x[i + 1] = x[i] + branch
+    i = 2 * n_layer
+    layernorm_forward(norm[i], acts.mean[i], acts.rstd[i], x[i], params.ln_f_w, params.ln_f_b)
+    head = params.wte if hyper.tied else params.head_w
+    matmul(engine, acts.logits, norm[i], False, head, True, False)
+
+
+@kernel
+def gpt2_backward(hyper, params, grads, acts, tokens, key):  # type: ignore[no-untyped-def]
+    """Undo the forward from the last operation to the first; ``acts.logits`` holds dlogits."""
+    n_layer = params.ln_1_w.shape[0]
+    engine, p = hyper.engine, hyper.dropout
+    row0 = key.sequence0 * tokens.shape[1]
+    x, norm, mean, rstd = acts.x, acts.norm, acts.mean, acts.rstd
+    dx, dnorm, branch = acts.dx, acts.dnorm, acts.branch
+
+    # logits = ln_f(x) head^T
+    i = 2 * n_layer
+    head = params.wte if hyper.tied else params.head_w
+    d_head = grads.wte if hyper.tied else grads.head_w
+    matmul(engine, dnorm, acts.logits, False, head, False, False)
+    matmul(engine, d_head, acts.logits, True, norm[i], False, True)
+    dx[:] = dx.dtype.type(0.0)
+    layernorm_backward(
+        *(dx, grads.ln_f_w, grads.ln_f_b, dnorm, x[i], mean[i], rstd[i], params.ln_f_w)
+    )
+    for layer in range(n_layer - 1, -1, -1):
+        # x = x + dropout(c_proj(act(c_fc(ln_2(x)))))
+        i = 2 * layer + 1
+        branch[:] = dx
+        dropout(branch, p.residual, key, 3 * layer + 3, row0)
+        linear_backward(
+            *(engine, acts.dfc, grads.fc_proj_w[layer], grads.fc_proj_b[layer]),
+            *(branch, acts.act[layer], params.fc_proj_w[layer]),
+        )
+        activation_backward(hyper.activation, acts.dfc, acts.dfc, acts.fc[layer])
+        linear_backward(
+            *(engine, dnorm, grads.fc_w[layer], grads.fc_b[layer]),
+            *(acts.dfc, norm[i], params.fc_w[layer]),
+        )
+        layernorm_backward(
+            *(dx, grads.ln_2_w[layer], grads.ln_2_b[layer], dnorm),
+            *(x[i], mean[i], rstd[i], params.ln_2_w[layer]),
+        )
+
+        # x = x + dropout(c_proj(attention(c_attn(ln_1(x)))))
+        i = 2 * layer
+        branch[:] = dx
+        dropout(branch, p.residual, key, 3 * layer + 2, row0)
+        linear_backward(
+            *(engine, dnorm, grads.attn_proj_w[layer], grads.attn_proj_b[layer]),
+            *(branch, acts.att[layer], params.attn_proj_w[layer]),
+        )
+        attention_backward(
+            *(engine, acts.dqkv, dnorm, acts.probs[layer], acts.scratch, acts.qkv[layer]),
+            *(p.attention, key, 3 * layer + 1),
+        )
+        linear_backward(
+            *(engine, dnorm, grads.attn_w[layer], grads.attn_b[layer]),
+            *(acts.dqkv, norm[i], params.attn_w[layer]),
+        )
+        layernorm_backward(
+            *(dx, grads.ln_1_w[layer], grads.ln_1_b[layer], dnorm),
+            *(x[i], mean[i], rstd[i], params.ln_1_w[layer]),
+        )
+    # x = dropout(wte[token] + wpe[t])
+    dropout(dx, p.embedding, key, 0, row0)
+    embedding_backward(grads.wte, grads.wpe, dx, tokens)
+
+
+@kernel
+def gpt2_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets):  # type: ignore[no-untyped-def]
+    """Forward to the loss; the logits are left as they are."""
+    gpt2_forward(hyper, params, acts, tokens, key)
+    flat = targets.reshape(targets.size)
+    token_logprob_forward(acts.logp, acts.log_sum, acts.logits, flat)
+    return next_token_forward(acts.logp, flat, inverse_n_targets)
+
+
+@kernel
+def gpt2_loss_and_gradient(  # type: ignore[no-untyped-def]  # noqa: PLR0913
+    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets
+):
+    """A shard's whole step: forward, loss, backward."""
+    loss = gpt2_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets)
+    flat = targets.reshape(targets.size)
+    next_token_backward(acts.dlogp, flat, inverse_n_targets)
+    token_logprob_backward(acts.logits, acts.dlogp, acts.log_sum, flat)
+    gpt2_backward(hyper, params, grads, acts, tokens, key)
+    return loss
+
+
+class Cache(NamedTuple):
+    """Keys and values of the positions so far, and scratch for B*n_new rows."""
+
+    keys: Array  # (L, B, context, C)
+    values: Array  # (L, B, context, C)
+    x: Array  # (rows, C)
+    norm: Array  # (rows, C)
+    mean: Array  # (rows,)
+    rstd: Array  # (rows,)
+    qkv: Array  # (rows, 3C)
+    att: Array  # (rows, C)
+    fc: Array  # (rows, F)
+    branch: Array  # (rows, C)
+    scores: Array  # (context,)
+    last: Array  # (B, C)
+    logits: Array  # (B, V)
+
+
+@kernel
+def gpt2_decode(hyper, params, cache, tokens, position0):  # type: ignore[no-untyped-def]
+    """Append ``tokens`` (B, n_new) at ``position0``; logits of the last position of each row."""
+    n_batch, n_new = tokens.shape
+    n_head = hyper.n_head
+    engine = hyper.engine
+    x, norm, branch = cache.x, cache.norm, cache.branch
+    embedding_forward(x, tokens, params.wte, params.wpe, position0)
+    for layer in range(params.ln_1_w.shape[0]):
+        ln_1_w, ln_1_b = params.ln_1_w[layer], params.ln_1_b[layer]
+        layernorm_forward(norm, cache.mean, cache.rstd, x, ln_1_w, ln_1_b)
+        linear_forward(engine, cache.qkv, norm, params.attn_w[layer], params.attn_b[layer])
+        attention_decode(
+            *(cache.att, cache.keys[layer], cache.values[layer], cache.qkv),
+            *(n_head, position0, n_new, cache.scores),
+        )
+        attn_proj_w, attn_proj_b = params.attn_proj_w[layer], params.attn_proj_b[layer]
+        linear_forward(engine, branch, cache.att, attn_proj_w, attn_proj_b)
+        x += branch
+        ln_2_w, ln_2_b = params.ln_2_w[layer], params.ln_2_b[layer]
+        layernorm_forward(norm, cache.mean, cache.rstd, x, ln_2_w, ln_2_b)
+        linear_forward(engine, cache.fc, norm, params.fc_w[layer], params.fc_b[layer])
+        activation_forward(hyper.activation, cache.fc, cache.fc)
+        fc_proj_w, fc_proj_b = params.fc_proj_w[layer], params.fc_proj_b[layer]
+        linear_forward(engine, branch, cache.fc, fc_proj_w, fc_proj_b)
+        x += branch
+    layernorm_forward(norm, cache.mean, cache.rstd, x, params.ln_f_w, params.ln_f_b)
+    for i in range(n_batch):
+        cache.last[i] = norm[i * n_new + n_new - 1]
+    head = params.wte if hyper.tied else params.head_w
+    matmul(engine, cache.logits, cache.last, False, head, True, False)
+
+
+@models.register("gpt2")
+class GPT2(Model):
+    """GPT-2 of any size; see the module's first lines for the equations."""
+
+    Config = GPT2Config
+    Params = Params
+
+    def make_specs(self) -> tuple[ParamSpec, ...]:
+        c, n_layer, n_vocab = self.config.n_embd, self.config.n_layer, self.n_vocab
+        f = 4 * c
+        n_bias = 1 if self.config.bias else 0
+        std, std_residual = 0.02, 0.02 / math.sqrt(2 * n_layer)
+
+        def weight(field: str, name: str, *shape: int, init: float = std) -> ParamSpec:
+            return ParamSpec(field, name, shape, init, decay=True)
+
+        def norm(field: str, name: str, *shape: int) -> ParamSpec:
+            return ParamSpec(field, name, shape, 1.0, constant=True)
+
+        def bias(field: str, name: str, *shape: int) -> ParamSpec:
+            return ParamSpec(field, name, (*shape[:-1], shape[-1] * n_bias), 0.0, constant=True)
+
+        return (
+            weight("wte", "wte.weight", n_vocab, c),
+            weight("wpe", "wpe.weight", self.config.context, c),
+            norm("ln_1_w", "h.{}.ln_1.weight", n_layer, c),
+            bias("ln_1_b", "h.{}.ln_1.bias", n_layer, c),
+            weight("attn_w", "h.{}.attn.c_attn.weight", n_layer, 3 * c, c),
+            bias("attn_b", "h.{}.attn.c_attn.bias", n_layer, 3 * c),
+            weight("attn_proj_w", "h.{}.attn.c_proj.weight", n_layer, c, c, init=std_residual),
+            bias("attn_proj_b", "h.{}.attn.c_proj.bias", n_layer, c),
+            norm("ln_2_w", "h.{}.ln_2.weight", n_layer, c),
+            bias("ln_2_b", "h.{}.ln_2.bias", n_layer, c),
+            weight("fc_w", "h.{}.mlp.c_fc.weight", n_layer, f, c),
+            bias("fc_b", "h.{}.mlp.c_fc.bias", n_layer, f),
+            weight("fc_proj_w", "h.{}.mlp.c_proj.weight", n_layer, c, f, init=std_residual),
+            bias("fc_proj_b", "h.{}.mlp.c_proj.bias", n_layer, c),
+            norm("ln_f_w", "ln_f.weight", c),
+            bias("ln_f_b", "ln_f.bias", c),
+            weight("head_w", "lm_head.weight", 0 if self.config.tie_embeddings else n_vocab, c),
+        )
+
+    def _shapes(self, n_sequences: int, n_time: int) -> dict[str, tuple[int, ...]]:
+        c, n_layer, n_head = self.config.n_embd, self.config.n_layer, self.config.n_head
+        n, f = n_sequences * n_time, 4 * c
+        return {
+            "x": (2 * n_layer + 1, n, c),
+            "norm": (2 * n_layer + 1, n, c),
+            "mean": (2 * n_layer + 1, n),
+            "rstd": (2 * n_layer + 1, n),
+            "qkv": (n_layer, n, 3 * c),
+            "probs": (n_layer, n_sequences, n_head, n_time, n_time),
+            "att": (n_layer, n, c),
+            "fc": (n_layer, n, f),
+            "act": (n_layer, n, f),
+            "logits": (n, self.n_vocab),
+            "logp": (n,),
+            "dlogp": (n,),
+            "log_sum": (n,),
+            "branch": (n, c),
+            "dx": (n, c),
+            "dnorm": (n, c),
+            "dqkv": (n, 3 * c),
+            "dfc": (n, f),
+            "scratch": (2, n_time, n_time),
+        }
+
+    def hyper(self, engine: int, training: bool) -> Hyper:
+        """The numbers that compiled code needs; dropout only while training."""
+        sites = self.config.dropout_sites() if training else NO_DROPOUT
+        config = self.config
+        kind = ACTIVATIONS[config.activation]
+        return Hyper(engine, config.n_head, kind, config.tie_embeddings, sites)
+
+    def workspace(
+        self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engine: int
+    ) -> Workspace:
+        acts = Activations(*allocate(self._shapes(n_sequences, n_time), dtype))
+        return Workspace(acts, self.hyper(engine, True), self.hyper(engine, False))
+
+    def workspace_bytes(self, n_sequences: int, n_time: int, itemsize: int) -> int:
+        return bytes_of(self._shapes(n_sequences, n_time), itemsize)
+
+    def loss_and_gradient(
+        self,
+        params: Any,
+        grads: Any,
+        acts: Workspace,
+        tokens: Array,
+        targets: Array,
+        inverse_n_targets: float,
+        key: MaskKey,
+    ) -> float:
+        return float(
+            gpt2_loss_and_gradient(
+                acts.training, params, grads, acts.acts, tokens, targets, key, inverse_n_targets
+            )
+        )
+
+    def loss(self, params: Any, acts: Workspace, tokens: Array, targets: Array) -> float:
+        return float(gpt2_loss(acts.evaluating, params, acts.acts, tokens, targets, NO_KEY, 1.0))
+
+    def decoder(self, params: Any, n_sequences: int, engine: int) -> GPT2Decoder:
+        return GPT2Decoder(self, params, n_sequences, engine)
+
+    def flops_per_token(self, n_time: int) -> float:
+        n_weights = self.n_parameters - self.config.context * self.config.n_embd
+        return 6.0 * n_weights + 12.0 * self.config.n_layer * self.config.n_embd * n_time
+
+
+class Workspace(NamedTuple):
+    """Activations of a shard and the numbers for the two ways to run it."""
+
+    acts: Activations
+    training: Hyper
+    evaluating: Hyper
+
+
+class GPT2Decoder:
+    """Incremental decoding with a cache of keys and values.
+
+    Args:
+        model: the model. params: its parameters. n_sequences: decoded side by side.
+        engine: matrix engine.
+    """
+
+    def __init__(self, model: GPT2, params: Params, n_sequences: int, engine: int) -> None:
+        config = model.config
+        self._model, self._params, self._n = model, params, n_sequences
+        self._hyper = model.hyper(engine, training=False)
+        self.position = 0
+        shape = (config.n_layer, n_sequences, config.context, config.n_embd)
+        self._keys = aligned_zeros(shape, params.wte.dtype)
+        self._values = aligned_zeros(shape, params.wte.dtype)
+        self._cache: Cache | None = None
+
+    @property
+    def room(self) -> int:
+        """How many more positions fit."""
+        return int(self._model.config.context) - self.position
+
+    def reset(self) -> None:
+        """Forget every position."""
+        self.position = 0
+
+    def append(self, tokens: Array) -> Array:
+        """Process (n_sequences, t) more tokens at once; logits (n_sequences, V) after the last."""
+        n_new = tokens.shape[1]
+        rows = self._n * n_new
+        if self._cache is None or len(self._cache.x) != rows:
+            c, n_vocab = self._model.config.n_embd, self._model.n_vocab
+            shapes: dict[str, tuple[int, ...]] = {
+                **{"x": (rows, c), "norm": (rows, c), "mean": (rows,), "rstd": (rows,)},
+                **{"qkv": (rows, 3 * c), "att": (rows, c), "fc": (rows, 4 * c)},
+                **{"branch": (rows, c), "scores": (self._model.config.context,)},
+                **{"last": (self._n, c), "logits": (self._n, n_vocab)},
+            }
+            scratch = allocate(shapes, self._params.wte.dtype)
+            self._cache = Cache(self._keys, self._values, *scratch)
+        new = np.ascontiguousarray(tokens, np.int32)
+        gpt2_decode(self._hyper, self._params, self._cache, new, self.position)
+        self.position += n_new
+        return self._cache.logits

@@ -1,0 +1,260 @@
+"""The neural probabilistic language model: a feed-forward network over a window of words.
+
+    h_0 = dropout(E[token[t-W+1]], ..., E[token[t]])
+    h_i = dropout(act(W_i h_{i-1} + b_i))       for each hidden layer
+    logits = U h + c
+
+Source: Bengio, Ducharme, Vincent, Jauvin 2003, JMLR 3, without its optional direct connections.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from bptool.config.section import Section
+from bptool.models.base import Array, Model, ParamSpec, allocate, bytes_of
+from bptool.objectives.next_token import next_token_backward, next_token_forward
+from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
+from bptool.ops.dropout import MaskKey, dropout
+from bptool.ops.jit import kernel
+from bptool.ops.linear import linear_backward, linear_forward
+from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
+from bptool.ops.window import window_backward, window_forward
+from bptool.registry import models
+
+_GAIN = {"tanh": 5 / 3, "sigmoid": 1.0, "relu": math.sqrt(2), "gelu": math.sqrt(2)}
+
+
+class MLPConfig(Section):
+    """Size and options of the feed-forward model."""
+
+    window: int = Field(8, ge=1, le=4096, description="how many tokens the prediction looks at")
+    n_embd: int = Field(24, ge=1, le=65536, description="width of a token's embedding")
+    n_hidden: int = Field(128, ge=1, le=65536, description="width of every hidden layer")
+    n_layer: int = Field(1, ge=1, le=1000, description="hidden layers")
+    context: int = Field(64, ge=1, le=1_000_000, description="tokens a training sequence has")
+    activation: Literal["tanh", "sigmoid", "relu", "gelu"] = Field("tanh", description="hidden")
+    dropout: float = Field(0.0, ge=0, lt=1, description="on the embeddings and hidden layers")
+
+
+class Params(NamedTuple):
+    """Parameters (or gradients); hidden layers after the first are stacked."""
+
+    embedding: Array  # (V+1, E), the last row for positions before the start
+    input_w: Array  # (F, W*E)
+    input_b: Array  # (F,)
+    hidden_w: Array  # (L-1, F, F)
+    hidden_b: Array  # (L-1, F)
+    output_w: Array  # (V, F)
+    output_b: Array  # (V,)
+
+
+class Activations(NamedTuple):
+    """What the forward saves for the backward, and scratch; N = B*T rows."""
+
+    x: Array  # (N, W*E)
+    pre: Array  # (L, N, F) before the activation
+    hidden: Array  # (L, N, F) after activation and dropout
+    logits: Array  # (N, V), overwritten by their gradient
+    logp: Array  # (N,)
+    dlogp: Array  # (N,)
+    log_sum: Array  # (N,)
+    dx: Array  # (N, W*E)
+    dhidden: Array  # (N, F)
+    dpre: Array  # (N, F)
+
+
+class Hyper(NamedTuple):
+    """Numbers that compiled code needs."""
+
+    engine: int
+    activation: int
+    dropout: float
+
+
+class Workspace(NamedTuple):
+    """Activations of a shard and the numbers for the two ways to run it."""
+
+    acts: Activations
+    training: Hyper
+    evaluating: Hyper
+
+
+NO_KEY = MaskKey(0, 0, 0)
+
+
+@kernel
+def mlp_forward(hyper, params, acts, tokens, key):  # type: ignore[no-untyped-def]
+    """Fill ``acts`` up to the logits."""
+    n_layer = acts.pre.shape[0]
+    row0 = key.sequence0 * tokens.shape[1]
+    window_forward(acts.x, tokens, params.embedding)
+    dropout(acts.x, hyper.dropout, key, 0, row0)
+    for layer in range(n_layer):
+        pre, hidden = acts.pre[layer], acts.hidden[layer]
+        if layer == 0:
+            linear_forward(hyper.engine, pre, acts.x, params.input_w, params.input_b)
+        else:
+            w, b = params.hidden_w[layer - 1], params.hidden_b[layer - 1]
+            linear_forward(hyper.engine, pre, acts.hidden[layer - 1], w, b)
+        activation_forward(hyper.activation, hidden, pre)
+        dropout(hidden, hyper.dropout, key, layer + 1, row0)
+    last = acts.hidden[n_layer - 1]
+    linear_forward(hyper.engine, acts.logits, last, params.output_w, params.output_b)
+
+
+@kernel
+def mlp_backward(hyper, params, grads, acts, tokens, key):  # type: ignore[no-untyped-def]
+    """Undo the forward from the last operation to the first; ``acts.logits`` holds dlogits."""
+    n_layer = acts.pre.shape[0]
+    row0 = key.sequence0 * tokens.shape[1]
+    engine, dhidden, dpre = hyper.engine, acts.dhidden, acts.dpre
+    linear_backward(
+        *(engine, dhidden, grads.output_w, grads.output_b),
+        *(acts.logits, acts.hidden[n_layer - 1], params.output_w),
+    )
+    for layer in range(n_layer - 1, -1, -1):
+        dropout(dhidden, hyper.dropout, key, layer + 1, row0)
+        activation_backward(hyper.activation, dpre, dhidden, acts.pre[layer])
+        if layer > 0:
+            linear_backward(
+                *(engine, dhidden, grads.hidden_w[layer - 1], grads.hidden_b[layer - 1]),
+                *(dpre, acts.hidden[layer - 1], params.hidden_w[layer - 1]),
+            )
+    linear_backward(
+        engine, acts.dx, grads.input_w, grads.input_b, dpre, acts.x, params.input_w
+    )
+    dropout(acts.dx, hyper.dropout, key, 0, row0)
+    window_backward(grads.embedding, acts.dx, tokens)
+
+
+@kernel
+def mlp_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets):  # type: ignore[no-untyped-def]
+    """Forward to the loss; the logits are left as they are."""
+    mlp_forward(hyper, params, acts, tokens, key)
+    flat = targets.reshape(targets.size)
+    token_logprob_forward(acts.logp, acts.log_sum, acts.logits, flat)
+    return next_token_forward(acts.logp, flat, inverse_n_targets)
+
+
+@kernel
+def mlp_loss_and_gradient(  # type: ignore[no-untyped-def]  # noqa: PLR0913
+    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets
+):
+    """A shard's whole step: forward, loss, backward."""
+    loss = mlp_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets)
+    flat = targets.reshape(targets.size)
+    next_token_backward(acts.dlogp, flat, inverse_n_targets)
+    token_logprob_backward(acts.logits, acts.dlogp, acts.log_sum, flat)
+    mlp_backward(hyper, params, grads, acts, tokens, key)
+    return loss
+
+
+@models.register("mlp")
+class MLP(Model):
+    """The feed-forward model; see the module's first lines for the equations."""
+
+    Config = MLPConfig
+    Params = Params
+
+    def make_specs(self) -> tuple[ParamSpec, ...]:
+        c = self.config
+        n_in = c.window * c.n_embd
+        gain = _GAIN[c.activation]
+        hidden = (c.n_layer - 1, c.n_hidden)
+
+        def weight(field: str, name: str, init: float, *shape: int) -> ParamSpec:
+            return ParamSpec(field, name, shape, init, decay=True)
+
+        def bias(field: str, name: str, *shape: int) -> ParamSpec:
+            return ParamSpec(field, name, shape, 0.0, constant=True)
+
+        root = math.sqrt(c.n_hidden)
+        return (
+            weight("embedding", "embedding.weight", 1.0, self.n_vocab + 1, c.n_embd),
+            weight("input_w", "input.weight", gain / math.sqrt(n_in), c.n_hidden, n_in),
+            bias("input_b", "input.bias", c.n_hidden),
+            weight("hidden_w", "hidden.{}.weight", gain / root, *hidden, c.n_hidden),
+            bias("hidden_b", "hidden.{}.bias", *hidden),
+            weight("output_w", "output.weight", 0.1 / root, self.n_vocab, c.n_hidden),
+            bias("output_b", "output.bias", self.n_vocab),
+        )
+
+    def _shapes(self, n_sequences: int, n_time: int) -> dict[str, tuple[int, ...]]:
+        c = self.config
+        n, n_in, f = n_sequences * n_time, c.window * c.n_embd, c.n_hidden
+        return {
+            **{"x": (n, n_in), "pre": (c.n_layer, n, f), "hidden": (c.n_layer, n, f)},
+            **{"logits": (n, self.n_vocab), "logp": (n,), "dlogp": (n,), "log_sum": (n,)},
+            **{"dx": (n, n_in), "dhidden": (n, f), "dpre": (n, f)},
+        }
+
+    def workspace(
+        self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engine: int
+    ) -> Workspace:
+        acts = Activations(*allocate(self._shapes(n_sequences, n_time), dtype))
+        kind = ACTIVATIONS[self.config.activation]
+        training = Hyper(engine, kind, self.config.dropout)
+        return Workspace(acts, training, Hyper(engine, kind, 0.0))
+
+    def workspace_bytes(self, n_sequences: int, n_time: int, itemsize: int) -> int:
+        return bytes_of(self._shapes(n_sequences, n_time), itemsize)
+
+    def loss_and_gradient(
+        self,
+        params: Any,
+        grads: Any,
+        acts: Workspace,
+        tokens: Array,
+        targets: Array,
+        inverse_n_targets: float,
+        key: MaskKey,
+    ) -> float:
+        return float(
+            mlp_loss_and_gradient(
+                acts.training, params, grads, acts.acts, tokens, targets, key, inverse_n_targets
+            )
+        )
+
+    def loss(self, params: Any, acts: Workspace, tokens: Array, targets: Array) -> float:
+        return float(mlp_loss(acts.evaluating, params, acts.acts, tokens, targets, NO_KEY, 1.0))
+
+    def decoder(self, params: Any, n_sequences: int, engine: int) -> MLPDecoder:
+        return MLPDecoder(self, params, n_sequences, engine)
+
+    def flops_per_token(self, n_time: int) -> float:
+        embedding = (self.n_vocab + 1) * self.config.n_embd
+        return 6.0 * (self.n_parameters - embedding)
+
+
+class MLPDecoder:
+    """Incremental decoding: keeps the last ``window`` tokens, so its room never ends."""
+
+    room = 1 << 62
+
+    def __init__(self, model: MLP, params: Params, n_sequences: int, engine: int) -> None:
+        self._model, self._params, self._n, self._engine = model, params, n_sequences, engine
+        self._workspace: Workspace | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every position."""
+        self._tokens = np.zeros((self._n, 0), np.int32)
+
+    def append(self, tokens: Array) -> Array:
+        """Process (n_sequences, t) more tokens; logits (n_sequences, V) after the last."""
+        window = self._model.config.window
+        self._tokens = np.concatenate([self._tokens, tokens.astype(np.int32)], 1)[:, -window:]
+        n_time = self._tokens.shape[1]
+        dtype = self._params.embedding.dtype
+        if self._workspace is None or len(self._workspace.acts.logp) != self._n * n_time:
+            self._workspace = self._model.workspace(self._n, n_time, dtype, self._engine)
+        acts = self._workspace.acts
+        new = np.ascontiguousarray(self._tokens)
+        mlp_forward(self._workspace.evaluating, self._params, acts, new, NO_KEY)
+        return acts.logits.reshape(self._n, n_time, -1)[:, -1]

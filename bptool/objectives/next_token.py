@@ -1,0 +1,28 @@
+"""Next-token cross-entropy: loss = - sum_n logp[n] / n_targets over unmasked targets.
+
+Shapes: logp, dlogp (N,); targets (N,), -1 where masked. ``inverse_n_targets`` is one over the
+number of unmasked targets of the whole step (every shard and micro-batch), so that the parts add
+up to the exact mean however unevenly they are masked.
+Backward: dlogp[n] = -1 / n_targets, and 0 where masked.
+"""
+
+from __future__ import annotations
+
+from bptool.ops.jit import kernel
+
+
+@kernel
+def next_token_forward(logp, targets, inverse_n_targets):  # type: ignore[no-untyped-def]
+    """This part's share of the mean loss, summed in float64."""
+    total = 0.0
+    for i in range(logp.size):
+        if targets[i] >= 0:
+            total -= logp[i]
+    return total * inverse_n_targets
+
+
+@kernel
+def next_token_backward(dlogp, targets, inverse_n_targets):  # type: ignore[no-untyped-def]
+    real = dlogp.dtype.type
+    for i in range(dlogp.size):
+        dlogp[i] = real(-inverse_n_targets) if targets[i] >= 0 else real(0.0)

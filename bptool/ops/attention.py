@@ -1,0 +1,148 @@
+"""Causal multi-head self-attention: for each head, y = dropout(softmax(q k^T / sqrt D + mask)) v.
+
+Shapes: qkv (B*T, 3C), its columns q, k, v each as H heads of D; y (B*T, C);
+probs (B, H, T, T) saved, zero above the diagonal, before dropout; scratch (2, T, T).
+Backward, with P' = dropout(P), for each head:
+    dv = P'^T dy,   dP = dropout(dy v^T),   dS = P (dP - sum_s dP P),
+    dq = dS k / sqrt D,   dk = dS^T q / sqrt D.     dqkv is overwritten.
+Decoding keeps k and v of earlier positions in a cache: see ``attention_decode``.
+Source: Vaswani et al. 2017, arXiv:1706.03762, equation 1.
+"""
+
+from __future__ import annotations
+
+from bptool.ops.dropout import dropout_row
+from bptool.ops.jit import kernel
+from bptool.ops.matmul import matmul
+from bptool.ops.token_logprob import row_max
+from bptool.ops.vector_math import exp
+
+
+@kernel
+def softmax_row(row, n, scale):  # type: ignore[no-untyped-def]
+    """row[:n] = softmax(scale row[:n]); the rest of the row is set to 0."""
+    real = row.dtype.type
+    largest = row_max(row[:n])
+    total = real(0.0)
+    for s in range(n):
+        e = exp(scale * (row[s] - largest))
+        row[s] = e
+        total += e
+    inverse = real(1.0) / total
+    for s in range(n):
+        row[s] *= inverse
+    for s in range(n, row.size):
+        row[s] = real(0.0)
+
+
+@kernel
+def attention_forward(engine, y, probs, scratch, qkv, p, key, site):  # type: ignore[no-untyped-def]
+    n_batch, n_head, n_time = probs.shape[0], probs.shape[1], probs.shape[2]
+    width = y.shape[1]
+    head = width // n_head
+    scale = qkv.dtype.type(1.0 / head**0.5)
+    for i in range(n_batch):
+        rows = qkv[i * n_time : (i + 1) * n_time]
+        for h in range(n_head):
+            q = rows[:, h * head : (h + 1) * head]
+            k = rows[:, width + h * head : width + (h + 1) * head]
+            v = rows[:, 2 * width + h * head : 2 * width + (h + 1) * head]
+            weights = probs[i, h]
+            matmul(engine, weights, q, False, k, True, False)
+            for t in range(n_time):
+                softmax_row(weights[t], t + 1, scale)
+            if p > 0.0:
+                dropped = scratch[0]
+                dropped[:] = weights
+                first_row = ((key.sequence0 + i) * n_head + h) * n_time
+                for t in range(n_time):
+                    dropout_row(dropped[t], t + 1, p, key, site, first_row + t)
+                weights = dropped
+            out = y[i * n_time : (i + 1) * n_time, h * head : (h + 1) * head]
+            matmul(engine, out, weights, False, v, False, False)
+
+
+@kernel
+def attention_backward(engine, dqkv, dy, probs, scratch, qkv, p, key, site):  # type: ignore[no-untyped-def]
+    n_batch, n_head, n_time = probs.shape[0], probs.shape[1], probs.shape[2]
+    width = dy.shape[1]
+    head = width // n_head
+    scale = qkv.dtype.type(1.0 / head**0.5)
+    zero = qkv.dtype.type(0.0)
+    for i in range(n_batch):
+        rows = qkv[i * n_time : (i + 1) * n_time]
+        d_rows = dqkv[i * n_time : (i + 1) * n_time]
+        for h in range(n_head):
+            q = rows[:, h * head : (h + 1) * head]
+            k = rows[:, width + h * head : width + (h + 1) * head]
+            v = rows[:, 2 * width + h * head : 2 * width + (h + 1) * head]
+            dq = d_rows[:, h * head : (h + 1) * head]
+            dk = d_rows[:, width + h * head : width + (h + 1) * head]
+            dv = d_rows[:, 2 * width + h * head : 2 * width + (h + 1) * head]
+            d_out = dy[i * n_time : (i + 1) * n_time, h * head : (h + 1) * head]
+            weights = probs[i, h]
+            d_weights = scratch[1]
+            first_row = ((key.sequence0 + i) * n_head + h) * n_time
+
+            # y = P' v
+            dropped = weights
+            if p > 0.0:
+                dropped = scratch[0]
+                dropped[:] = weights
+                for t in range(n_time):
+                    dropout_row(dropped[t], t + 1, p, key, site, first_row + t)
+            matmul(engine, dv, dropped, True, d_out, False, False)
+            matmul(engine, d_weights, d_out, False, v, True, False)
+
+            # P' = dropout(P), P = softmax(S / sqrt D); the factor 1 / sqrt D goes into dS
+            for t in range(n_time):
+                d_row, row = d_weights[t], weights[t]
+                if p > 0.0:
+                    dropout_row(d_row, t + 1, p, key, site, first_row + t)
+                dot = zero
+                for s in range(t + 1):
+                    dot += d_row[s] * row[s]
+                for s in range(t + 1):
+                    d_row[s] = scale * row[s] * (d_row[s] - dot)
+                for s in range(t + 1, n_time):
+                    d_row[s] = zero
+
+            # S = q k^T
+            matmul(engine, dq, d_weights, False, k, False, False)
+            matmul(engine, dk, d_weights, True, q, False, False)
+
+
+@kernel
+def attention_decode(y, keys, values, qkv, n_head, position0, n_new, scores):  # type: ignore[no-untyped-def]
+    """Attention of new positions over the cache, which they first join.
+
+    Shapes: keys, values (B, context, C); qkv (B*n_new, 3C) for positions position0 onwards;
+    y (B*n_new, C); scores (context,) is scratch.
+    """
+    n_batch = keys.shape[0]
+    width = y.shape[1]
+    head = width // n_head
+    real = qkv.dtype.type
+    scale = real(1.0 / head**0.5)
+    for i in range(n_batch):
+        for t in range(n_new):
+            row = i * n_new + t
+            keys[i, position0 + t] = qkv[row, width : 2 * width]
+            values[i, position0 + t] = qkv[row, 2 * width :]
+        for t in range(n_new):
+            row = i * n_new + t
+            n_past = position0 + t + 1
+            for h in range(n_head):
+                first = h * head
+                for s in range(n_past):
+                    dot = real(0.0)
+                    for d in range(head):
+                        dot += qkv[row, first + d] * keys[i, s, first + d]
+                    scores[s] = dot
+                softmax_row(scores, n_past, scale)
+                for d in range(head):
+                    y[row, first + d] = real(0.0)
+                for s in range(n_past):
+                    weight = scores[s]
+                    for d in range(head):
+                        y[row, first + d] += weight * values[i, s, first + d]

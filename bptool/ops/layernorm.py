@@ -1,0 +1,65 @@
+"""Layer normalisation of rows: y = w * (x - mean) / sqrt(var + eps) + b.
+
+Shapes: x, y (N, C); w (C,); b (C,) or empty for none; mean, rstd (N,) saved for the backward.
+The variance is the biased one, eps = 1e-5, as in PyTorch and GPT-2.
+Backward, with xhat = (x - mean) rstd and g = w dy:
+    dx += rstd (g - mean(g) - xhat mean(g xhat)),  dw += sum dy xhat,  db += sum dy.
+dx adds, since x is the residual stream.
+Source: Ba, Kiros, Hinton 2016, arXiv:1607.06450.
+"""
+
+from __future__ import annotations
+
+from bptool.ops.jit import kernel
+
+EPSILON = 1e-5
+
+
+@kernel
+def layernorm_forward(y, mean, rstd, x, w, b):  # type: ignore[no-untyped-def]
+    n, width = x.shape
+    real = x.dtype.type
+    inverse_width = real(1.0 / width)
+    for i in range(n):
+        total = real(0.0)
+        for j in range(width):
+            total += x[i, j]
+        m = total * inverse_width
+        squares = real(0.0)
+        for j in range(width):
+            d = x[i, j] - m
+            squares += d * d
+        r = real(1.0 / (squares * inverse_width + real(EPSILON)) ** 0.5)
+        if b.size > 0:
+            for j in range(width):
+                y[i, j] = (x[i, j] - m) * r * w[j] + b[j]
+        else:
+            for j in range(width):
+                y[i, j] = (x[i, j] - m) * r * w[j]
+        mean[i] = m
+        rstd[i] = r
+
+
+@kernel
+def layernorm_backward(dx, dw, db, dy, x, mean, rstd, w):  # type: ignore[no-untyped-def]
+    n, width = x.shape
+    real = x.dtype.type
+    inverse_width = real(1.0 / width)
+    for i in range(n):
+        m = mean[i]
+        r = rstd[i]
+        sum_g = real(0.0)
+        sum_g_xhat = real(0.0)
+        for j in range(width):
+            g = w[j] * dy[i, j]
+            sum_g += g
+            sum_g_xhat += g * ((x[i, j] - m) * r)
+        mean_g = sum_g * inverse_width
+        mean_g_xhat = sum_g_xhat * inverse_width
+        for j in range(width):
+            xhat = (x[i, j] - m) * r
+            dw[j] += dy[i, j] * xhat
+            dx[i, j] += r * (w[j] * dy[i, j] - mean_g - xhat * mean_g_xhat)
+        if db.size > 0:
+            for j in range(width):
+                db[j] += dy[i, j]

@@ -1,0 +1,74 @@
+"""Every gradient of every model against PyTorch's autograd on the same weights and batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptool.models.gpt2 import GPT2, GPT2Config
+from bptool.models.mlp import MLP, MLPConfig
+from bptool.ops.dropout import MaskKey
+from bptool.ops.matmul import blas_engine
+
+pytest.importorskip("torch", reason="PyTorch is not installed; see CONTRIBUTING.md")
+
+import torch_models  # noqa: E402
+
+N_VOCAB = 37
+GPT2_CONFIGS = [
+    GPT2Config(n_layer=2, n_head=2, n_embd=32, context=16),
+    GPT2Config(n_layer=3, n_head=4, n_embd=32, context=16, bias=False, activation="gelu_tanh"),
+    GPT2Config(n_layer=1, n_head=1, n_embd=10, context=7, activation="relu"),
+    GPT2Config(n_layer=2, n_head=3, n_embd=33, context=9, tie_embeddings=False),
+]
+MLP_CONFIGS = [
+    MLPConfig(window=3, n_embd=5, n_hidden=17, n_layer=1, context=8),
+    MLPConfig(window=4, n_embd=6, n_hidden=16, n_layer=3, context=8, activation="gelu"),
+    MLPConfig(window=1, n_embd=6, n_hidden=16, n_layer=2, context=8, activation="sigmoid"),
+    MLPConfig(window=9, n_embd=6, n_hidden=16, n_layer=2, context=8, activation="relu"),
+]
+CASES = [(GPT2, c, torch_models.gpt2_logits) for c in GPT2_CONFIGS] + [
+    (MLP, c, torch_models.mlp_logits) for c in MLP_CONFIGS
+]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-10)])
+@pytest.mark.parametrize(("model_class", "config", "logits_of"), CASES)
+def test_gradients_equal_autograd(
+    model_class: Any, config: Any, logits_of: Any, dtype: str, tolerance: float
+) -> None:
+    model = model_class(config, N_VOCAB)
+    generator = np.random.default_rng(5)
+    buffer, gradient = model.layout.allocate(dtype), model.layout.allocate(dtype)
+    model.initialise(buffer, 3)
+    buffer += 0.1 * generator.standard_normal(buffer.size).astype(dtype)
+    tokens = generator.integers(0, N_VOCAB, (3, config.context)).astype(np.int32)
+    targets = generator.integers(0, N_VOCAB, (3, config.context)).astype(np.int32)
+    targets[1, 2:] = -1
+    n_targets = int((targets >= 0).sum())
+    acts = model.workspace(3, config.context, dtype, blas_engine(dtype))
+    loss = model.loss_and_gradient(
+        model.params(buffer),
+        model.params(gradient),
+        acts,
+        tokens,
+        targets,
+        1 / n_targets,
+        MaskKey(0, 0, 0),
+    )
+    total = model.loss(model.params(buffer), acts, tokens, targets)
+    ours = model.layout.named(gradient)
+    want_loss, want = torch_models.loss_and_gradients(
+        logits_of, config, model.layout.named(buffer), tokens, targets
+    )
+    assert loss == pytest.approx(want_loss, rel=tolerance)
+    assert total / n_targets == pytest.approx(want_loss, rel=tolerance)
+    assert ours.keys() == want.keys()
+    norm_of_all = np.sqrt(sum(np.sum(g**2) for g in want.values()))
+    for name, g in want.items():
+        error = np.linalg.norm(ours[name] - g)
+        size = np.linalg.norm(g)
+        # a tensor whose true gradient is zero is measured against all gradients
+        assert error <= tolerance * max(size, 1e-3 * norm_of_all), name
