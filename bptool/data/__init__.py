@@ -1,1 +1,1 @@
-"""TODO"""
+"""From text files to mini-batches: tokenizers, token files, splits, sampling, downloads."""

@@ -1,0 +1,50 @@
+"""The ``data`` section: which text, how it becomes tokens, and how batches are drawn from it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from bptool.config.section import Section
+
+
+class SplitConfig(Section):
+    """How the text is divided into a training and a validation part."""
+
+    by: Literal["position", "document"] = Field(
+        "position",
+        description="position: the first part trains, the last part validates; "
+        "document: whole documents are set aside, spread over the text",
+    )
+    validation_fraction: float = Field(
+        0.1, gt=0.0, lt=1.0, description="share of the characters or documents set aside"
+    )
+    separator: str = Field(
+        "\n\n",
+        min_length=1,
+        description="what stands between documents: a blank line (the default), a line end, "
+        "or any other text",
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="chooses the documents set aside")
+
+
+class DataConfig(Section):
+    """Text files, tokenizer, split, and the way batches are drawn."""
+
+    text: list[str] = Field(
+        min_length=1,
+        description="text files, in order, or dataset:NAME for one from `bptool data list`",
+    )
+    tokenizer: Any = Field("char", description="a tokenizer by name, with its settings")
+    split: SplitConfig = SplitConfig()
+    sampling: Literal["random", "epoch"] = Field(
+        "random",
+        description="random: windows at random offsets, with replacement; "
+        "epoch: every window once in a fresh order, then again",
+    )
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _one_path_is_a_list_of_one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value

@@ -1,0 +1,265 @@
+"""From the ``data`` section to two arrays of token ids."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from bptool import __version__
+from bptool.config.data_section import DataConfig
+from bptool.data.cache import cache_folder
+from bptool.data.split import Split, split_texts
+from bptool.data.text import read_texts, sha256_of_texts
+from bptool.data.tokenfile import TokenFile, open_token_file, write_token_file
+from bptool.data.tokenizers import (
+    END_OF_TEXT,
+    Tokenizer,
+    TokenizerConfig,
+    tokenizer_from_json,
+)
+from bptool.errors import ConfigError, DataError
+from bptool.registry import tokenizers
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text, split and tokenized.
+
+    Attributes:
+        train, validation: token ids (uint16 or uint32), mapped from the token file; read-only.
+        tokenizer: what made them.
+        text_sha256: hash of the texts after line ends were made LF.
+        n_characters: characters of all texts.
+        validation_bytes: UTF-8 bytes that the validation *targets* (all tokens but the first)
+            stand for: bits per byte is the summed loss in nats / ln 2 / ``validation_bytes``.
+            A special token stands for no byte, so the bits it costs count in full.
+        token_file: where the ids are kept.
+        reused: True if the token file was there already.
+    """
+
+    train: NDArray[Any]
+    validation: NDArray[Any]
+    tokenizer: Tokenizer
+    text_sha256: str
+    n_characters: int
+    validation_bytes: int
+    token_file: Path
+    reused: bool
+
+    @property
+    def n_train(self) -> int:
+        """Tokens to train on."""
+        return len(self.train)
+
+    @property
+    def n_validation(self) -> int:
+        """Tokens to validate on."""
+        return len(self.validation)
+
+
+def prepare(
+    config: DataConfig,
+    context: int,
+    progress: Progress | None = None,
+    cache: Path | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Corpus:
+    """Read, split and tokenize the text of ``config``, or map the token file made before.
+
+    Args:
+        config: the ``data`` section.
+        context: tokens of a sequence; each part must hold at least one more.
+        progress: told how far it is.
+        cache: folder for token files; by default the user's cache folder.
+        tokenizer: use this one (a run's own, for another text) instead of training one.
+
+    Raises:
+        DataError: a text cannot be read, is too short for ``context``, or has one kind of token.
+        ConfigError: the tokenizer's settings are wrong.
+    """
+    say = progress or (lambda what, done, total: None)
+    texts = read_texts(config.text)
+    text_sha256 = sha256_of_texts(texts)
+    kind, settings = _tokenizer_choice(config, tokenizer)
+    key = _key(text_sha256, config, tokenizer.to_json() if tokenizer else settings)
+    path = cache_folder("tokens", cache) / f"{key[:32]}.tokens"
+    file, reused = _open_if_whole(path, key), True
+    if file is None:
+        reused = False
+        path.unlink(missing_ok=True)
+        split = split_texts(texts, config.split)
+        if tokenizer is None:
+            tokenizer = _train(kind, settings, texts, split, say)
+        _check_vocabulary(tokenizer, config)
+        ends = config.split.by == "document"
+        write_token_file(
+            path,
+            key,
+            tokenizer.vocab_size,
+            tokenizer.to_json(),
+            encode_documents(split.train, split.separator, ends, tokenizer, say, "training text"),
+            encode_documents(
+                split.validation, split.separator, ends, tokenizer, say, "validation text"
+            ),
+        )
+        file = open_token_file(path, key)
+    made_by = tokenizer or tokenizer_from_json(file.header["tokenizer"])
+    _check_length(file, context, config)
+    return Corpus(
+        train=file.train,
+        validation=file.validation,
+        tokenizer=made_by,
+        text_sha256=text_sha256,
+        n_characters=sum(map(len, texts)),
+        validation_bytes=_n_bytes(file.validation[1:], made_by),
+        token_file=path,
+        reused=reused,
+    )
+
+
+def encode_documents(
+    documents: list[str],
+    separator: str,
+    ends: bool,
+    tokenizer: Tokenizer,
+    progress: Progress,
+    what: str,
+) -> Iterator[NDArray[np.int32]]:
+    """Ids of documents one after the other, in slices.
+
+    Where the tokenizer reserves the end of text, it stands between two documents in place of the
+    separator, and with ``ends`` before the first and after the last one too. Otherwise the
+    documents are joined by the separator.
+    """
+    total = sum(map(len, documents))
+    end_id = tokenizer.special_tokens.get(END_OF_TEXT)
+    if end_id is None:
+        joined = separator.join(documents)
+        for done, ids in tokenizer.encode_slices(joined):
+            yield ids
+            progress(what, done, len(joined))
+        return
+    end = np.array([end_id], np.int32)
+    before = 0
+    for i, document in enumerate(documents):
+        if i or ends:
+            yield end
+        for done, ids in tokenizer.encode_slices(document):
+            yield ids
+            if done + before - total in (0,) or len(ids) > 4096:
+                progress(what, before + done, total)
+        before += len(document)
+    if ends:
+        yield end
+
+
+def tokenizer_choice(value: Any) -> tuple[type[Tokenizer], TokenizerConfig]:
+    """The tokenizer class and its settings for what ``data.tokenizer`` may be.
+
+    That is a name, a mapping with ``name`` and settings, or an instance of a tokenizer's Config.
+
+    Raises:
+        ConfigError: no such tokenizer, or a setting is wrong.
+    """
+    if isinstance(value, TokenizerConfig):
+        for name in tokenizers.names():
+            if type(value) is tokenizers.get(name).Config:
+                return tokenizers.get(name), value
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise ConfigError(
+            f"data.tokenizer is {value!r}; give a name ({', '.join(tokenizers.names())})"
+        )
+    kind: type[Tokenizer] = tokenizers.get(value["name"])
+    try:
+        return kind, kind.Config(**{k: v for k, v in value.items() if k != "name"})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(["data.tokenizer", *map(str, first["loc"])])
+        raise ConfigError(f"{place}: {first['msg']} (found {first['input']!r})") from None
+
+
+def _tokenizer_choice(
+    config: DataConfig, tokenizer: Tokenizer | None
+) -> tuple[type[Tokenizer], TokenizerConfig]:
+    if tokenizer is not None:
+        return type(tokenizer), TokenizerConfig()
+    kind, settings = tokenizer_choice(config.tokenizer)
+    if settings.special_tokens is None:
+        special = [END_OF_TEXT] if config.split.by == "document" else []
+        settings = settings.model_copy(update={"special_tokens": special})
+    return kind, settings
+
+
+def _key(text_sha256: str, config: DataConfig, tokenizer: Any) -> str:
+    """Hash of everything a token file follows from."""
+    if isinstance(tokenizer, TokenizerConfig):
+        import importlib.metadata
+
+        kind, _ = tokenizer_choice(tokenizer)
+        library = importlib.metadata.version("tokenizers") if kind.name == "bpe" else ""
+        tokenizer = [kind.name, library, tokenizer.model_dump()]
+    split = config.split.model_dump()
+    if split["by"] == "position":
+        split = {"by": "position", "validation_fraction": split["validation_fraction"]}
+    made_from = [__version__, text_sha256, split, tokenizer]
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+
+def _open_if_whole(path: Path, key: str) -> TokenFile | None:
+    try:
+        return open_token_file(path, key)
+    except DataError:
+        return None
+
+
+def _train(
+    kind: type[Tokenizer],
+    settings: TokenizerConfig,
+    texts: list[str],
+    split: Split,
+    progress: Progress,
+) -> Tokenizer:
+    learn: Iterable[str] = texts if kind.learns_from == "all" else split.train
+    progress("tokenizer", 0, 1)
+    tokenizer = kind.train(learn, settings)
+    progress("tokenizer", 1, 1)
+    return tokenizer
+
+
+def _check_vocabulary(tokenizer: Tokenizer, config: DataConfig) -> None:
+    if tokenizer.vocab_size < 2:
+        raise DataError(
+            f"{', '.join(config.text)}: the text is one character over and over, so there is "
+            "nothing to predict; give a text with at least two different characters"
+        )
+
+
+def _check_length(file: TokenFile, context: int, config: DataConfig) -> None:
+    for name, n in (("training", len(file.train)), ("validation", len(file.validation))):
+        if n < context + 1:
+            raise DataError(
+                f"{', '.join(config.text)}: the {name} part has {n} tokens, but a context of "
+                f"{context} needs at least {context + 1}; give more text, a smaller context, or "
+                "another data.split.validation_fraction"
+            )
+
+
+def _n_bytes(ids: NDArray[Any], tokenizer: Tokenizer) -> int:
+    step = 1 << 22
+    counts = np.zeros(tokenizer.vocab_size, np.int64)
+    for at in range(0, len(ids), step):
+        counts += np.bincount(ids[at : at + step], minlength=tokenizer.vocab_size)
+    return int(counts @ tokenizer.token_bytes())

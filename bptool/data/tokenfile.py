@@ -1,0 +1,140 @@
+"""Token files: a split text as ids on disk, mapped into memory instead of read.
+
+Layout: the 8 bytes ``BPTOKENS``, the length of the header (uint64, little-endian), the header
+(JSON, padded with spaces so that the tokens start on a multiple of 64 bytes), then the training
+tokens and the validation tokens (uint16 or uint32, little-endian).
+
+A file is named after a hash of everything its content follows from, so a file once written never
+changes: Windows cannot replace a mapped file, and no other system has to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bptool import files
+from bptool.errors import DataError
+
+FORMAT_VERSION = 1
+MAGIC = b"BPTOKENS"
+ALIGNMENT = 64
+MAX_HEADER_BYTES = 512 * 1024**2
+_CHECK_TOKENS = 1 << 22
+_WIDEST_COUNT = 10**18
+
+Tokens = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """An open token file.
+
+    Attributes:
+        train, validation: the ids, mapped read-only; shapes (n_train,), (n_validation,).
+        header: what was stored beside them: ``format_version``, ``dtype``, ``n_train``,
+            ``n_validation``, ``key``, ``vocab_size``, ``tokenizer`` (as JSON values).
+    """
+
+    train: Tokens
+    validation: Tokens
+    header: dict[str, Any]
+
+
+def write_token_file(
+    path: Path,
+    key: str,
+    vocab_size: int,
+    tokenizer: dict[str, Any],
+    train: Iterable[NDArray[np.int32]],
+    validation: Iterable[NDArray[np.int32]],
+) -> None:
+    """Write a token file as a whole or not at all, slice by slice.
+
+    Raises:
+        DataError: the disk is full or the folder cannot be written.
+    """
+    dtype = np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
+    header = {
+        "format_version": FORMAT_VERSION,
+        "dtype": "uint16" if dtype.itemsize == 2 else "uint32",
+        "key": key,
+        "vocab_size": vocab_size,
+        "tokenizer": tokenizer,
+    }
+    # The counts are known only at the end: leave room for the largest.
+    widest = _encode_header(header, _WIDEST_COUNT, _WIDEST_COUNT)
+    length = -(-(16 + len(widest)) // ALIGNMENT) * ALIGNMENT - 16
+    try:
+        with files.replacing(path) as file:
+            file.seek(16 + length)
+            n_train = sum(file.write(ids.astype(dtype).data) for ids in train) // dtype.itemsize
+            n_validation = (
+                sum(file.write(ids.astype(dtype).data) for ids in validation) // dtype.itemsize
+            )
+            file.seek(0)
+            file.write(MAGIC + length.to_bytes(8, "little"))
+            file.write(_encode_header(header, n_train, n_validation).ljust(length))
+    except PermissionError:
+        # On Windows another process that made the same file first may have it mapped.
+        if not path.exists():
+            raise DataError(f"{path}: cannot be written; check the folder's permissions") from None
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot write the token file ({error.strerror or error}); free some space, "
+            "or set BPTOOL_CACHE_DIR to a folder elsewhere"
+        ) from None
+
+
+def open_token_file(path: Path, key: str) -> TokenFile:
+    """Map a token file and check it: size against header, every id against the vocabulary.
+
+    Raises:
+        DataError: missing, damaged, or of another version or key.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(16)
+            length = int.from_bytes(start[8:], "little")
+            if len(start) < 16 or start[:8] != MAGIC or length > min(size, MAX_HEADER_BYTES):
+                raise DataError(f"{path}: not a token file; delete it")
+            header = json.loads(file.read(length).decode("utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: damaged header; delete the file") from None
+    if not isinstance(header, dict) or header.get("format_version") != FORMAT_VERSION:
+        raise DataError(f"{path}: unknown format_version; delete the file")
+    n_train, n_validation, vocab_size = (
+        header.get(name) for name in ("n_train", "n_validation", "vocab_size")
+    )
+    if not (type(n_train) is type(n_validation) is type(vocab_size) is int) or min(
+        n_train, n_validation
+    ) < 0:
+        raise DataError(f"{path}: damaged header; delete the file")
+    if header.get("key") != key or header.get("dtype") not in ("uint16", "uint32"):
+        raise DataError(f"{path}: made from another text or tokenizer; delete the file")
+    dtype = np.dtype("<u2" if header["dtype"] == "uint16" else "<u4")
+    n_tokens = n_train + n_validation
+    if size != 16 + length + n_tokens * dtype.itemsize:
+        raise DataError(f"{path}: {size} bytes, but its header speaks of {n_tokens} tokens")
+    if n_tokens == 0:
+        return TokenFile(np.empty(0, dtype), np.empty(0, dtype), header)
+    tokens = np.asarray(np.memmap(path, dtype, "r", offset=16 + length, shape=(n_tokens,)))
+    for at in range(0, n_tokens, _CHECK_TOKENS):
+        if int(tokens[at : at + _CHECK_TOKENS].max()) >= vocab_size:
+            raise DataError(f"{path}: damaged: an id is outside the vocabulary; delete the file")
+    return TokenFile(tokens[:n_train], tokens[n_train:], header)
+
+
+def _encode_header(header: dict[str, Any], n_train: int, n_validation: int) -> bytes:
+    counted = {**header, "n_train": n_train, "n_validation": n_validation}
+    return json.dumps(counted, ensure_ascii=False).encode("utf-8")

@@ -1,0 +1,95 @@
+"""What every optimizer has: a typed ``Config``, named state slots, and one fused ``update``.
+
+A rule is one file of this folder (or of a user's own, see ``docs/plugins.md``)::
+
+    class MyRuleConfig(OptimizerConfig): ...
+
+
+    @kernel
+    def my_rule_update(w, g, ...): ...
+
+
+    @optimizers.register("my-rule")
+    class MyRule(Optimizer): ...
+
+The tests of ``tests/test_optim_contract.py`` go over the registry and pick it up by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from numpy.typing import NDArray
+from pydantic import Field
+
+from bptool.config.section import Section
+
+Array = NDArray[Any]
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+"""A share of the past that a running average keeps."""
+
+Epsilon = Annotated[float, Field(ge=1e-30, allow_inf_nan=False)]
+"""Added to a denominator. Never 0, also in float32: a padding element would become 0/0."""
+
+WeightDecay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class OptimizerConfig(Section):
+    """Settings that every optimizer has. A rule with weight decay adds ``weight_decay``."""
+
+    learning_rate: float = Field(
+        gt=0, allow_inf_nan=False, description="Step size, before the schedule's factor."
+    )
+
+
+class Optimizer:
+    """One update rule. Holds its settings only: the state lives in the caller's slot buffers.
+
+    Attributes:
+        config: the settings, an instance of ``Config``.
+        slots: names of the state buffers the rule needs, each the size of the parameters and
+            zero at the start. May depend on the settings.
+    """
+
+    Config: ClassVar[type[OptimizerConfig]] = OptimizerConfig
+    name: ClassVar[str]
+
+    config: OptimizerConfig
+    slots: tuple[str, ...] = ()
+
+    def __init__(self, config: OptimizerConfig) -> None:
+        self.config = config
+
+    @property
+    def weight_decay(self) -> float:
+        """Weight decay of tensors that are decayed; 0 for a rule that has none."""
+        return float(getattr(self.config, "weight_decay", 0.0))
+
+    def update(
+        self,
+        w: Array,
+        g: Array,
+        slots: Mapping[str, Array],
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        grad_scale: float,
+        step: int,
+    ) -> None:
+        """Change ``w`` and the slots in place by one step of the rule; ``g`` is left as it is.
+
+        Called from several threads on disjoint slices, so it may not change ``self``. An
+        element whose weight, gradient and slots are 0 (the padding between tensors) stays 0.
+
+        Args:
+            w: weights, contiguous, 1-D, float32 or float64.
+            g: gradient, shape and type of ``w``.
+            slots: state by name, each with the shape and type of ``w``.
+            learning_rate: ``config.learning_rate`` times the schedule's factor.
+            weight_decay: ``self.weight_decay``, or 0 for tensors that are not decayed.
+            grad_scale: multiplies the gradient first (clipping).
+            step: number of this update, from 1. Updates that were skipped do not count.
+        """
+        raise NotImplementedError
