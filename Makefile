@@ -1,0 +1,70 @@
+# make demo    train, sample and say what to try next (sets up .venv the first time)
+# make test    the tests
+# make lint    ruff and mypy
+# make bench   the benchmarks against PyTorch
+# make docs    write docs/commands.md from the commands' own help
+# make clean   remove what these verbs made, .venv included
+
+PYTHON ?= python3
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DEMO := runs/demo
+# Says that runs/demo may be removed by the next demo.
+MARK := $(DEMO)/made-by-make-demo.txt
+
+.PHONY: demo test lint bench docs clean
+.DELETE_ON_ERROR:
+
+# Each stamp is newer than what it was made from, so that setting up happens once.
+$(VENV)/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit('bptool needs Python 3.11 or later; name one with: make PYTHON=python3.11' if sys.version_info < (3, 11) else 0)"
+	@echo "Setting up $(VENV) (once; a minute or two)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(INSTALL) -e ".[test]"
+	@touch $@
+
+$(VENV)/ready-lint: $(VENV)/ready
+	@$(INSTALL) -e ".[dev]"
+	@touch $@
+
+$(VENV)/ready-bench: $(VENV)/ready
+	@echo "Installing PyTorch to compare with (once; a large download)"
+	@$(INSTALL) -e ".[bench]"
+	@touch $@
+
+demo: $(VENV)/ready
+	@if [ -e $(DEMO) ] && [ ! -e $(MARK) ]; then \
+	  echo "$(DEMO) was not made by 'make demo', or its demo was killed; move or remove it"; exit 2; fi
+	@rm -rf $(DEMO)
+	@code=0; $(BIN)/bptool train configs/quickstart.yaml --out $(DEMO) || code=$$?; \
+	  if [ -d $(DEMO) ]; then echo "The next 'make demo' removes this folder." > $(MARK); fi; \
+	  exit $$code
+	@echo
+	@$(BIN)/bptool generate $(DEMO) --prompt "One" --num-samples 3 --max-tokens 400
+	@echo
+	@echo "Plot of the losses:  $(DEMO)/loss.png"
+	@echo "Try next:            $(BIN)/bptool generate $(DEMO) --prompt \"The old\""
+	@echo "Train on your text:  $(BIN)/bptool train book.txt"
+
+test: $(VENV)/ready
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/ready-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/ready-bench
+	@$(BIN)/python benchmarks/speed.py
+
+docs: $(VENV)/ready
+	@$(BIN)/python docs/write_commands.py
+
+clean:
+	@if [ -e $(MARK) ]; then rm -rf $(DEMO); fi
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,75 @@
+"""The table of commands, each loaded only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from bptool.errors import UserError, did_you_mean
+
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+
+class Entry(NamedTuple):
+    """Where a command lives, and the line that describes it in ``bptool --help``."""
+
+    target: str
+    """``module:attribute``: a function, or a ``typer.Typer`` with commands of its own."""
+    help: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "train": Entry("bptool.cli.train:train", "Train a model from a configuration or text files."),
+    "generate": Entry("bptool.cli.generate:generate", "Write text with a trained model."),
+    "eval": Entry("bptool.cli.eval:evaluate", "Measure a trained model on the validation text."),
+    "gradcheck": Entry(
+        "bptool.cli.gradcheck:gradcheck", "Check every gradient against finite differences."
+    ),
+    "compare-optimizers": Entry(
+        "bptool.cli.compare_optimizers:compare_optimizers",
+        "Train the same model with several optimizers, side by side.",
+    ),
+    "config": Entry("bptool.cli.config:app", "Show and check configurations."),
+    "data": Entry("bptool.cli.data:app", "Fetch and prepare texts."),
+}
+
+
+def load(name: str) -> Any:
+    """Import the command called ``name`` and return it in the form that Typer runs."""
+    entry = COMMANDS[name]
+    module, _, attribute = entry.target.partition(":")
+    part = getattr(importlib.import_module(module), attribute)
+    if not isinstance(part, typer.Typer):
+        function = part
+        part = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        part.command(name, context_settings=CONTEXT_SETTINGS)(function)
+    command = get_command(part)
+    command.name = name
+    return command
+
+
+class LazyGroup(TyperGroup):
+    """A group that lists its commands from the table and imports only the one that runs."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The commands' names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """What a listing needs of a command: its name and its line of help."""
+        if cmd_name not in COMMANDS:
+            return None
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name].help)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that ``args`` start with, loaded, and the arguments left for it."""
+        name = args[0]
+        if name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        if name not in COMMANDS:
+            raise UserError(f"no such command '{name}'{did_you_mean(name, COMMANDS)}")
+        return name, load(name), args[1:]

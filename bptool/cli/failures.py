@@ -1,0 +1,98 @@
+"""From an exception to what the user reads and the exit code.
+
+| what happened | on stderr | exit code |
+|---|---|---|
+| a ``UserError``, wrong usage, a file that cannot be read or written | one line | 2 |
+| any other exception | one line, and how to see the traceback | 1 |
+| Ctrl-C | ``interrupted`` | 130 |
+| the reader of a pipe went away | nothing | 1 |
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+import typer
+
+from bptool.errors import BptoolError
+
+INTERRUPTED = 130
+BROKEN_PIPE = 1
+USAGE_ERROR: type[BaseException] = typer.BadParameter.__mro__[1]
+"""The class of wrong usage, whether Typer brings its own copy of click or not."""
+
+REMEDIES = {
+    errno.ENOSPC: "the disk is full; free some space or choose another folder",
+    errno.EACCES: "permission denied; choose a place you may read and write",
+    errno.EPERM: "not permitted; choose a place you may read and write",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.ENOENT: "there is no such file or folder",
+    errno.ENOTDIR: "a part of this path is a file, not a folder",
+    errno.EISDIR: "this is a folder; name a file",
+    errno.ENAMETOOLONG: "this name is too long",
+    errno.EFBIG: "the file would grow larger than the system allows",
+}
+if hasattr(errno, "EDQUOT"):
+    REMEDIES[errno.EDQUOT] = "your disk quota is used up; free some space"
+
+
+def say(message: str, kind: str = "error") -> None:
+    """Print ``error: message`` on stderr, the first word in red on a terminal."""
+    colour = typer.colors.YELLOW if kind == "warning" else typer.colors.RED
+    typer.secho(f"{kind}: ", fg=colour, bold=True, err=True, nl=False)
+    typer.echo(message, err=True)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _usage(error: BaseException) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+        return 2
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "bptool"
+    text = _one_line(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
+    if hasattr(error.__cause__, "errors"):  # pydantic's, which keeps the value that was found
+        text += f", found '{error.__cause__.errors()[0]['input']}'"
+    say(f"{text[:1].lower()}{text[1:]}; see '{path} --help'")
+    return 2
+
+
+def report(error: BaseException) -> int:
+    """Print what ``error`` means for the user and return the exit code."""
+    if isinstance(error, BptoolError):
+        say(str(error).rstrip("\n"))
+        return error.exit_code
+    if isinstance(error, USAGE_ERROR):
+        return _usage(error)
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        typer.echo("interrupted", err=True)
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        silence_stdout()
+        return BROKEN_PIPE
+    if isinstance(error, OSError) and error.errno in REMEDIES:
+        place = f"{error.filename}: " if error.filename else ""
+        say(f"{place}{REMEDIES[error.errno]}")
+        return 2
+    if isinstance(error, MemoryError):
+        say("not enough memory; a smaller batch_size, context or model would do")
+        return 2
+    text = _one_line(f"{type(error).__name__}: {error}")
+    say(f"{text}; run again with --debug for the traceback", kind="unexpected error")
+    return 1
+
+
+def silence_stdout() -> None:
+    """Send what is still buffered for a reader that went away nowhere, so exit is quiet too."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)

@@ -1,0 +1,85 @@
+"""The ``bptool`` command: its options, and where every error ends."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from bptool import __version__
+from bptool.cli.commands import CONTEXT_SETTINGS, LazyGroup
+from bptool.cli.failures import INTERRUPTED, report
+
+app = typer.Typer(
+    cls=LazyGroup,
+    context_settings=CONTEXT_SETTINGS,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bptool {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def bptool(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug", help="Show the traceback of an error. May stand anywhere on the line."
+        ),
+    ] = False,
+) -> None:
+    """Train language models from text on a CPU, with backpropagation written out by hand.
+
+    Start with: bptool train book.txt
+    """
+
+
+def _without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """The arguments without ``--debug``, and whether it stood before a ``--``."""
+    arguments = list(arguments)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = [argument for argument in arguments[:end] if argument != "--debug"]
+    return options + arguments[end:], len(options) < end
+
+
+def _tolerate_narrow_encodings() -> None:
+    """Print what a terminal cannot show as ``?`` in place of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``bptool`` with ``arguments`` (default: the process's own); returns the exit code."""
+    _tolerate_narrow_encodings()
+    arguments, debug = _without_debug(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(arguments or ["--help"], prog_name="bptool", standalone_mode=False)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        return report(error)
+    if code == INTERRUPTED:
+        return report(KeyboardInterrupt())
+    return code if isinstance(code, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

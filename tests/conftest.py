@@ -1,0 +1,62 @@
+"""What every test shares: hypothesis profiles, the kernel cache, and the demand for PyTorch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import hypothesis
+import platformdirs
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Compiling a kernel inside an example takes seconds, so no example has a deadline.
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
+
+
+def _kernel_cache() -> str:
+    """The user's own cache, which the demo filled, or one in the project if that can't be written.
+
+    Named in the environment so that commands run by tests as processes of their own, some with
+    another home, use the same compiled kernels.
+    """
+    folder = platformdirs.user_cache_path("bptool") / "kernels"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return str(folder)
+    except OSError:
+        pass
+    return str(ROOT / ".pytest_cache" / "kernels")
+
+
+os.environ.setdefault("NUMBA_CACHE_DIR", _kernel_cache())
+# Plots are written to files; no test needs a display.
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+def pytest_sessionstart() -> None:
+    """Refuse to run without PyTorch where the reference tests must not be skipped."""
+    if os.environ.get("BPTOOL_REQUIRE_TORCH") == "1" and not importlib.util.find_spec("torch"):
+        raise pytest.UsageError(
+            "BPTOOL_REQUIRE_TORCH=1, but torch is not installed: pip install -e '.[bench]'"
+        )
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Turn a skip for lack of PyTorch into a failure where the reference tests must run."""
+    if os.environ.get("BPTOOL_REQUIRE_TORCH") == "1" and report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if "torch" in reason:
+            report.outcome = "failed"
+            report.longrepr = f"{report.nodeid} must run here: {reason}"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's folder."""
+    return ROOT
