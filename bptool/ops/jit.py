@@ -26,7 +26,7 @@ import numba.core.config
 import numpy as np
 
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
-PACKAGES_WITH_KERNELS = ("ops", "models", "objectives", "optim", "regularizers", "inference")
+PACKAGES_WITH_KERNELS = ("ops", "models", "objectives", "optim", "regularizers", "training")
 
 cache_notice: str | None = None
 """Why compiled kernels are not kept between runs, or None when they are."""

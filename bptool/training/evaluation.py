@@ -1,0 +1,89 @@
+"""Loss over a validation split: the whole of it, or nanoGPT's random-batch estimate.
+
+bits per byte = summed loss in nats / (ln 2 * UTF-8 bytes of the targets), so that models with
+different tokenizers can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bptool.data.batches import Batches, evaluation_windows
+from bptool.models.base import Array
+from bptool.training.step import Shards
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss (nats per token) over ``n_tokens`` targets, and what follows from it."""
+
+    loss: float
+    n_tokens: int
+    n_bytes: int
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(min(self.loss, 700.0))
+
+    @property
+    def bits_per_byte(self) -> float:
+        """NaN where the targets stand for no byte at all."""
+        if self.n_bytes == 0:
+            return math.nan
+        return self.loss * self.n_tokens / (math.log(2.0) * self.n_bytes)
+
+
+def evaluate_split(
+    shards: Shards,
+    params: Any,
+    tokens: Array,
+    bytes_per_token: Array,
+    max_tokens: int | None = None,
+) -> Evaluation:
+    """Mean loss over disjoint windows of the context that cover the whole split.
+
+    Args:
+        shards: runs the model. params: the weights. tokens: the split, 1-D.
+        bytes_per_token: UTF-8 bytes of each token id, (V,).
+        max_tokens: reads the first so many tokens only.
+    """
+    part = tokens if max_tokens is None else tokens[: max_tokens + 1]
+    total, n_targets = [], 0
+    for inputs, targets, n in evaluation_windows(part, shards.n_time, shards.rows):
+        total.append(shards.loss(params, inputs, targets))
+        n_targets += n
+    n_bytes = int(bytes_per_token[np.asarray(part[1:])].sum())
+    return Evaluation(math.fsum(total) / n_targets, n_targets, n_bytes)
+
+
+@dataclass(frozen=True)
+class RandomBatchEstimate:
+    """Mean of the losses of random batches, and the standard deviation of that mean."""
+
+    loss: float
+    standard_deviation: float
+    n_batches: int
+    batch_size: int
+
+
+def nanogpt_estimate(
+    shards: Shards, params: Any, tokens: Array, n_batches: int, batch_size: int, seed: int
+) -> RandomBatchEstimate:
+    """nanoGPT's ``estimate_loss``: batches at random offsets, drawn with replacement.
+
+    Published nanoGPT figures are the smallest of several such estimates, so they lie below the
+    loss over the whole split; use :func:`evaluate_split` for anything but a comparison with them.
+    """
+    batches = Batches(tokens, batch_size, shards.n_time, "random", seed)
+    inputs = np.empty((batch_size, shards.n_time), np.int32)
+    targets = np.empty_like(inputs)
+    losses = []
+    for i in range(n_batches):
+        n_targets = batches.fill(i, inputs, targets)
+        losses.append(shards.loss(params, inputs, targets) / n_targets)
+    spread = float(np.std(losses, ddof=1)) / math.sqrt(n_batches) if n_batches > 1 else math.nan
+    return RandomBatchEstimate(float(np.mean(losses)), spread, n_batches, batch_size)

@@ -1,0 +1,154 @@
+"""What the machine has: cores that may be used, memory, the matrix engine and its peak."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+import numpy.typing as npt
+import threadpoolctl
+
+from bptool.errors import ConfigError, did_you_mean
+from bptool.ops.matmul import blas_engine, matmul
+
+
+def usable_cores() -> int:
+    """Cores this process may use: its affinity, cut by a cgroup's CPU quota."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        if quota != "max":
+            cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass
+    return max(1, cores)
+
+
+def total_memory_bytes() -> int | None:
+    """Memory this process may use at most, or None where the system does not tell."""
+    found: list[int] = []
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    elif sys.platform == "win32":
+        import ctypes
+
+        class Status(ctypes.Structure):
+            _fields_ = [
+                ("length", ctypes.c_ulong),
+                ("load", ctypes.c_ulong),
+                *((name, ctypes.c_ulonglong) for name in ("total", "available", "a", "b")),
+                *((name, ctypes.c_ulonglong) for name in ("c", "d", "e")),
+            ]
+
+        status = Status(length=ctypes.sizeof(Status))
+        if ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+            found.append(int(status.total))
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        if limit != "max":
+            found.append(int(limit))
+    except (OSError, ValueError):
+        pass
+    return min(found) if found else None
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What multiplies matrices: a name, its version, and the routine's address by type."""
+
+    name: str
+    version: str
+    address_of: Callable[[npt.DTypeLike], int]
+
+    def address(self, dtype: npt.DTypeLike) -> int:
+        """Address of the product for float32 or float64, as kernels take it."""
+        return self.address_of(dtype)
+
+
+ENGINES = ("blas",)
+
+
+def choose_engine(name: str) -> Engine:
+    """The engine called ``name``, or the fastest for ``auto``.
+
+    Every BLAS in the process is held to one thread from here on: the workers are the threads.
+    """
+    if name not in ("auto", *ENGINES):
+        raise ConfigError(f"training.engine: '{name}'{did_you_mean(name, ('auto', *ENGINES))}")
+    os.environ.setdefault("VECLIB_MAXIMUM_THREADS", "1")
+    import scipy.linalg.cython_blas
+
+    threadpoolctl.threadpool_limits(1, user_api="blas")
+    folder = Path(scipy.__file__).parent
+    version = f"scipy {scipy.__version__}"
+    for info in threadpoolctl.threadpool_info():
+        if info.get("user_api") == "blas" and folder.name in str(info.get("filepath")):
+            version += f", {info['internal_api']} {info['version']}"
+            version += f" {info.get('architecture', '')}".rstrip()
+    return Engine("blas", version, blas_engine)
+
+
+def measure_peak_flops(engine: Engine, run_on_all: Callable[[Callable[[int], Any]], Any]) -> float:
+    """Floating-point operations a second of 512 x 512 products on all workers at once."""
+    size, n_products = 512, 6
+    operands = {}
+
+    def product(worker: int) -> None:
+        if worker not in operands:
+            operands[worker] = [np.ones((size, size), np.float32) for _ in range(3)]
+        out, a, b = operands[worker]
+        for _ in range(n_products):
+            matmul(engine.address(np.float32), out, a, False, b, True, False)
+
+    best = math.inf
+    for _ in range(4):
+        start = time.perf_counter()
+        run_on_all(product)
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * size**3 * n_products * len(operands) / best
+
+
+def vector_width_bits() -> int:
+    """Width of the vector registers that compiled kernels use."""
+    features = llvm.get_host_cpu_features()
+    override = os.environ.get("NUMBA_CPU_FEATURES")
+    if override is not None:
+        features = {item[1:]: item[0] == "+" for item in override.split(",") if item}
+    if features.get("avx512f"):
+        return 512
+    return 256 if features.get("avx2") or features.get("avx") else 128
+
+
+def describe() -> dict[str, Any]:
+    """What a manifest says of the machine."""
+    return {
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "processor": processor_name(),
+        "llvm_cpu": os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name(),
+        "vector_width_bits": vector_width_bits(),
+        "cores": usable_cores(),
+    }
+
+
+def processor_name() -> str:
+    """The processor's own name where the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

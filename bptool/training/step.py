@@ -1,0 +1,245 @@
+"""One training step: shards, reduction, regularisers, global norm, update.
+
+Every number that a step makes is a function of (weights, optimizer state, batch, seed, step) and
+of how many workers there are, never of timing: gradients are added in the order of the workers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bptool.models.base import Array, Model
+from bptool.ops.dropout import MaskKey
+from bptool.ops.jit import kernel
+from bptool.optim.base import Optimizer
+from bptool.optim.norm import clip_scale, sum_of_squares
+from bptool.regularizers.base import Regularizer
+from bptool.training.machine import Engine
+from bptool.training.workers import WorkerTeam, span
+
+
+@kernel
+def add_into(total, part):  # type: ignore[no-untyped-def]
+    """total += part."""
+    for i in range(total.size):
+        total[i] += part[i]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step found, before and after its update."""
+
+    loss: float
+    penalty: float
+    grad_norm: float
+    updated: bool
+
+
+class Shards:
+    """A model's forward and backward over a batch, cut by rows over a team of workers.
+
+    Args:
+        model: what to run.
+        team: the workers; each gets its own activations and gradient buffer.
+        engine: matrix engine.
+        rows: sequences in memory at once, over all workers (the micro-batch).
+        n_time: tokens of a sequence.
+        dtype: float32 to train, float64 to check.
+        with_gradients: False where only losses are wanted.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        team: WorkerTeam,
+        engine: Engine,
+        rows: int,
+        n_time: int,
+        dtype: npt.DTypeLike = np.float32,
+        with_gradients: bool = True,
+    ) -> None:
+        self.model, self.team, self.rows, self.n_time = model, team, rows, n_time
+        self.rows_each = -(-rows // team.n)
+        address = engine.address(dtype)
+        shape = (self.rows_each, n_time)
+        self._acts = [model.workspace(*shape, dtype, address) for _ in range(team.n)]
+        self._tokens = [np.zeros(shape, np.int32) for _ in range(team.n)]
+        self._targets = [np.full(shape, -1, np.int32) for _ in range(team.n)]
+        n_buffers = team.n if with_gradients else 0
+        self.gradients = [model.layout.allocate(dtype) for _ in range(n_buffers)]
+        self._grads = [model.params(buffer) for buffer in self.gradients]
+
+    def _take(self, worker: int, first: int, tokens: Array, targets: Array) -> bool:
+        """Copy a worker's rows of the micro-batch at ``first``; False if there are none."""
+        start = first + worker * self.rows_each
+        stop = min(start + self.rows_each, first + self.rows, len(tokens))
+        n = max(stop - start, 0)
+        self._tokens[worker][:n] = tokens[start:stop] if n else 0
+        self._targets[worker][:n] = targets[start:stop] if n else 0
+        self._tokens[worker][n:] = 0
+        self._targets[worker][n:] = -1
+        return n > 0
+
+    def loss_and_gradient(
+        self,
+        params: Any,
+        tokens: Array,
+        targets: Array,
+        n_targets: int,
+        seed: int,
+        step: int,
+    ) -> float:
+        """Mean loss of a batch of any number of rows; its gradient is left in ``gradients``,
+        one part a worker, for :meth:`reduce`.
+
+        ``tokens`` and ``targets`` are (B, n_time) int32; ``n_targets`` counts the unmasked ones.
+        """
+        inverse = 1.0 / max(n_targets, 1)
+
+        def work(worker: int) -> float:
+            self.gradients[worker].fill(0)
+            loss = 0.0
+            for first in range(0, len(tokens), self.rows):
+                if self._take(worker, first, tokens, targets):
+                    key = MaskKey(seed, step, first + worker * self.rows_each)
+                    loss += self.model.loss_and_gradient(
+                        params,
+                        self._grads[worker],
+                        self._acts[worker],
+                        self._tokens[worker],
+                        self._targets[worker],
+                        inverse,
+                        key,
+                    )
+            return loss
+
+        return math.fsum(self.team.run(work))
+
+    def reduce(self, worker: int) -> tuple[int, int]:
+        """Add every worker's gradient into the first buffer, over this worker's span of it."""
+        start, stop = span(self.model.layout.size, worker, self.team.n)
+        total = self.gradients[0][start:stop]
+        for other in self.gradients[1:]:
+            add_into(total, other[start:stop])
+        return start, stop
+
+    def loss(self, params: Any, tokens: Array, targets: Array) -> float:
+        """Sum of the negative log-likelihoods over unmasked targets; no dropout."""
+
+        def work(worker: int) -> float:
+            total = 0.0
+            for first in range(0, len(tokens), self.rows):
+                if self._take(worker, first, tokens, targets):
+                    total += self.model.loss(
+                        params, self._acts[worker], self._tokens[worker], self._targets[worker]
+                    )
+            return total
+
+        return math.fsum(self.team.run(work))
+
+
+class TrainingStep:
+    """Weights, optimizer state, and the step that changes them.
+
+    Attributes:
+        weights: flat buffer of parameters. slots: flat optimizer state by name.
+        n_updates: updates done; a skipped step is none.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        optimizer: Optimizer,
+        regularizers: Sequence[Regularizer] = (),
+        clip_norm: float | None = None,
+        dtype: npt.DTypeLike = np.float32,
+    ) -> None:
+        self.shards, self.optimizer, self.regularizers = shards, optimizer, regularizers
+        self.clip_norm = clip_norm
+        self.model = shards.model
+        layout = self.model.layout
+        self.weights = layout.allocate(dtype)
+        self.params = self.model.params(self.weights)
+        self.slots = {name: layout.allocate(dtype) for name in optimizer.slots}
+        self.n_updates = 0
+
+    def compute_gradient(
+        self, tokens: Array, targets: Array, n_targets: int, seed: int, step: int
+    ) -> StepResult:
+        """Loss, penalties, and the whole gradient with its norm in the first buffer."""
+        loss = self.shards.loss_and_gradient(self.params, tokens, targets, n_targets, seed, step)
+        gradient = self.shards.gradients[0]
+        n_decayed = self.model.layout.n_decayed
+
+        def work(worker: int) -> tuple[float, float]:
+            start, stop = self.shards.reduce(worker)
+            decayed = slice(start, max(start, min(stop, n_decayed)))
+            penalty = 0.0
+            for regularizer in self.regularizers:
+                w, g = self.weights[decayed], gradient[decayed]
+                penalty += float(regularizer.penalty_and_gradient(w, g))
+            return penalty, float(sum_of_squares(gradient[start:stop]))
+
+        parts = self.shards.team.run(work)
+        squares = math.fsum(p[1] for p in parts) if all(map(_finite, parts)) else math.nan
+        penalty = sum(p[0] for p in parts)
+        return StepResult(loss, penalty, math.sqrt(squares), updated=False)
+
+    def __call__(
+        self,
+        tokens: Array,
+        targets: Array,
+        n_targets: int,
+        learning_rate: float,
+        seed: int,
+        step: int,
+    ) -> StepResult:
+        """One update; left out, with ``updated=False``, where loss or gradient is not finite."""
+        found = self.compute_gradient(tokens, targets, n_targets, seed, step)
+        if not (math.isfinite(found.loss) and math.isfinite(found.grad_norm)):
+            return found
+        self.n_updates += 1
+        scale = clip_scale(found.grad_norm, self.clip_norm)
+        n_decayed = self.model.layout.n_decayed
+        gradient = self.shards.gradients[0]
+
+        def work(worker: int) -> None:
+            start, stop = span(self.model.layout.size, worker, self.shards.team.n)
+            middle = max(start, min(stop, n_decayed))
+            groups = ((start, middle, self.optimizer.weight_decay), (middle, stop, 0.0))
+            for first, last, weight_decay in groups:
+                if first < last:
+                    self.optimizer.update(
+                        self.weights[first:last],
+                        gradient[first:last],
+                        {name: slot[first:last] for name, slot in self.slots.items()},
+                        learning_rate=learning_rate,
+                        weight_decay=weight_decay,
+                        grad_scale=scale,
+                        step=self.n_updates,
+                    )
+
+        self.shards.team.run(work)
+        return StepResult(found.loss, found.penalty, found.grad_norm, updated=True)
+
+    def compile(self) -> None:
+        """Compile every kernel of the step (or load it from the cache) without changing a weight."""
+        rows = np.zeros((1, self.shards.n_time), np.int32)
+        n_updates = self.n_updates
+        weights, slots = self.weights.copy(), {k: v.copy() for k, v in self.slots.items()}
+        self(rows, rows, rows.size, self.optimizer.config.learning_rate, 0, 0)
+        self.shards.loss(self.params, rows, rows)
+        self.weights[:] = weights
+        for name, slot in slots.items():
+            self.slots[name][:] = slot
+        self.n_updates = n_updates
+
+
+def _finite(part: tuple[float, float]) -> bool:
+    return math.isfinite(part[1])
