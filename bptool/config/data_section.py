@@ -13,20 +13,20 @@ class SplitConfig(Section):
     """How the text is divided into a training and a validation part."""
 
     by: Literal["position", "document"] = Field(
-        "position",
+        default="position",
         description="position: the first part trains, the last part validates; "
         "document: whole documents are set aside, spread over the text",
     )
     validation_fraction: float = Field(
-        0.1, gt=0.0, lt=1.0, description="share of the characters or documents set aside"
+        default=0.1, gt=0.0, lt=1.0, description="share of the characters or documents set aside"
     )
     separator: str = Field(
-        "\n\n",
+        default="\n\n",
         min_length=1,
         description="what stands between documents: a blank line (the default), a line end, "
         "or any other text",
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="chooses the documents set aside")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="chooses the documents set aside")
 
 
 class DataConfig(Section):
@@ -36,10 +36,12 @@ class DataConfig(Section):
         min_length=1,
         description="text files, in order, or dataset:NAME for one from `bptool data list`",
     )
-    tokenizer: Any = Field("char", description="a tokenizer by name, with its settings")
-    split: SplitConfig = SplitConfig()
+    tokenizer: Any = Field(default="char", description="a tokenizer by name, with its settings")
+    split: SplitConfig = Field(
+        default_factory=SplitConfig, description="what trains and what validates"
+    )
     sampling: Literal["random", "epoch"] = Field(
-        "random",
+        default="random",
         description="random: windows at random offsets, with replacement; "
         "epoch: every window once in a fresh order, then again",
     )

@@ -2,10 +2,63 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import types
+from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+
+def refuse(key: str, value: object, message: str) -> NoReturn:
+    """Fail a section's validation with an error that belongs to one of its keys.
+
+    For a check between keys, in a ``model_validator(mode="after")``: the message is shown with
+    the line on which ``key`` stands, instead of the line of the whole section.
+
+    Args:
+        key: the key to blame; dots reach into sections below, ``"split.by"``.
+        value: what was found there.
+        message: what is wrong and what would do.
+    """
+    error = PydanticCustomError("refused", "{message}", {"message": message})
+    detail = InitErrorDetails(type=error, loc=tuple(key.split(".")), input=value)
+    raise ValidationError.from_exception_data("Section", [detail])
+
+
+def _admits(annotation: Any, value: object) -> bool:
+    """Whether a text, a truth value or a list of them may be given for ``annotation`` as it is."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _admits(get_args(annotation)[0], value)
+    if origin is Literal:
+        return any(
+            type(option) is type(value) and option == value for option in get_args(annotation)
+        )
+    if origin in (Union, types.UnionType):
+        return any(_admits(option, value) for option in get_args(annotation))
+    if origin in (list, tuple, set, frozenset) and isinstance(value, list | tuple):
+        inner = next((item for item in get_args(annotation) if item is not Ellipsis), Any)
+        return all(_admits(inner, item) for item in value)
+    if isinstance(value, bool):
+        return annotation is bool or annotation not in (int, float, str)
+    if isinstance(value, str):
+        return annotation not in (int, float, bool)
+    return True
 
 
 class Section(BaseModel):
-    """A part of a configuration: unknown keys are refused, values do not change once read."""
+    """A part of a configuration: unknown keys are refused, values do not change once read.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    ``"10"`` is not taken for a number, nor ``true`` for 1; ``1e5`` is taken for a whole number.
+    NaN and infinity are refused.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _types_are_as_written(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name or ""]
+        if not _admits(field.annotation, value):
+            raise PydanticCustomError("wrong_type", "wrong type")
+        return value

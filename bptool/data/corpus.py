@@ -30,6 +30,7 @@ from bptool.registry import tokenizers
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
+_PROGRESS_CHARACTERS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,12 @@ def prepare(
     file, reused = _open_if_whole(path, key), True
     if file is None:
         reused = False
-        path.unlink(missing_ok=True)
+        _check_variety(texts, config)
+        if tokenizer is not None:
+            _check_known(tokenizer, texts, config)
         split = split_texts(texts, config.split)
         if tokenizer is None:
             tokenizer = _train(kind, settings, texts, split, say)
-        _check_vocabulary(tokenizer, config)
         ends = config.split.by == "document"
         write_token_file(
             path,
@@ -142,36 +144,36 @@ def encode_documents(
     separator, and with ``ends`` before the first and after the last one too. Otherwise the
     documents are joined by the separator.
     """
-    total = sum(map(len, documents))
     end_id = tokenizer.special_tokens.get(END_OF_TEXT)
-    if end_id is None:
-        joined = separator.join(documents)
-        for done, ids in tokenizer.encode_slices(joined):
-            yield ids
-            progress(what, done, len(joined))
-        return
-    end = np.array([end_id], np.int32)
-    before = 0
+    end = None if end_id is None else np.array([end_id], np.int32)
+    if end is None:
+        documents = [separator.join(documents)]
+    total = sum(map(len, documents))
+    before = shown = 0
     for i, document in enumerate(documents):
-        if i or ends:
+        if end is not None and (i or ends):
             yield end
         for done, ids in tokenizer.encode_slices(document):
             yield ids
-            if done + before - total in (0,) or len(ids) > 4096:
-                progress(what, before + done, total)
+            if before + done == total or before + done >= shown + _PROGRESS_CHARACTERS:
+                shown = before + done
+                progress(what, shown, total)
         before += len(document)
-    if ends:
+    if end is not None and ends:
         yield end
 
 
 def tokenizer_choice(value: Any) -> tuple[type[Tokenizer], TokenizerConfig]:
     """The tokenizer class and its settings for what ``data.tokenizer`` may be.
 
-    That is a name, a mapping with ``name`` and settings, or an instance of a tokenizer's Config.
+    That is a name, a mapping with ``name`` and settings, an instance of a tokenizer's Config, or
+    a choice that was resolved before (with attributes ``name`` and ``config``).
 
     Raises:
         ConfigError: no such tokenizer, or a setting is wrong.
     """
+    if hasattr(value, "name") and isinstance(getattr(value, "config", None), TokenizerConfig):
+        return tokenizers.get(value.name), value.config
     if isinstance(value, TokenizerConfig):
         for name in tokenizers.names():
             if type(value) is tokenizers.get(name).Config:
@@ -195,7 +197,7 @@ def _tokenizer_choice(
     config: DataConfig, tokenizer: Tokenizer | None
 ) -> tuple[type[Tokenizer], TokenizerConfig]:
     if tokenizer is not None:
-        return type(tokenizer), TokenizerConfig()
+        return type(tokenizer), TokenizerConfig(special_tokens=None)
     kind, settings = tokenizer_choice(config.tokenizer)
     if settings.special_tokens is None:
         special = [END_OF_TEXT] if config.split.by == "document" else []
@@ -239,12 +241,20 @@ def _train(
     return tokenizer
 
 
-def _check_vocabulary(tokenizer: Tokenizer, config: DataConfig) -> None:
-    if tokenizer.vocab_size < 2:
+def _check_variety(texts: list[str], config: DataConfig) -> None:
+    if len(set[str]().union(*texts)) < 2:
         raise DataError(
             f"{', '.join(config.text)}: the text is one character over and over, so there is "
             "nothing to predict; give a text with at least two different characters"
         )
+
+
+def _check_known(tokenizer: Tokenizer, texts: list[str], config: DataConfig) -> None:
+    for path, text in zip(config.text, texts, strict=True):
+        try:
+            tokenizer.check(text)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
 
 
 def _check_length(file: TokenFile, context: int, config: DataConfig) -> None:

@@ -116,9 +116,10 @@ def open_token_file(path: Path, key: str) -> TokenFile:
     n_train, n_validation, vocab_size = (
         header.get(name) for name in ("n_train", "n_validation", "vocab_size")
     )
-    if not (type(n_train) is type(n_validation) is type(vocab_size) is int) or min(
-        n_train, n_validation
-    ) < 0:
+    if (
+        not (type(n_train) is type(n_validation) is type(vocab_size) is int)
+        or min(n_train, n_validation) < 0
+    ):
         raise DataError(f"{path}: damaged header; delete the file")
     if header.get("key") != key or header.get("dtype") not in ("uint16", "uint32"):
         raise DataError(f"{path}: made from another text or tokenizer; delete the file")

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Finite differences against any differentiable piece."""

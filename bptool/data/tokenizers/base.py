@@ -20,7 +20,7 @@ from pydantic import Field, field_validator
 
 from bptool import files
 from bptool.config.section import Section
-from bptool.errors import DataError
+from bptool.errors import DataError, UserError
 from bptool.registry import tokenizers
 
 END_OF_TEXT = "<|endoftext|>"
@@ -36,7 +36,7 @@ class TokenizerConfig(Section):
     """Settings that every tokenizer has."""
 
     special_tokens: list[str] | None = Field(
-        None,
+        default=None,
         description="tokens reserved beside the text's own, such as <|endoftext|> and <|user|>; "
         "by default the end of text where the split is by document, else none",
     )
@@ -79,6 +79,10 @@ class Tokenizer(ABC):
         Raises:
             DataError: the text holds something that the tokenizer has no token for.
         """
+
+    def check(self, text: str) -> None:
+        """Raise DataError where ``encode`` would."""
+        check_encodable(text)
 
     @abstractmethod
     def _state(self) -> dict[str, Any]:
@@ -233,12 +237,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise DataError(f"{path}: not JSON ({error}); copy it from the run again") from None
     try:
         return tokenizer_from_json(value)
-    except Exception as error:
-        from bptool.errors import UserError
-
-        if isinstance(error, UserError):
-            raise DataError(f"{path}: {error}") from None
-        raise
+    except UserError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def check_encodable(text: str) -> None:

@@ -8,6 +8,7 @@ one in a text. Its alphabet of 256 printable stand-ins for bytes stays inside th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
@@ -33,13 +34,13 @@ class BpeConfig(TokenizerConfig):
     """Settings of the byte-pair tokenizer."""
 
     vocab_size: int = Field(
-        4096,
+        default=4096,
         ge=256,
         le=MAX_VOCAB_SIZE,
         description="tokens at most, special ones included; a small text may not reach it",
     )
     min_frequency: int = Field(
-        2, ge=1, description="a pair is merged if it occurs at least this often"
+        default=2, ge=1, description="a pair is merged if it occurs at least this often"
     )
 
 
@@ -54,7 +55,6 @@ def _stand_ins() -> list[str]:
 
 
 _STAND_IN = _stand_ins()
-_BYTE_OF = {character: byte for byte, character in enumerate(_STAND_IN)}
 
 
 @tokenizers.register("bpe")
@@ -106,8 +106,6 @@ class BpeTokenizer(Tokenizer):
         )
         slices = chain.from_iterable(_slices(text) for text in texts)
         model.train_from_iterator(slices, trainer)
-        import json
-
         found = json.loads(model.to_str())["model"]["merges"]
         ids = {character: byte for byte, character in enumerate(_STAND_IN)}
         merges = []
@@ -147,7 +145,9 @@ class BpeTokenizer(Tokenizer):
         if not isinstance(merges, list) or len(merges) > MAX_VOCAB_SIZE:
             raise TypeError("merges is not a list of pairs")
         for pair in merges:
-            if not (isinstance(pair, list) and len(pair) == 2 and all(type(i) is int for i in pair)):
+            if not (
+                isinstance(pair, list) and len(pair) == 2 and all(type(i) is int for i in pair)
+            ):
                 raise TypeError(f"merge {pair!r} is not a pair of ids")
         return cls([(left, right) for left, right in merges], special_tokens)
 

@@ -25,7 +25,7 @@ class CharConfig(TokenizerConfig):
     """Settings of the character tokenizer."""
 
     unknown: str = Field(
-        "error",
+        default="error",
         min_length=1,
         description="what becomes of a character that the text did not have: error, a character "
         "that stands for it, or a longer name such as <|unknown|> for a special token",
@@ -80,13 +80,20 @@ class CharTokenizer(Tokenizer):
         return cls("".join(sorted(alphabet)), special, config.unknown)
 
     def encode(self, text: str) -> Ids:
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-        ids: Ids = self._table[np.minimum(codes, len(self._table) - 1)]
+        ids = self._look_up(text)
         if self._unknown_id < 0 and (missing := np.flatnonzero(ids < 0)).size:
             raise DataError(
                 f"the tokenizer has no token for {describe_character(text, int(missing[0]))}; "
                 "remove it, or train with the tokenizer option unknown set to a character"
             )
+        return ids
+
+    def check(self, text: str) -> None:
+        self.encode(text)
+
+    def _look_up(self, text: str) -> Ids:
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        ids: Ids = self._table[np.minimum(codes, len(self._table) - 1)]
         return ids
 
     def _state(self) -> dict[str, Any]:

@@ -1,0 +1,144 @@
+"""The whole configuration of a run, section by section, with bounds and descriptions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from bptool.config import data_section
+from bptool.config.choice import Choice, ChoiceFrom, hoist_definitions
+from bptool.config.data_section import SplitConfig
+from bptool.config.section import Section, refuse
+from bptool.registry import models, optimizers, regularizers, schedules, tokenizers
+
+__all__ = [
+    "Choice",
+    "DataConfig",
+    "RunConfig",
+    "SampleConfig",
+    "Section",
+    "SplitConfig",
+    "TrainingConfig",
+    "json_schema",
+]
+
+EVALUATIONS_PER_RUN = 10
+MAX_SEED = 2**63 - 1
+
+ModelChoice = Annotated[Choice, ChoiceFrom(models)]
+TokenizerChoice = Annotated[Choice, ChoiceFrom(tokenizers, default="char")]
+OptimizerChoice = Annotated[Choice, ChoiceFrom(optimizers, default="adamw")]
+ScheduleChoice = Annotated[Choice, ChoiceFrom(schedules, default="constant")]
+RegularizerChoice = Annotated[Choice, ChoiceFrom(regularizers)]
+
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Steps = Annotated[int, Field(ge=1, le=10**9)]
+
+
+class DataConfig(data_section.DataConfig):
+    """Text files, tokenizer, split, and the way batches are drawn."""
+
+    tokenizer: TokenizerChoice = Field(
+        default="char", validate_default=True, description="how the text becomes tokens"
+    )
+
+    @field_validator("text", mode="after")
+    @classmethod
+    def _texts_have_names(cls, value: list[str]) -> list[str]:
+        if not all(value):
+            raise ValueError("found an empty name, need the path of a text file")
+        return value
+
+
+class TrainingConfig(Section):
+    """How long, how fast and on what terms the model is trained."""
+
+    steps: Steps = Field(description="optimizer updates")
+    batch_size: Annotated[int, Field(ge=1, le=10**7)] | Literal["full"] = Field(
+        description="sequences that one update sees; full: every window of the training split"
+    )
+    micro_batch_size: Annotated[int, Field(ge=1, le=10**7)] | None = Field(
+        None,
+        description="sequences held in memory at once, in gradient accumulation; "
+        "null: the whole batch",
+    )
+    seed: Seed = Field(0, description="initial weights, dropout and samples")
+    data_seed: Seed = Field(
+        default_factory=lambda data: data.get("seed", 0),
+        description="the order of the data; as seed when left out",
+    )
+    workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        "auto", description="threads that train; auto: one a core"
+    )
+    engine: str = Field(
+        "auto", min_length=1, description="what multiplies matrices; auto: the fastest found"
+    )
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="largest norm of the whole gradient; null: no clipping"
+    )
+    eval_interval: Steps = Field(
+        default_factory=lambda data: max(1, data.get("steps", 1) // EVALUATIONS_PER_RUN),
+        description="updates between evaluations; a tenth of the steps when left out",
+    )
+    log_interval: Steps = Field(10, description="updates between lines of the log")
+    checkpoint_interval: Steps = Field(
+        default_factory=lambda data: data.get("eval_interval", 1),
+        description="updates between checkpoints; as eval_interval when left out",
+    )
+    eval_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="most validation tokens an evaluation reads; null: the whole split"
+    )
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_the_batch(self) -> TrainingConfig:
+        batch, micro = self.batch_size, self.micro_batch_size
+        if micro is not None and batch != "full" and batch % micro != 0:
+            divisor = max(n for n in range(1, min(micro, batch) + 1) if batch % n == 0)
+            refuse(
+                "micro_batch_size",
+                micro,
+                f"{micro} does not divide batch_size {batch}; {divisor} would",
+            )
+        return self
+
+
+class SampleConfig(Section):
+    """The text that the model writes at each evaluation, to show what it has learnt."""
+
+    prompt: str = Field("\n", min_length=1, description="what the sample goes on from")
+    max_tokens: int = Field(128, ge=0, le=10**6, description="length in tokens; 0: no sample")
+    temperature: float = Field(0.8, ge=0, le=100, description="0: always the likeliest token")
+    top_k: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="draw from so many likeliest tokens; null: from all"
+    )
+
+
+class RunConfig(Section):
+    """Everything that decides a training run. See ``docs/design.md`` for the run folder."""
+
+    format_version: Literal[1] = Field(1, description="version of this file's format")
+    model: ModelChoice = Field(description="the model's kind and size")
+    data: DataConfig = Field(description="text, tokenizer, split and sampling")
+    training: TrainingConfig = Field(description="length, batch, seeds, intervals")
+    optimizer: OptimizerChoice = Field(
+        default="adamw", validate_default=True, description="the update rule"
+    )
+    schedule: ScheduleChoice = Field(
+        default="constant",
+        validate_default=True,
+        description="what multiplies the learning rate at each step",
+    )
+    regularizers: tuple[RegularizerChoice, ...] = Field(
+        (), max_length=16, description="penalties on the weights"
+    )
+    sample: SampleConfig = Field(
+        default=SampleConfig(), description="the sample shown at each evaluation"
+    )
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a configuration file, with every registered part in it."""
+    schema = hoist_definitions(RunConfig.model_json_schema())
+    title = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return {**title, "title": "bptool training configuration"}
