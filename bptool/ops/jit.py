@@ -13,20 +13,22 @@ one, and ``cache_notice`` says so.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import llvmlite
 import numba
 import numba.core.config
+import numba.core.event
 import numpy as np
 
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
-PACKAGES_WITH_KERNELS = ("ops", "models", "objectives", "optim", "regularizers", "training")
+PACKAGES_WITH_KERNELS = ("ops", "models", "objectives", "optim", "regularizers")
 
 cache_notice: str | None = None
 """Why compiled kernels are not kept between runs, or None when they are."""
@@ -76,3 +78,19 @@ def kernel(function: Callable[..., Any]) -> Any:
     """Compile ``function`` with Numba: no GIL, cached on disk, lazily for the types it meets."""
     return numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")(function)
 
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[list[str]]:
+    """Collect the names of kernels compiled inside the block; those loaded from disk are not."""
+    names: list[str] = []
+
+    class Recorder(numba.core.event.Listener):  # type: ignore[misc]
+        def on_start(self, event: Any) -> None:
+            names.append(str(event.data["dispatcher"].py_func.__name__))
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    with numba.core.event.install_listener("numba:compile", Recorder()):
+        yield names

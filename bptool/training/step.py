@@ -16,19 +16,12 @@ import numpy.typing as npt
 
 from bptool.models.base import Array, Model
 from bptool.ops.dropout import MaskKey
-from bptool.ops.jit import kernel
+from bptool.ops.reduction import add_into
 from bptool.optim.base import Optimizer
 from bptool.optim.norm import clip_scale, sum_of_squares
 from bptool.regularizers.base import Regularizer
 from bptool.training.machine import Engine
 from bptool.training.workers import WorkerTeam, span
-
-
-@kernel
-def add_into(total, part):  # type: ignore[no-untyped-def]
-    """total += part."""
-    for i in range(total.size):
-        total[i] += part[i]
 
 
 @dataclass(frozen=True)

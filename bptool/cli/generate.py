@@ -1,0 +1,63 @@
+"""``bptool generate``: write text with a trained model."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def generate(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="Text to go on from; - reads standard input.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Length in tokens.", min=0)] = 200,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="Draw from so many likeliest tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw from the likeliest tokens up to this probability.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+    num_samples: Annotated[int, typer.Option(help="How many texts.", min=1, max=4096)] = 1,
+    last: Annotated[
+        bool, typer.Option("--last", help="The last checkpoint in place of the best.")
+    ] = False,
+    plugin: Annotated[list[str] | None, typer.Option("--plugin", help="A file of yours.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Write text that goes on from a prompt."""
+    from bptool.inference.sampling import Sampling
+    from bptool.inference.writer import Writer
+    from bptool.plugins import load_plugin
+    from bptool.training.trained import open_run
+
+    for name in plugin or []:
+        load_plugin(name)
+    sampling = Sampling(temperature, top_k, top_p, seed)
+    trained = open_run(run, last)
+    text = sys.stdin.read() if prompt == "-" else prompt
+    writer = Writer(trained.model, trained.params, trained.engine, trained.tokenizer)
+    prompt_ids, shown = writer.encode_prompt(text, default=trained.config.sample.prompt)
+    texts = [""] * num_samples
+    streams = num_samples == 1 and not json
+    if streams:
+        sys.stdout.write(shown)
+    for pieces in writer.write(prompt_ids, max_tokens, sampling, num_samples):
+        for i, piece in enumerate(pieces):
+            texts[i] += piece
+        if streams:
+            sys.stdout.write(pieces[0])
+            sys.stdout.flush()
+    if json:
+        samples = [{"text": sample} for sample in texts]
+        result = {"prompt": shown, "seed": seed, "step": trained.step, "samples": samples}
+        sys.stdout.write(json_module.dumps(result, ensure_ascii=False) + "\n")
+    elif streams:
+        sys.stdout.write("\n")
+    else:
+        for number, sample in enumerate(texts, 1):
+            sys.stdout.write(f"--- sample {number} of {num_samples} ---\n{shown}{sample}\n\n")

@@ -1,0 +1,83 @@
+"""Text in, text out: the tokenizer around :func:`bptool.inference.generate.generate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bptool.errors import DataError
+from bptool.inference.generate import generate
+from bptool.inference.sampling import Sampling
+from bptool.models.base import Array, Model
+
+
+class TextCodec(Protocol):
+    """The parts of a tokenizer that writing needs."""
+
+    @property
+    def special_tokens(self) -> dict[str, int]: ...
+    def encode(self, text: str) -> Array: ...
+    def stream(self, skip_special: bool = False) -> Any: ...
+
+
+class HasAddress(Protocol):
+    """The part of a matrix engine that writing needs."""
+
+    def address(self, dtype: npt.DTypeLike) -> int: ...
+
+
+class Writer:
+    """Writes text with one model.
+
+    Args:
+        model: the model. params: its weights. engine: matrix engine. tokenizer: its own.
+    """
+
+    def __init__(
+        self, model: Model, params: Any, engine: HasAddress, tokenizer: TextCodec
+    ) -> None:
+        self._model, self._params, self._tokenizer = model, params, tokenizer
+        self._address = engine.address(np.float32)
+        self._stop = set(tokenizer.special_tokens.values())
+
+    def encode_prompt(self, text: str | None, default: str) -> tuple[Array, str]:
+        """Ids of a prompt and the text to show for it.
+
+        Without a prompt the model starts where a document starts: after an end-of-text token
+        where the tokenizer has one, else from ``default``.
+
+        Raises:
+            DataError: the prompt is empty, or has characters unknown to the tokenizer.
+        """
+        if not text:
+            if text == "":
+                raise DataError("--prompt is empty; give at least one character, or leave it out")
+            if self._stop:
+                return np.array([min(self._stop)], np.int32), ""
+            try:
+                return self._tokenizer.encode(default), default.lstrip("\n")
+            except DataError:
+                return np.zeros(1, np.int32), ""
+        try:
+            return self._tokenizer.encode(text), text
+        except DataError as error:
+            raise DataError(f"--prompt: {error}") from None
+
+    def write(
+        self, prompt: Array, max_tokens: int, sampling: Sampling, n_samples: int = 1
+    ) -> Iterator[list[str]]:
+        """Yield pieces of text, one a sample, whole characters only; ends at a special token."""
+        streams = [self._tokenizer.stream(skip_special=True) for _ in range(n_samples)]
+        steps = generate(
+            *(self._model, self._params, self._address, prompt, max_tokens),
+            *(sampling, n_samples, self._stop),
+        )
+        for tokens in steps:
+            yield [
+                "" if token is None else stream.push(token)
+                for stream, token in zip(streams, tokens, strict=True)
+            ]
+        yield [stream.finish() for stream in streams]

@@ -1,0 +1,202 @@
+"""From a configuration to the pieces that train: corpus, model, workers, step, batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from bptool.config.schema import RunConfig
+from bptool.data.batches import Batches, count_windows
+from bptool.data.corpus import Corpus, prepare
+from bptool.errors import ConfigError
+from bptool.models.base import Model
+from bptool.optim.base import Optimizer
+from bptool.optim.schedules.base import Schedule
+from bptool.registry import models, optimizers, regularizers, schedules
+from bptool.training.machine import (
+    Engine,
+    choose_engine,
+    total_memory_bytes,
+    usable_cores,
+)
+from bptool.training.step import Shards, TrainingStep
+from bptool.training.workers import WorkerTeam
+
+FULL_BATCH_BYTES = 256 * 2**20
+"""Activations that a full batch may take at once; the rest is accumulated."""
+_FIXED_BYTES = 150 * 2**20
+"""Interpreter, libraries and compiled kernels, as measured."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How a step is laid out, and the memory it takes."""
+
+    batch_rows: int
+    micro_rows: int
+    n_workers: int
+    n_time: int
+    parameters_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    activations_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        parts = self.parameters_bytes + self.gradients_bytes + self.optimizer_bytes
+        return parts + self.activations_bytes + _FIXED_BYTES
+
+
+def build_model(config: RunConfig, n_vocab: int) -> Model:
+    """The configured model for ``n_vocab`` token ids."""
+    return models.get(config.model.name)(config.model.config, n_vocab)  # type: ignore[no-any-return]
+
+
+def build_optimizer(config: RunConfig) -> Optimizer:
+    """The configured optimizer."""
+    return optimizers.get(config.optimizer.name)(config.optimizer.config)  # type: ignore[no-any-return]
+
+
+def sizes(config: RunConfig, model: Model, n_train: int, n_workers: int | None = None) -> Sizes:
+    """Lay out the step of ``config`` on a training split of ``n_train`` tokens.
+
+    ``n_workers``: as a run's manifest says; by default what the configuration and machine give.
+
+    Raises:
+        ConfigError: more memory would be needed than the machine has.
+    """
+    training = config.training
+    n_time = model.context
+    n_slots = len(build_optimizer(config).slots)
+    if training.batch_size == "full":
+        batch_rows = count_windows(n_train, n_time)
+        one_row = model.workspace_bytes(1, n_time, 4)
+        fitting = max(1, FULL_BATCH_BYTES // one_row)
+        micro_rows = training.micro_batch_size or min(batch_rows, fitting)
+    else:
+        batch_rows = training.batch_size
+        micro_rows = training.micro_batch_size or batch_rows
+    if n_workers is None:
+        wanted = usable_cores() if training.workers == "auto" else training.workers
+        n_workers = min(wanted, micro_rows)
+    rows_each = -(-micro_rows // n_workers)
+    n_bytes = model.layout.size * 4
+    found = Sizes(
+        batch_rows=batch_rows,
+        micro_rows=micro_rows,
+        n_workers=n_workers,
+        n_time=n_time,
+        parameters_bytes=n_bytes,
+        gradients_bytes=n_bytes * n_workers,
+        optimizer_bytes=n_bytes * n_slots,
+        activations_bytes=n_workers * model.workspace_bytes(rows_each, n_time, 4),
+    )
+    memory = total_memory_bytes()
+    if memory is not None and found.total_bytes > memory:
+        raise ConfigError(
+            f"this needs {format_bytes(found.total_bytes)} of memory and the machine has "
+            f"{format_bytes(memory)}: {model.n_parameters:,} parameters with gradients and "
+            f"optimizer state take "
+            f"{format_bytes(found.total_bytes - found.activations_bytes)}, activations "
+            f"{format_bytes(found.activations_bytes)}; make the model, its context, or "
+            "training.micro_batch_size smaller"
+        )
+    return found
+
+
+def format_bytes(n: float) -> str:
+    """``1.5 GB`` (powers of ten)."""
+    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
+        if n < 999.5 or unit == "PB":
+            return f"{n:.3g} {unit}"
+        n /= 1000.0
+    raise AssertionError
+
+
+@dataclass
+class Pieces:
+    """Everything that a training run is made of."""
+
+    config: RunConfig
+    corpus: Corpus
+    model: Model
+    sizes: Sizes
+    engine: Engine
+    team: WorkerTeam
+    step: TrainingStep
+    schedule: Schedule
+    batches: Batches
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of ``step``, from 1."""
+        base = self.step.optimizer.config.learning_rate
+        return base * self.schedule.factor(step, self.config.training.steps)
+
+    def close(self) -> None:
+        """End the worker threads."""
+        self.team.close()
+
+
+def build(
+    config: RunConfig,
+    corpus: Corpus | None = None,
+    n_workers: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Pieces:
+    """Prepare the data and build every piece, with initial weights of the configured seed.
+
+    Args:
+        config: the resolved configuration. corpus: data prepared before.
+        n_workers: as a run's manifest says. progress: told how far preparing the data is.
+
+    Raises:
+        UserError: any setting or file is unfit; nothing has been written then.
+    """
+    corpus = corpus or prepare(config.data, context_of(config), progress)
+    model = build_model(config, corpus.tokenizer.vocab_size)
+    plan = sizes(config, model, corpus.n_train, n_workers)
+    engine = choose_engine(config.training.engine)
+    team = WorkerTeam(plan.n_workers)
+    shards = Shards(model, team, engine, plan.micro_rows, plan.n_time)
+    step = TrainingStep(
+        shards,
+        build_optimizer(config),
+        [regularizers.get(r.name)(r.config) for r in config.regularizers],
+        config.training.clip_norm,
+    )
+    model.initialise(step.weights, config.training.seed)
+    batch_size: int | Literal["full"] = config.training.batch_size
+    batches = Batches(
+        corpus.train, batch_size, plan.n_time, config.data.sampling, config.training.data_seed
+    )
+    schedule = schedules.get(config.schedule.name)(config.schedule.config)
+    return Pieces(config, corpus, model, plan, engine, team, step, schedule, batches)
+
+
+def context_of(config: RunConfig) -> int:
+    """Tokens of a training sequence."""
+    return int(config.model.config.context)
+
+
+def new_batch(pieces: Pieces) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Arrays for the tokens and targets of a whole step."""
+    shape = (pieces.batches.n_sequences, pieces.sizes.n_time)
+    return np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+
+
+def expected_seconds(pieces: Pieces, n_timed: int = 3) -> float:
+    """Seconds of the whole run without evaluations: a few steps are timed (weights unchanged)."""
+    import time
+
+    tokens, targets = new_batch(pieces)
+    n_targets = pieces.batches.fill(0, tokens, targets)
+    times = []
+    for _ in range(n_timed):
+        start = time.perf_counter()
+        pieces.step.compute_gradient(tokens, targets, n_targets, 0, 0)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) * pieces.config.training.steps if times else math.nan
