@@ -59,6 +59,12 @@ def find(name: str) -> Dataset:
     return DATASETS[name]
 
 
+def is_here(name: str, cache: Path | None = None) -> bool:
+    """Whether the data set was fetched and is whole."""
+    dataset = find(name)
+    return _is_whole(dataset, _place(dataset, cache))
+
+
 def path_of(name: str, cache: Path | None = None) -> Path:
     """Where the data set lies.
 
