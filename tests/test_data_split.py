@@ -18,7 +18,7 @@ def test_position_cuts_all_texts_once(texts: list[str], fraction: float) -> None
     assert "".join(split.train) + "".join(split.validation) == whole
     assert len("".join(split.train)) == int(len(whole) * (1.0 - fraction))
     assert split.separator == ""
-    assert all(split.train) and all(split.validation)
+    assert all([*split.train, *split.validation])
 
 
 def test_position_is_nanogpts_cut() -> None:

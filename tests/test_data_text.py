@@ -57,7 +57,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         read_text(tmp_path / "gone.txt")
     with pytest.raises(DataError, match="is a folder"):
         read_text(tmp_path)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be the name of a file"):
         read_text("a\0b")
 
 
