@@ -13,6 +13,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -53,21 +54,21 @@ def cases() -> Iterator[Case]:
     yield Case("embedding", ("embedding_backward",), _embedding)
     yield Case("window", ("window_backward",), _window)
     linear_kernels = ("linear_backward", "linear_backward_parameters")
-    yield Case("linear", linear_kernels, lambda rng: _linear(rng, bias=True))
-    yield Case("linear without bias", linear_kernels, lambda rng: _linear(rng, bias=False))
+    yield Case("linear", linear_kernels, partial(_linear, bias=True))
+    yield Case("linear without bias", linear_kernels, partial(_linear, bias=False))
     for bias in (True, False):
         name = "layernorm" if bias else "layernorm without bias"
-        yield Case(name, ("layernorm_backward",), lambda rng, b=bias: _layernorm(rng, b))
+        yield Case(name, ("layernorm_backward",), partial(_layernorm, bias=bias))
     for kind in ACTIVATIONS:
         kernels = ("activation_backward", f"{kind}_backward")
-        yield Case(kind, kernels, lambda rng, k=kind: _activation(rng, k))
+        yield Case(kind, kernels, partial(_activation, kind=kind))
     for p in (0.0, DROPOUT):
         name = "attention with dropout" if p else "attention"
-        yield Case(name, ("attention_backward",), lambda rng, p=p: _attention(rng, p))
+        yield Case(name, ("attention_backward",), partial(_attention, p=p))
     yield Case("token_logprob", ("token_logprob_backward",), _token_logprob)
     yield Case("next_token", ("next_token_backward",), _next_token)
     for name in regularizers.names():
-        yield Case(f"regularizer {name}", (name,), lambda rng, n=name: _regularizer(rng, n))
+        yield Case(f"regularizer {name}", (name,), partial(_regularizer, name=name))
 
 
 class Addend:
