@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from bptool.config.data_section import DataConfig
 
 app = typer.Typer(no_args_is_help=True, help="Fetch and prepare texts.")
 
@@ -24,8 +27,17 @@ def get(
 
     from bptool.data import download
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
         task = bar.add_task(name, total=download.find(name).n_bytes)
 
         def advance(done: int, total: int) -> None:
@@ -75,12 +87,12 @@ def inspect(
     Console().print(table)
 
 
-def _data_section(source: str, tokenizer: str | None) -> Any:
+def _data_section(source: str, tokenizer: str | None) -> DataConfig:
+    chosen: dict[str, Any] = {} if tokenizer is None else {"tokenizer": tokenizer}
+    if Path(source).suffix.lower() in (".yaml", ".yml"):
+        from bptool.config.load import resolve
+
+        return resolve(source, overrides={"data": chosen}).config.data
     from bptool.config.data_section import DataConfig
 
-    chosen = {} if tokenizer is None else {"tokenizer": tokenizer}
-    if Path(source).suffix.lower() in (".yaml", ".yml"):
-        from bptool.config.load import load_config
-
-        return load_config(Path(source)).config.data.model_copy(update=chosen)
     return DataConfig(text=[source], **chosen)

@@ -56,8 +56,9 @@ def _usage(error: BaseException) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "bptool"
     text = _one_line(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
-    if hasattr(error.__cause__, "errors"):  # pydantic's, which keeps the value that was found
-        text += f", found '{error.__cause__.errors()[0]['input']}'"
+    details = getattr(error.__cause__, "errors", None)  # pydantic keeps the value that was found
+    if details is not None:
+        text += f", found '{details()[0]['input']}'"
     say(f"{text[:1].lower()}{text[1:]}; see '{path} --help'")
     return 2
 

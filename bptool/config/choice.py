@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,9 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 from bptool.config.section import Section, refuse
 from bptool.errors import ConfigError
 from bptool.registry import Registry
+
+PLACEHOLDER = "x-choice-of"
+"""Key that stands in a schema for a choice until :func:`fill_choices` puts in the parts."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class ChoiceFrom:
-    """Annotation of a field that holds a :class:`Choice`: ``Annotated[Choice, ChoiceFrom(models)]``.
+    """Annotation of a field that holds a :class:`Choice`, as in ``Annotated[Choice, MODEL]``.
 
     Takes a mapping with ``name`` and the part's own keys, or the name alone.
 
@@ -42,7 +46,7 @@ class ChoiceFrom:
     default: str | None = None
 
     def class_of(self, raw: object) -> type[Section] | None:
-        """The Config class that a raw section would be read with, or None if its name is unknown."""
+        """The Config class that a raw section is read with, or None if its name is unknown."""
         name = raw.get("name", self.default) if isinstance(raw, dict) else raw
         if not isinstance(name, str):
             return None
@@ -83,33 +87,47 @@ class ChoiceFrom:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        names = self.registry.names()
-        return {"oneOf": [{"enum": names}, *(self._schema_of(name) for name in names)]}
+        return {PLACEHOLDER: self.registry.kind}
 
-    def _schema_of(self, name: str) -> JsonSchemaValue:
-        prefix = f"{self.registry.kind}.{name}."
+    def json_schema(self, definitions: JsonSchemaValue) -> JsonSchemaValue:
+        """Schema of the name alone or of a section, one for each registered part.
+
+        Sections inside a part's own are added to ``definitions``.
+        """
+        names = self.registry.names()
+        sections = [self._schema_of(name, definitions) for name in names]
+        return {"oneOf": [{"enum": names}, *sections]}
+
+    def _schema_of(self, name: str, definitions: JsonSchemaValue) -> JsonSchemaValue:
+        kind = self.registry.kind
+        prefix = f"{kind}.{name}."
         config: type[Section] = self.registry.get(name).Config
         schema = config.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
-        definitions = {prefix + key: value for key, value in schema.pop("$defs", {}).items()}
-        tag: JsonSchemaValue = {"const": name, "description": f"which {self.registry.kind}"}
+        inner = schema.pop("$defs", {})
+        definitions.update({prefix + key: value for key, value in inner.items()})
+        tag: JsonSchemaValue = {"const": name, "description": f"which {kind}"}
         schema["properties"] = {"name": tag, **schema.get("properties", {})}
         if name != self.default:
             schema["required"] = ["name", *schema.get("required", [])]
-        schema["title"] = f"{self.registry.kind} {name}"
-        return {**schema, "$defs": definitions} if definitions else schema
+        return {**schema, "title": f"{kind} {name}"}
 
 
-def hoist_definitions(schema: JsonSchemaValue) -> JsonSchemaValue:
-    """Move every nested ``$defs`` to the root, where the references to them point."""
-    found: JsonSchemaValue = {}
+def fill_choices(schema: JsonSchemaValue, choices: Iterable[ChoiceFrom]) -> JsonSchemaValue:
+    """Put the registered parts into a schema that pydantic made of sections with choices.
 
-    def strip(value: Any) -> Any:
+    Pydantic resolves references while it builds a schema, so that parts with sections of their
+    own can only be put in afterwards.
+    """
+    by_kind = {choice.registry.kind: choice for choice in choices}
+    definitions: JsonSchemaValue = {}
+
+    def fill(value: Any) -> Any:
         if isinstance(value, dict):
-            inner = value.get("$defs")
-            if isinstance(inner, dict):
-                found.update({key: strip(item) for key, item in inner.items()})
-            return {key: strip(item) for key, item in value.items() if key != "$defs"}
-        return [strip(item) for item in value] if isinstance(value, list) else value
+            filled = {key: fill(item) for key, item in value.items() if key != PLACEHOLDER}
+            if PLACEHOLDER not in value:
+                return filled
+            return {**filled, **by_kind[value[PLACEHOLDER]].json_schema(definitions)}
+        return [fill(item) for item in value] if isinstance(value, list) else value
 
-    root: JsonSchemaValue = strip(schema)
-    return {**root, "$defs": found} if found else root
+    filled: JsonSchemaValue = fill(schema)
+    return {**filled, "$defs": {**filled.get("$defs", {}), **definitions}}

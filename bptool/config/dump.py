@@ -44,6 +44,14 @@ def dump(value: Any) -> str:
     )
 
 
+def inline(value: Any) -> str:
+    """One plain value as YAML on a single line."""
+    text = yaml.dump(
+        value, Dumper=_Dumper, allow_unicode=True, default_flow_style=True, width=10_000
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def to_yaml(config: RunConfig) -> str:
     """The whole configuration, defaults included, as a YAML file that :func:`resolve` reads."""
     return dump(config.model_dump(mode="json"))

@@ -18,13 +18,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from bptool.config import report, yaml_reader
-from bptool.config.dump import to_yaml
+from bptool.config.dump import inline, to_yaml
 from bptool.config.report import Problem, choice_of, spot_at
 from bptool.config.schema import RunConfig
 from bptool.config.yaml_reader import KeyPath
 from bptool.errors import ConfigError
 
-__all__ = ["DATASET_PREFIX", "Resolved", "resolve", "to_yaml"]
+__all__ = ["DATASET_PREFIX", "Resolved", "flatten", "resolve", "to_yaml"]
 
 DATASET_PREFIX = "dataset:"
 """A text entry with this prefix names a downloaded data set and is no path."""
@@ -106,7 +106,7 @@ class _Tree:
         """Merge plain nested values that all come from ``where``."""
         value = copy.deepcopy(dict(raw))
         origin = _Origin(where, Path.cwd())
-        self.put((), value, {path: origin for path in _paths(value)})
+        self.put((), value, dict.fromkeys(_paths(value), origin))
 
     def put_file(self, path: Path) -> None:
         document = yaml_reader.read(path)
@@ -221,6 +221,12 @@ def _leaves(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
             yield from _leaves(item, (*path, index))
     else:
         yield path
+
+
+def flatten(config: RunConfig) -> dict[str, str]:
+    """Dotted key -> value as YAML writes it on one line; the keys of ``Resolved.provenance``."""
+    values = config.model_dump(mode="json")
+    return {_dotted(path): inline(report.value_at(values, path)) for path in _leaves(values)}
 
 
 def _provenance(config: RunConfig, tree: _Tree) -> dict[str, str]:

@@ -110,17 +110,30 @@ def found(value: object) -> str:
     return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
 
 
-BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 NOUNS = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
+LOWER = {"minimum": ">=", "exclusiveMinimum": ">"}
+UPPER = {"maximum": "<=", "exclusiveMaximum": "<"}
+ABSURD = 10**6
+"""An upper bound from here on is named only to who goes over it."""
 
 
-def _need_by_schema(schema: dict[str, Any]) -> str:
+def _bounds(schema: dict[str, Any], value: object) -> str:
+    bounds = [f"{sign} {schema[key]}" for key, sign in LOWER.items() if key in schema]
+    for key, sign in UPPER.items():
+        if key in schema:
+            over = isinstance(value, int | float) and value >= schema[key]
+            if over or schema[key] < ABSURD:
+                bounds.append(f"{sign} {schema[key]}")
+    return " and ".join(bounds)
+
+
+def _need_by_schema(schema: dict[str, Any], value: object) -> str:
     if "const" in schema:
         return found(schema["const"])
     if "enum" in schema:
         return " or ".join(found(option) for option in schema["enum"])
     if "anyOf" in schema:
-        options = [_need_by_schema(option) for option in schema["anyOf"]]
+        options = [_need_by_schema(option, value) for option in schema["anyOf"]]
         return " or ".join(dict.fromkeys(options))
     kind = schema.get("type")
     if kind == "null":
@@ -128,25 +141,24 @@ def _need_by_schema(schema: dict[str, Any]) -> str:
     if kind == "array":
         count = schema.get("minItems")
         least = f" of at least {count}" if count else ""
-        items = _need_by_schema(schema.get("items", {}))
-        return f"a list{least}, each {items}" if items != "a value" else f"a list{least}"
+        items = _need_by_schema(schema.get("items", {}), None)
+        return f"a list{least}, each {items}"
     if kind == "string":
         return "text that is not empty" if schema.get("minLength") else "text"
     if kind in NOUNS:
-        bounds = [f"{sign} {schema[key]}" for key, sign in BOUNDS.items() if key in schema]
-        return " ".join([NOUNS[kind], " and ".join(bounds)]).strip()
+        return f"{NOUNS[kind]} {_bounds(schema, value)}".strip()
     return "a section" if kind == "object" or "$ref" in schema else "a value"
 
 
-def need(annotation: Any) -> str:
-    """What a type accepts, in words: ``a whole number >= 1 or 'full'``."""
+def need(annotation: Any, value: object) -> str:
+    """What a type accepts in place of ``value``, in words: ``a whole number >= 1 or 'full'``."""
     choice = choice_of(annotation)
     if choice is not None:
         return f"the name of a {choice.registry.kind}: {', '.join(choice.registry.names())}"
     item = item_of(annotation)
     if item is not None and choice_of(item) is not None:
         return "a list of sections, each with a name"
-    return _need_by_schema(TypeAdapter(annotation).json_schema())
+    return _need_by_schema(TypeAdapter(annotation).json_schema(), value)
 
 
 def _data_path(loc: tuple[str | int, ...], kind: str, raw: Any) -> KeyPath:
@@ -206,7 +218,7 @@ def _message(path: KeyPath, error: Any, raw: dict[str, Any]) -> str:
     if kind in ("value_error", "assertion_error"):
         return str(error["ctx"]["error"])
     spot = spot_at(path, raw)
-    wanted = f"need {need(spot.annotation)}" if spot is not None else ""
+    wanted = f"need {need(spot.annotation, error['input'])}" if spot is not None else ""
     if kind == "missing":
         return f"missing; {wanted}" if wanted else "missing"
     return f"found {found(error['input'])}, {wanted or error['msg']}"
@@ -227,7 +239,7 @@ def problems_of(error: ValidationError, raw: dict[str, Any]) -> list[Problem]:
 
 
 def _has_deeper(path: KeyPath, problems: dict[KeyPath, Problem]) -> bool:
-    """Whether a problem inside the same value says more: another member of the union fits better."""
+    """Whether a problem inside the same value says more: another union member fits better."""
     return any(len(other) > len(path) and other[: len(path)] == path for other in problems)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bptool.config import data_section
-from bptool.config.choice import Choice, ChoiceFrom, hoist_definitions
+from bptool.config.choice import Choice, ChoiceFrom, fill_choices
 from bptool.config.data_section import SplitConfig
 from bptool.config.section import Section, refuse
 from bptool.registry import models, optimizers, regularizers, schedules, tokenizers
@@ -26,11 +26,17 @@ __all__ = [
 EVALUATIONS_PER_RUN = 10
 MAX_SEED = 2**63 - 1
 
-ModelChoice = Annotated[Choice, ChoiceFrom(models)]
-TokenizerChoice = Annotated[Choice, ChoiceFrom(tokenizers, default="char")]
-OptimizerChoice = Annotated[Choice, ChoiceFrom(optimizers, default="adamw")]
-ScheduleChoice = Annotated[Choice, ChoiceFrom(schedules, default="constant")]
-RegularizerChoice = Annotated[Choice, ChoiceFrom(regularizers)]
+MODEL = ChoiceFrom(models)
+TOKENIZER = ChoiceFrom(tokenizers, default="char")
+OPTIMIZER = ChoiceFrom(optimizers, default="adamw")
+SCHEDULE = ChoiceFrom(schedules, default="constant")
+REGULARIZER = ChoiceFrom(regularizers)
+
+ModelChoice = Annotated[Choice, MODEL]
+TokenizerChoice = Annotated[Choice, TOKENIZER]
+OptimizerChoice = Annotated[Choice, OPTIMIZER]
+ScheduleChoice = Annotated[Choice, SCHEDULE]
+RegularizerChoice = Annotated[Choice, REGULARIZER]
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Steps = Annotated[int, Field(ge=1, le=10**9)]
@@ -59,35 +65,38 @@ class TrainingConfig(Section):
         description="sequences that one update sees; full: every window of the training split"
     )
     micro_batch_size: Annotated[int, Field(ge=1, le=10**7)] | None = Field(
-        None,
+        default=None,
         description="sequences held in memory at once, in gradient accumulation; "
         "null: the whole batch",
     )
-    seed: Seed = Field(0, description="initial weights, dropout and samples")
+    seed: Seed = Field(default=0, description="initial weights, dropout and samples")
     data_seed: Seed = Field(
         default_factory=lambda data: data.get("seed", 0),
         description="the order of the data; as seed when left out",
     )
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
-        "auto", description="threads that train; auto: one a core"
+        default="auto", description="threads that train; auto: one a core"
     )
     engine: str = Field(
-        "auto", min_length=1, description="what multiplies matrices; auto: the fastest found"
+        default="auto",
+        min_length=1,
+        description="what multiplies matrices; auto: the fastest found",
     )
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="largest norm of the whole gradient; null: no clipping"
+        default=None, description="largest norm of the whole gradient; null: no clipping"
     )
     eval_interval: Steps = Field(
         default_factory=lambda data: max(1, data.get("steps", 1) // EVALUATIONS_PER_RUN),
         description="updates between evaluations; a tenth of the steps when left out",
     )
-    log_interval: Steps = Field(10, description="updates between lines of the log")
+    log_interval: Steps = Field(default=10, description="updates between lines of the log")
     checkpoint_interval: Steps = Field(
         default_factory=lambda data: data.get("eval_interval", 1),
         description="updates between checkpoints; as eval_interval when left out",
     )
     eval_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="most validation tokens an evaluation reads; null: the whole split"
+        default=None,
+        description="most validation tokens an evaluation reads; null: the whole split",
     )
 
     @model_validator(mode="after")
@@ -106,18 +115,24 @@ class TrainingConfig(Section):
 class SampleConfig(Section):
     """The text that the model writes at each evaluation, to show what it has learnt."""
 
-    prompt: str = Field("\n", min_length=1, description="what the sample goes on from")
-    max_tokens: int = Field(128, ge=0, le=10**6, description="length in tokens; 0: no sample")
-    temperature: float = Field(0.8, ge=0, le=100, description="0: always the likeliest token")
+    prompt: str = Field(
+        default="", description="what the sample goes on from; empty: the start of a document"
+    )
+    max_tokens: int = Field(
+        default=128, ge=0, le=10**6, description="length in tokens; 0: no sample"
+    )
+    temperature: float = Field(
+        default=0.8, ge=0, le=100, description="0: always the likeliest token"
+    )
     top_k: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="draw from so many likeliest tokens; null: from all"
+        default=None, description="draw from so many likeliest tokens; null: from all"
     )
 
 
 class RunConfig(Section):
     """Everything that decides a training run. See ``docs/design.md`` for the run folder."""
 
-    format_version: Literal[1] = Field(1, description="version of this file's format")
+    format_version: Literal[1] = Field(default=1, description="version of this file's format")
     model: ModelChoice = Field(description="the model's kind and size")
     data: DataConfig = Field(description="text, tokenizer, split and sampling")
     training: TrainingConfig = Field(description="length, batch, seeds, intervals")
@@ -130,15 +145,16 @@ class RunConfig(Section):
         description="what multiplies the learning rate at each step",
     )
     regularizers: tuple[RegularizerChoice, ...] = Field(
-        (), max_length=16, description="penalties on the weights"
+        default=(), max_length=16, description="penalties on the weights"
     )
     sample: SampleConfig = Field(
-        default=SampleConfig(), description="the sample shown at each evaluation"
+        default_factory=lambda: SampleConfig(), description="the sample shown at each evaluation"
     )
 
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of a configuration file, with every registered part in it."""
-    schema = hoist_definitions(RunConfig.model_json_schema())
+    choices = (MODEL, TOKENIZER, OPTIMIZER, SCHEDULE, REGULARIZER)
+    schema = fill_choices(RunConfig.model_json_schema(), choices)
     title = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
     return {**title, "title": "bptool training configuration"}

@@ -130,6 +130,26 @@ def prepare(
     )
 
 
+def describe(config: DataConfig, cache: Path | None = None) -> dict[str, int | float]:
+    """Counts that show what the text of ``config`` becomes, by what they count."""
+    texts = read_texts(config.text)
+    corpus = prepare(config, context=1, cache=cache)
+    n_tokens = corpus.n_train + corpus.n_validation
+    n_special = len(corpus.tokenizer.special_tokens)
+    return {
+        "files": len(texts),
+        "bytes (UTF-8)": sum(len(text.encode("utf-8")) for text in texts),
+        "characters": corpus.n_characters,
+        "distinct characters": len(set[str]().union(*texts)),
+        "vocabulary (tokens)": corpus.tokenizer.vocab_size,
+        "of these special": n_special,
+        "tokens": n_tokens,
+        "characters per token": corpus.n_characters / n_tokens,
+        "training tokens": corpus.n_train,
+        "validation tokens": corpus.n_validation,
+    }
+
+
 def encode_documents(
     documents: list[str],
     separator: str,

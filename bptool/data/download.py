@@ -59,6 +59,12 @@ def find(name: str) -> Dataset:
     return DATASETS[name]
 
 
+def is_here(name: str, cache: Path | None = None) -> bool:
+    """Whether the data set was fetched and is whole."""
+    dataset = find(name)
+    return _is_whole(dataset, _place(dataset, cache))
+
+
 def path_of(name: str, cache: Path | None = None) -> Path:
     """Where the data set lies.
 
@@ -139,6 +145,9 @@ class _CheckedWriter:
         self._progress(self._done, self._dataset.n_bytes)
         return len(data)
 
+    def flush(self) -> None:
+        """Nothing to do: the file is flushed once, at its end."""
+
     def finish(self) -> None:
         if self._done != self._dataset.n_bytes:
             raise self._wrong(f"{self._done} bytes instead of {self._dataset.n_bytes}")
@@ -166,7 +175,14 @@ def _copy(source: Path, writer: _CheckedWriter) -> None:
 def _download(url: str, writer: _CheckedWriter) -> None:
     import pooch
 
-    fetch: Any = pooch.HTTPDownloader(chunk_size=_CHUNK_BYTES, timeout=_TIMEOUT_SECONDS)
+    responses: list[Any] = []
+
+    def keep(response: Any, *_: Any, **__: Any) -> None:
+        responses.append(response)
+
+    fetch: Any = pooch.HTTPDownloader(
+        chunk_size=_CHUNK_BYTES, timeout=_TIMEOUT_SECONDS, hooks={"response": keep}
+    )
     try:
         fetch(url, writer, None)
     except (OSError, ValueError) as error:
@@ -176,6 +192,10 @@ def _download(url: str, writer: _CheckedWriter) -> None:
         raise DataError(
             f"{url}: {_reason(error)}; try again, or give a copy at hand with --from"
         ) from None
+    finally:
+        # A download given up half-way would leave its connection open.
+        for response in responses:
+            response.close()
 
 
 def _reason(error: Exception) -> str:

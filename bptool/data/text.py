@@ -31,6 +31,8 @@ def read_text(path: Path | str) -> str:
         if path.is_dir():
             raise DataError(f"{path}: is a folder; name a text file in it") from None
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise DataError(f"{str(path)!r}: cannot be the name of a file ({error})") from None
     if (at := data.find(b"\0")) >= 0:
         raise DataError(
             f"{path}: not a text file (NUL at byte {at}); if it is text, save it as UTF-8"

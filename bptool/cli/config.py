@@ -1,0 +1,62 @@
+"""``bptool config``: check a configuration, show where each value came from, or print the schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Show and check configurations.")
+
+WIDTH_OF_PIPES = 200
+
+
+@app.command("show")
+def show(
+    config: Annotated[Path, typer.Argument(help="A configuration file (YAML).")],
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value; repeatable."),
+    ] = None,
+    as_yaml: Annotated[
+        bool, typer.Option("--yaml", help="Print the whole as a configuration file.")
+    ] = False,
+) -> None:
+    """Check a configuration and show every value with where it came from."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from bptool.config.load import flatten, resolve, to_yaml
+
+    resolved = resolve(config, sets or [])
+    if as_yaml:
+        typer.echo(to_yaml(resolved.config), nl=False)
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("key", style="bold", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    table.add_column("from", overflow="fold")
+    for key, value in flatten(resolved.config).items():
+        source = resolved.provenance[key]
+        quiet = "dim" if source in ("default", "derived") else "cyan"
+        table.add_row(Text(key), Text(value), Text(source, style=quiet))
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH_OF_PIPES
+    console.print(table)
+
+
+@app.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of a configuration, for editors that complete and check as you type.
+
+    Save it and put this in the first line of a configuration:
+    # yaml-language-server: $schema=PATH
+    """
+    import json
+
+    from bptool.config.schema import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))

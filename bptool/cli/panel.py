@@ -1,0 +1,148 @@
+"""What the live display of training is made of: lines, the table of numbers, the sample."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from bptool.cli import summary, wording
+from bptool.cli.progress import TrainingProgress
+from bptool.training.events import Evaluated, Sampled
+
+INDENT = (0, 2)
+MAX_SAMPLE_LINES = 6
+LINES_WITHOUT_SAMPLE = 11
+HISTORY = "{:>7}  {:>8}  {:>10}  {:>9}"
+
+
+def history_header() -> Text:
+    """The header over the lines of the evaluations."""
+    names = HISTORY.format("step", "training", "validation", "bits/byte")
+    return Text(f"{names}  sample", style="dim")
+
+
+def history_row(event: Evaluated, sample: Sampled | None, width: int) -> Text:
+    """One evaluation with the start of its sample; a validation loss that is the best in green."""
+    numbers = HISTORY.format(
+        f"{event.step:,}",
+        wording.decimal(event.train_loss),
+        wording.decimal(event.val_loss),
+        wording.decimal(event.bits_per_byte, 3),
+    )
+    row = Text(numbers)
+    style = "bold green" if event.is_best else "yellow" if event.overfitting else "dim"
+    row.stylize(style, 19, 29)
+    if sample is not None:
+        row.append("  ")
+        row.append(" ".join(sample_text(sample).plain.split()), style="italic")
+    row.truncate(width, overflow="ellipsis")
+    return row
+
+
+def sample_text(sample: Sampled) -> Text:
+    """Prompt and continuation, the prompt set apart, on as many lines as they have."""
+    prompt, text = wording.printable(sample.prompt), wording.printable(sample.text)
+    continuation = text.removeprefix(prompt) if prompt else text
+    return Text.assemble((prompt, "bold"), continuation)
+
+
+def bar(progress: TrainingProgress) -> RenderableType:
+    """How far training is, and the time left."""
+    total = max(progress.n_steps, 1)
+    left = f"{wording.duration(progress.seconds_left)} left" if progress.last else ""
+    grid = Table.grid(padding=(0, 2), expand=True)
+    grid.add_column(ratio=1)
+    grid.add_column(justify="right", no_wrap=True, min_width=5)
+    grid.add_column(justify="right", no_wrap=True, min_width=len("59 min 59 s left"))
+    meter = ProgressBar(
+        total=total, completed=progress.step, complete_style="cyan", finished_style="green"
+    )
+    grid.add_row(meter, Text(f"{100 * progress.step / total:.0f} %", style="bold"), Text(left))
+    return grid
+
+
+def numbers(progress: TrainingProgress, console: Console, width: int) -> RenderableType:
+    """The table of the run's numbers, in two columns where they fit."""
+    last, evaluation, best = progress.last, progress.evaluation, progress.best
+    share, saved = progress.peak_share, progress.checkpoint
+    left = [
+        ("step", f"{progress.step:,} of {progress.n_steps:,}"),
+        ("loss", wording.decimal(progress.loss)),
+        ("validation", wording.decimal(evaluation.val_loss if evaluation else None)),
+        ("bits per byte", wording.decimal(evaluation.bits_per_byte if evaluation else None, 3)),
+        ("best", f"{best.val_loss:.4f} at {best.step:,}" if best else wording.MISSING),
+    ]
+    right = [
+        ("learning rate", f"{last.learning_rate:.2e}" if last else wording.MISSING),
+        ("gradient norm", wording.decimal(last.grad_norm if last else None, 3)),
+        ("tokens/s", wording.count(progress.tokens_per_second) if last else wording.MISSING),
+        ("of peak", f"{100 * share:.0f} %" if share is not None else wording.MISSING),
+        ("saved", f"at {saved.step:,}" if saved else wording.MISSING),
+    ]
+    if progress.n_skipped:
+        left.append(("", ""))
+        right.append(("skipped", f"{progress.n_skipped:,}"))
+    grid = Table.grid(padding=(0, 2))
+    for least in (13, 16, 13, 8):
+        grid.add_column(min_width=least, no_wrap=True)
+    for (label, value), (label_2, value_2) in zip(left, right, strict=True):
+        style = "bold" if label in ("loss", "validation") else ""
+        cells = Text(label, style="dim"), Text(value, style=style)
+        grid.add_row(*cells, Text(label_2, style="dim"), Text(value_2))
+    if console.measure(grid).minimum <= width:
+        return grid
+    narrow = Table.grid(padding=(0, 2))
+    for label, value in left + right:
+        if label:
+            narrow.add_row(Text(label, style="dim"), Text(value))
+    return narrow
+
+
+def curve(progress: TrainingProgress, console: Console, width: int) -> Text:
+    """The loss so far as a sparkline between its first and its latest value."""
+    if not progress.curve:
+        return Text("")
+    first, now = f"{progress.curve[0]:.2f} ", f" {progress.loss:.2f}"
+    room = width - len(first) - len(now)
+    line = wording.sparkline(progress.curve, room, console.options.ascii_only)
+    return Text.assemble((first, "dim"), (line, "cyan"), (now, "dim"))
+
+
+def sample_block(progress: TrainingProgress, console: Console, width: int) -> list[RenderableType]:
+    """The latest sample, as many lines as there is room for."""
+    room = min(MAX_SAMPLE_LINES, console.height - LINES_WITHOUT_SAMPLE - 2)
+    if progress.sample is None or room < 1:
+        return []
+    lines = list(sample_text(progress.sample).wrap(console, width))[:room]
+    title = Text(f"sample at step {progress.sample.step:,}", style="dim")
+    return [Text(""), title, *lines]
+
+
+def render(progress: TrainingProgress, console: Console) -> RenderableType:
+    """The whole panel for the present state."""
+    width = max(console.width - 4, 20)
+    parts: list[RenderableType] = [Text("")]
+    if progress.compiling is not None:
+        what = f"compiling {progress.compiling.what}, once; the result is cached"
+        parts.append(Text(what, style="cyan"))
+    if progress.started is not None:
+        parts += [bar(progress), Text(""), numbers(progress, console, width)]
+        parts += [Text(""), curve(progress, console, width)]
+        parts += sample_block(progress, console, width)
+    return Padding(Group(*parts), INDENT)
+
+
+def closing_table(progress: TrainingProgress, console: Console) -> RenderableType:
+    """The summary's labels and values, and the curve of the whole run."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, value in summary.closing_facts(progress):
+        grid.add_row(Text(label, style="dim"), Text(value))
+    parts: list[RenderableType] = [grid]
+    if progress.curve:
+        parts = [curve(progress, console, min(console.width - 4, 76)), Text(""), grid]
+    return Padding(Group(*parts), INDENT)

@@ -1,0 +1,142 @@
+"""Training shown without a terminal: plain lines, one last line, or one JSON object an event."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from bptool.cli import summary, wording
+from bptool.cli.progress import TrainingProgress
+from bptool.training.events import (
+    CheckpointSaved,
+    Compiling,
+    Evaluated,
+    Event,
+    Notice,
+    Sampled,
+    StepDone,
+    TrainingFinished,
+    TrainingStarted,
+)
+
+LINES_PER_RUN = 20
+"""Lines about steps in a whole run, so that a log stays short."""
+LONGEST_SILENCE_SECONDS = 60.0
+
+
+class LineListener:
+    """A listener that writes lines to ``file``; a context manager for symmetry with the screen."""
+
+    def __init__(self, file: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self.file = file
+        self.progress = TrainingProgress(clock)
+        self._clock = clock
+        self._last_line = clock()
+
+    def __enter__(self) -> LineListener:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.flush()
+
+    def __call__(self, event: Event) -> None:
+        """Write what there is to say about ``event``."""
+        self.progress.observe(event)
+        self.show(event)
+
+    def show(self, event: Event) -> None:
+        """Write the lines of ``event``, which ``progress`` has taken in already."""
+        raise NotImplementedError
+
+    def write(self, line: str) -> None:
+        """Write one line at once, for whoever follows the file."""
+        self.file.write(line + "\n")
+        self.file.flush()
+        self._last_line = self._clock()
+
+
+class PlainLines(LineListener):
+    """For pipes, logs and CI: no colours, nothing redrawn."""
+
+    def show(self, event: Event) -> None:
+        """Write the lines of ``event``."""
+        match event:
+            case TrainingStarted():
+                for line in summary.opening_lines(event):
+                    self.write(line)
+            case Compiling(done=False):
+                self.write(f"compiling {event.what} (once; then cached)")
+            case Compiling():
+                how = "loaded from the cache" if event.cached else "compiled"
+                self.write(f"{event.what} {how} in {wording.duration(event.seconds)}")
+            case StepDone():
+                self._show_step(event)
+            case Evaluated():
+                best = ", the best so far" if event.is_best else ""
+                self.write(
+                    f"step {event.step:,}: training loss {wording.decimal(event.train_loss)}, "
+                    f"validation loss {wording.decimal(event.val_loss)}, "
+                    f"{wording.decimal(event.bits_per_byte, 3)} bits per byte{best}"
+                )
+            case Sampled():
+                prompt = wording.printable(event.prompt)
+                text = prompt + wording.printable(event.text).removeprefix(prompt)
+                self.write(f"sample: {' '.join(text.split())}")
+            case CheckpointSaved():
+                self.write(f"saved step {event.step:,} to {wording.near_path(event.path)}")
+            case Notice():
+                self.write(f"{'warning' if event.level == 'warning' else 'note'}: {event.text}")
+            case TrainingFinished():
+                self.write(summary.headline(self.progress))
+                for label, value in summary.closing_facts(self.progress):
+                    self.write(f"{label}: {value}")
+
+    def _show_step(self, event: StepDone) -> None:
+        every = max(1, self.progress.n_steps // LINES_PER_RUN)
+        silent = self._clock() - self._last_line
+        if event.skipped:
+            self.write(f"step {event.step:,}: skipped, its gradient was not finite")
+        elif event.step % every == 0 or silent > LONGEST_SILENCE_SECONDS:
+            share = self.progress.peak_share
+            peak = "" if share is None else f" ({100 * share:.0f} % of peak)"
+            self.write(
+                f"step {event.step:,} of {self.progress.n_steps:,}: "
+                f"loss {wording.decimal(self.progress.loss)}, "
+                f"learning rate {event.learning_rate:.2e}, "
+                f"gradient norm {wording.decimal(event.grad_norm, 3)}, "
+                f"{wording.count(self.progress.tokens_per_second)} tokens/s{peak}, "
+                f"{wording.duration(self.progress.seconds_left)} left"
+            )
+
+
+class LastLine(LineListener):
+    """For ``--quiet``: one line when training ends."""
+
+    def show(self, event: Event) -> None:
+        """Write the last line when ``event`` is the end."""
+        if isinstance(event, TrainingFinished):
+            self.write(summary.last_line(self.progress))
+
+
+class JsonLines(LineListener):
+    """For ``--json``: each event as one JSON object with its kind under ``event``."""
+
+    def show(self, event: Event) -> None:
+        """Write ``event`` as it is."""
+        kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
+        record = {"event": kind, **dataclasses.asdict(event)}
+        self.write(json.dumps(_finite(record), ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,122 @@
+"""The configuration for a text that comes with none, chosen by its size.
+
+Three forces decide. A small text is soon known by heart, so its model is narrow, has more dropout
+and stops after a number of passes. Time: training should take about three minutes on a laptop,
+so the number of steps follows from the model's work per token. And a large text earns a
+tokenizer of its own, which puts three or four characters into each token, so that a context
+reaches further.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+SUSTAINED_FLOPS = 1.0e11
+"""Model FLOPs per second of two laptop cores in training, about half of their peak."""
+HEAD_WIDTH = 32
+BATCH = 16  # sequences: enough to share among many cores, and many updates in the time
+VALIDATION_FRACTION = 0.1
+LARGE_VALIDATION_FRACTION = 0.02  # of a large text, 10 % is more than an estimate needs
+EVAL_TOKENS = 50_000  # an evaluation stays within seconds
+MIN_STEPS = 300  # fewer, and the schedule has no time to warm up and cool down
+MAX_STEPS = 10_000
+MIN_CONTEXT = 8
+CHARACTERS_PER_TOKEN = 3.3  # of a small BPE vocabulary on English prose
+
+
+@dataclass(frozen=True)
+class _Tier:
+    """What suits texts shorter than ``below`` characters."""
+
+    below: float
+    bpe: bool
+    n_layer: int
+    n_embd: int
+    context: int
+    dropout: float
+    learning_rate: float  # narrower models take larger steps
+    max_passes: float  # over the training part
+    seconds: float
+
+
+TIERS = (
+    _Tier(2e4, False, 2, 64, 64, 0.2, 3e-3, 60, 60),
+    _Tier(2e5, False, 3, 96, 64, 0.2, 2e-3, 40, 120),
+    _Tier(6e5, False, 4, 128, 128, 0.15, 2e-3, 20, 180),
+    # From here a token of several characters pays: the same context reaches over paragraphs.
+    _Tier(5e6, True, 4, 128, 128, 0.1, 2e-3, 15, 180),
+    _Tier(3e7, True, 4, 192, 128, 0.0, 1.5e-3, 4, 300),
+    _Tier(math.inf, True, 6, 192, 256, 0.0, 1e-3, 2, 600),
+)
+
+
+def flops_per_token(n_layer: int, n_embd: int, context: int, vocab_size: int) -> float:
+    """Model FLOPs of one token in training: 6 a weight, and 12 L T C for attention."""
+    weights = 12 * n_layer * n_embd**2 + vocab_size * n_embd
+    return 6.0 * weights + 12.0 * n_layer * context * n_embd
+
+
+def for_text(n_characters: int, n_distinct: int = 96) -> dict[str, Any]:
+    """A whole configuration but for ``data.text``, as plain values in the shape of a file.
+
+    Args:
+        n_characters: length of all texts together.
+        n_distinct: how many different characters they have, the vocabulary of a small text.
+    """
+    tier = next(tier for tier in TIERS if n_characters < tier.below)
+    vocab_size = _vocab_size(n_characters) if tier.bpe else max(2, n_distinct)
+    large = n_characters >= TIERS[3].below
+    fraction = LARGE_VALIDATION_FRACTION if large else VALIDATION_FRACTION
+    n_tokens = n_characters * (1 - fraction) / (CHARACTERS_PER_TOKEN if tier.bpe else 1)
+    # Each part must hold more than one context; the validation part is the shorter one.
+    context = min(tier.context, _power_of_two(n_characters * fraction / 2))
+    work = flops_per_token(tier.n_layer, tier.n_embd, context, vocab_size)
+    tokens_in_time = tier.seconds * SUSTAINED_FLOPS / work
+    tokens = min(tokens_in_time, tier.max_passes * n_tokens)
+    steps = min(MAX_STEPS, max(MIN_STEPS, _round(tokens / (BATCH * context))))
+    tokenizer: dict[str, Any] = {"name": "bpe", "vocab_size": vocab_size}
+    return {
+        "model": {
+            "name": "gpt2",
+            "n_layer": tier.n_layer,
+            "n_head": tier.n_embd // HEAD_WIDTH,
+            "n_embd": tier.n_embd,
+            "context": context,
+            "bias": False,  # costs time and gains nothing at this size
+            "dropout": tier.dropout,
+        },
+        "data": {
+            "tokenizer": tokenizer if tier.bpe else {"name": "char"},
+            "split": {"by": "position", "validation_fraction": fraction},
+        },
+        "training": {
+            "steps": steps,
+            "batch_size": BATCH,
+            "clip_norm": 1.0,
+            "eval_tokens": EVAL_TOKENS,
+        },
+        "optimizer": {
+            "name": "adamw",
+            "learning_rate": tier.learning_rate,
+            "beta2": 0.99,  # short runs: a second moment that forgets sooner
+            "weight_decay": 0.1,
+        },
+        "schedule": {"name": "cosine", "warmup_steps": steps // 20, "final_fraction": 0.1},
+    }
+
+
+def _power_of_two(limit: float) -> int:
+    """The largest power of two up to ``limit``, at least ``MIN_CONTEXT``."""
+    return max(MIN_CONTEXT, 1 << (max(1, int(limit)).bit_length() - 1))
+
+
+def _vocab_size(n_characters: int) -> int:
+    """About the root of the text's length, so that each token is seen often enough to learn."""
+    return min(4096, max(512, 1 << round(math.log2(n_characters) / 2)))
+
+
+def _round(steps: float) -> int:
+    """To a multiple of 50, for a number that reads well."""
+    return 50 * round(steps / 50)

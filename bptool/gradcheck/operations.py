@@ -1,0 +1,281 @@
+"""Every operation, activation, loss and regulariser as a function that can be checked alone.
+
+``CASES`` lists them, one entry for each backward kernel and way to call it; ``covers`` names the
+kernels that an entry runs backward. ``tests/test_gradcheck_operations.py`` finds every
+``*_backward`` kernel of ``ops`` and ``objectives``, and fails for one that no entry covers.
+
+Outputs that a backward overwrites are handed to it full of NaN, and those it adds to hold numbers
+already: both halves of an operation's contract are part of the check.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from bptool.gradcheck.check import Effort, check
+from bptool.gradcheck.differentiable import Array, Composed, Differentiable
+from bptool.gradcheck.report import Report
+from bptool.objectives.next_token import next_token_backward, next_token_forward
+from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
+from bptool.ops.attention import attention_backward, attention_forward
+from bptool.ops.dropout import MaskKey, dropout
+from bptool.ops.embedding import embedding_backward, embedding_forward
+from bptool.ops.layernorm import layernorm_backward, layernorm_forward
+from bptool.ops.linear import linear_backward, linear_forward
+from bptool.ops.matmul import blas_engine
+from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
+from bptool.ops.window import window_backward, window_forward
+from bptool.registry import regularizers
+
+KEY = MaskKey(seed=7, step=3, sequence0=5)
+"""Holds every dropout mask: the checked function must not change between evaluations."""
+SITE = 2
+DROPOUT = 0.3
+EFFORT = Effort(n_elements=12, n_directions=3)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One entry: a name, the backward kernels that it runs, and how to make the function."""
+
+    name: str
+    covers: tuple[str, ...]
+    make: Callable[[np.random.Generator], Differentiable]
+
+
+def cases() -> Iterator[Case]:
+    """Every case, in the order of the files; registered regularisers last."""
+    yield Case("dropout", ("dropout",), _dropout)
+    yield Case("embedding", ("embedding_backward",), _embedding)
+    yield Case("window", ("window_backward",), _window)
+    linear_kernels = ("linear_backward", "linear_backward_parameters")
+    yield Case("linear", linear_kernels, partial(_linear, bias=True))
+    yield Case("linear without bias", linear_kernels, partial(_linear, bias=False))
+    for bias in (True, False):
+        name = "layernorm" if bias else "layernorm without bias"
+        yield Case(name, ("layernorm_backward",), partial(_layernorm, bias=bias))
+    for kind in ACTIVATIONS:
+        kernels = ("activation_backward", f"{kind}_backward")
+        yield Case(kind, kernels, partial(_activation, kind=kind))
+    for p in (0.0, DROPOUT):
+        name = "attention with dropout" if p else "attention"
+        yield Case(name, ("attention_backward",), partial(_attention, p=p))
+    yield Case("token_logprob", ("token_logprob_backward",), _token_logprob)
+    yield Case("next_token", ("next_token_backward",), _next_token)
+    for name in regularizers.names():
+        yield Case(f"regularizer {name}", (name,), partial(_regularizer, name=name))
+
+
+class Addend:
+    """An output that a backward adds to: it starts from numbers, which the result is freed of."""
+
+    def __init__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> None:
+        self.start = rng.normal(size=shape)
+        self.array = self.start.copy()
+
+    def reset(self) -> Array:
+        self.array[...] = self.start
+        return self.array
+
+    @property
+    def added(self) -> Array:
+        return self.array - self.start
+
+
+def overwritten(shape: tuple[int, ...]) -> Array:
+    """An output that a backward must fill whole."""
+    return np.full(shape, np.nan)
+
+
+def _dropout(rng: np.random.Generator) -> Differentiable:
+    x = rng.normal(size=(4, 19))
+
+    def masked(values: Array) -> Array:
+        y = values.copy()
+        dropout(y, DROPOUT, KEY, SITE, 11)
+        return y
+
+    return Composed("dropout", {"x": x}, lambda: {"y": masked(x)}, lambda d: {"x": masked(d["y"])})
+
+
+def _embedding(rng: np.random.Generator) -> Differentiable:
+    tokens = np.array([[3, 1, 3, 0], [6, 3, 6, 6]], np.int32)
+    e, p = rng.normal(size=(7, 5)), rng.normal(size=(6, 5))
+    x = overwritten((8, 5))
+    de, dp = Addend(rng, e.shape), Addend(rng, p.shape)
+
+    def forward() -> dict[str, Array]:
+        embedding_forward(x, tokens, e, p, 0)
+        return {"x": x}
+
+    def backward(d: dict[str, Array]) -> dict[str, Array]:
+        embedding_backward(de.reset(), dp.reset(), d["x"], tokens)
+        return {"E": de.added, "P": dp.added}
+
+    return Composed("embedding", {"E": e, "P": p}, forward, backward)
+
+
+def _window(rng: np.random.Generator) -> Differentiable:
+    tokens = np.array([[3, 1, 3, 0, 2], [6, 3, 6, 6, 1]], np.int32)
+    e = rng.normal(size=(8, 4))
+    x = overwritten((10, 12))
+    de = Addend(rng, e.shape)
+
+    def forward() -> dict[str, Array]:
+        window_forward(x, tokens, e)
+        return {"x": x}
+
+    def backward(d: dict[str, Array]) -> dict[str, Array]:
+        window_backward(de.reset(), d["x"], tokens)
+        return {"E": de.added}
+
+    return Composed("window", {"E": e}, forward, backward)
+
+
+def _linear(rng: np.random.Generator, bias: bool) -> Differentiable:
+    engine = blas_engine(np.float64)
+    inputs = {"x": rng.normal(size=(6, 5)), "W": rng.normal(size=(4, 5))}
+    b = rng.normal(size=4 if bias else 0)
+    if bias:
+        inputs["b"] = b
+    x, w = inputs["x"], inputs["W"]
+    y = overwritten((6, 4))
+    dw, db = Addend(rng, w.shape), Addend(rng, b.shape)
+
+    def forward() -> dict[str, Array]:
+        linear_forward(engine, y, x, w, b)
+        return {"y": y}
+
+    def backward(d: dict[str, Array]) -> dict[str, Array]:
+        dx = overwritten(x.shape)
+        linear_backward(engine, dx, dw.reset(), db.reset(), d["y"], x, w)
+        return {"x": dx, "W": dw.added, "b": db.added}
+
+    return Composed("linear" if bias else "linear without bias", inputs, forward, backward)
+
+
+def _layernorm(rng: np.random.Generator, bias: bool) -> Differentiable:
+    inputs = {"x": 2 * rng.normal(size=(5, 7)) + 0.5, "w": 1 + 0.3 * rng.normal(size=7)}
+    b = rng.normal(size=7 if bias else 0)
+    if bias:
+        inputs["b"] = b
+    x, w = inputs["x"], inputs["w"]
+    y, mean, rstd = overwritten(x.shape), overwritten((5,)), overwritten((5,))
+    dx, dw, db = (Addend(rng, a.shape) for a in (x, w, b))
+
+    def forward() -> dict[str, Array]:
+        layernorm_forward(y, mean, rstd, x, w, b)
+        return {"y": y}
+
+    def backward(d: dict[str, Array]) -> dict[str, Array]:
+        layernorm_backward(dx.reset(), dw.reset(), db.reset(), d["y"], x, mean, rstd, w)
+        return {"x": dx.added, "w": dw.added, "b": db.added}
+
+    return Composed("layernorm" if bias else "layernorm without bias", inputs, forward, backward)
+
+
+def _activation(rng: np.random.Generator, kind: str) -> Differentiable:
+    x = 1.5 * rng.normal(size=(6, 9))
+    y = overwritten(x.shape)
+
+    def forward() -> dict[str, Array]:
+        activation_forward(ACTIVATIONS[kind], y, x)
+        return {"y": y}
+
+    def backward(d: dict[str, Array]) -> dict[str, Array]:
+        dx = overwritten(x.shape)
+        activation_backward(ACTIVATIONS[kind], dx, d["y"], x)
+        return {"x": dx}
+
+    return Composed(
+        kind, {"x": x}, forward, backward, lambda: {"relu at 0": x > 0} if kind == "relu" else {}
+    )
+
+
+def _attention(rng: np.random.Generator, p: float) -> Differentiable:
+    engine = blas_engine(np.float64)
+    n_batch, n_head, n_time, width = 2, 2, 5, 6
+    qkv = rng.normal(size=(n_batch * n_time, 3 * width))
+    y = overwritten((n_batch * n_time, width))
+    probs = overwritten((n_batch, n_head, n_time, n_time))
+    scratch = overwritten((2, n_time, n_time))
+
+    def forward() -> dict[str, Array]:
+        attention_forward(engine, y, probs, scratch, qkv, p, KEY, SITE)
+        return {"y": y}
+
+    def backward(d: dict[str, Array]) -> dict[str, Array]:
+        dqkv = overwritten(qkv.shape)
+        attention_backward(engine, dqkv, d["y"], probs, scratch, qkv, p, KEY, SITE)
+        return {n: dqkv[:, i * width : (i + 1) * width] for i, n in enumerate("qkv")}
+
+    name = "attention with dropout" if p else "attention"
+    inputs = {n: qkv[:, i * width : (i + 1) * width] for i, n in enumerate("qkv")}
+    return Composed(name, inputs, forward, backward)
+
+
+def _token_logprob(rng: np.random.Generator) -> Differentiable:
+    logits = 2 * rng.normal(size=(6, 9))
+    targets = np.array([0, 8, -1, 3, 3, -1], np.int32)
+    logp, log_sum = overwritten((6,)), overwritten((6,))
+
+    def forward() -> dict[str, Array]:
+        token_logprob_forward(logp, log_sum, logits, targets)
+        return {"logp": logp}
+
+    def backward(d: dict[str, Array]) -> dict[str, Array]:
+        dlogits = logits.copy()
+        token_logprob_backward(dlogits, d["logp"], log_sum, targets)
+        return {"logits": dlogits}
+
+    return Composed("token_logprob", {"logits": logits}, forward, backward)
+
+
+def _next_token(rng: np.random.Generator) -> Differentiable:
+    logp = -rng.uniform(0.5, 4.0, size=9)
+    targets = np.array([1, -1, 0, 4, 4, -1, 2, 7, -1], np.int32)
+    inverse = 1 / 6
+
+    def forward() -> dict[str, Array]:
+        return {"loss": np.array([next_token_forward(logp, targets, inverse)])}
+
+    def backward(d: dict[str, Array]) -> dict[str, Array]:
+        dlogp = overwritten(logp.shape)
+        next_token_backward(dlogp, targets, inverse)
+        return {"logp": dlogp * d["loss"]}
+
+    return Composed("next_token", {"logp": logp}, forward, backward)
+
+
+def _regularizer(rng: np.random.Generator, name: str) -> Differentiable:
+    regularizer_class = regularizers.get(name)
+    regularizer = regularizer_class(regularizer_class.Config(strength=0.3))
+    w = rng.choice((-1.0, 1.0), 24) * rng.uniform(0.05, 1.5, 24)
+    dw = Addend(rng, w.shape)
+
+    def forward() -> dict[str, Array]:
+        return {"penalty": np.array([regularizer.penalty_and_gradient(w, dw.reset())])}
+
+    def backward(d: dict[str, Array]) -> dict[str, Array]:
+        regularizer.penalty_and_gradient(w, dw.reset())
+        return {"w": dw.added * d["penalty"]}
+
+    return Composed(f"regularizer {name}", {"w": w}, forward, backward, lambda: {"w at 0": w > 0})
+
+
+def check_operations(
+    *, seed: int = 0, on_report: Callable[[Report], None] | None = None
+) -> list[Report]:
+    """Check every case; ``on_report`` hears of each as it is done."""
+    reports = []
+    for case in cases():
+        rng = np.random.default_rng([seed, zlib.crc32(case.name.encode())])
+        reports.append(check(case.make(rng), seed=seed, effort=EFFORT))
+        if on_report is not None:
+            on_report(reports[-1])
+    return reports

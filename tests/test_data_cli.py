@@ -1,0 +1,68 @@
+"""``bptool data``: get, list, inspect."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from bptool.cli.main import main
+from bptool.data.download import DATASETS, Dataset
+
+NAMES = b"ann\nbob\ncid\n" * 400
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    ours = Dataset("names", "a few names", "", len(NAMES), hashlib.sha256(NAMES).hexdigest())
+    monkeypatch.setitem(DATASETS, "names", ours)
+    monkeypatch.setenv("BPTOOL_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "copy.txt").write_bytes(NAMES)
+    return tmp_path / "cache"
+
+
+def test_get_then_list_then_inspect(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "list"]) == 0
+    before = capsys.readouterr().out
+    assert main(["data", "get", "names", "--from", "copy.txt"]) == 0
+    out, err = capsys.readouterr()
+    assert out.strip() == str(cache / "datasets" / "names.txt")
+    assert "bptool train dataset:names" in err
+    assert main(["data", "list"]) == 0
+    after = capsys.readouterr().out
+    names = [line for line in (*before.splitlines(), *after.splitlines()) if "a few" in line]
+    assert ["no" in names[0].split(), "yes" in names[1].split()] == [True, True]
+    assert main(["data", "inspect", "dataset:names"]) == 0
+    shown = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert shown["characters"] == "4,800"
+    assert shown["distinct characters"] == "8"
+    assert shown["characters per token"] == "1.000"
+
+
+def test_inspect_through_another_tokenizer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "inspect", "copy.txt", "--tokenizer", "bpe"]) == 0
+    shown = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert float(shown["characters per token"]) > 1.9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["get", "nams"], "unknown data set 'nams'; did you mean 'names'?"),
+        (["get", "names", "--from", "gone"], "gone: cannot be read"),
+        (["inspect", "gone.txt"], "gone.txt: no such file"),
+        (["inspect", "dataset:names"], "bptool data get names"),
+        (["inspect", "copy.txt", "--tokenizer", "bpf"], "did you mean 'bpe'"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert expected in err
+    assert len(err.strip().splitlines()) == 1

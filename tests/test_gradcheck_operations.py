@@ -1,0 +1,61 @@
+"""Every backward kernel and regulariser has a case, and every case passes."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import zlib
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import bptool.objectives
+import bptool.ops
+from bptool.gradcheck.check import check
+from bptool.gradcheck.operations import EFFORT, cases, check_operations
+from bptool.registry import regularizers
+
+CASES = list(cases())
+
+
+def kernels(package: ModuleType) -> set[str]:
+    """Names of the kernels that a package's own modules define."""
+    found = set()
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if hasattr(value, "py_func") and value.py_func.__module__ == module.name:
+                found.add(name)
+    return found
+
+
+def test_every_backward_kernel_has_a_case():
+    backward = {k for p in (bptool.ops, bptool.objectives) for k in kernels(p) if "_backward" in k}
+    assert "attention_backward" in backward
+    assert "next_token_backward" in backward
+    covered = {kernel for case in CASES for kernel in case.covers}
+    assert not backward - covered, "give these a case in bptool/gradcheck/operations.py"
+
+
+def test_every_regularizer_has_a_case():
+    covered = {case.name for case in CASES}
+    assert {f"regularizer {name}" for name in regularizers.names()} <= covered
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_operation_has_the_gradient_it_claims(case):
+    function = case.make(np.random.default_rng(zlib.crc32(case.name.encode())))
+    assert function.name == case.name
+    report = check(function, effort=EFFORT)
+    assert report.ok, report.failures()
+    for tensor in report.tensors:
+        assert tensor.note == ""
+        assert tensor.taylor is not None
+        assert tensor.taylor.verdict == "ok", tensor
+
+
+def test_all_are_checked_in_one_call_and_heard_of_one_by_one():
+    heard: list[str] = []
+    reports = check_operations(seed=1, on_report=lambda report: heard.append(report.name))
+    assert heard == [case.name for case in CASES]
+    assert all(report.ok for report in reports), [r.failures() for r in reports if not r.ok]

@@ -1,0 +1,338 @@
+"""Tokenizers: exact round trips, special tokens that text cannot forge, and damaged files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bptool.data.tokenizers import load_tokenizer, tokenizer_from_json
+from bptool.data.tokenizers.base import END_OF_TEXT, Tokenizer
+from bptool.data.tokenizers.bpe import BpeConfig, BpeTokenizer, _slices
+from bptool.data.tokenizers.byte import ByteConfig, ByteTokenizer
+from bptool.data.tokenizers.char import CharConfig, CharTokenizer
+from bptool.errors import ConfigError, DataError
+from bptool.registry import tokenizers
+
+SPECIAL = [END_OF_TEXT, "<|user|>", "<|assistant|>"]
+STORY = (
+    "Once upon a time the café by the river was empty.\n\nThe fox asked: 'Who goes there?'\n"
+    "Nobody answered, so the fox asked again \u2014 and again, and again.\n" * 20
+)
+any_text = st.text(st.characters(exclude_categories=["Cs"]))
+story_text = st.text(st.sampled_from(sorted(set(STORY))))
+
+
+def make(name: str, text: str = STORY, **settings: Any) -> Tokenizer:
+    kind = tokenizers.get(name)
+    if name == "bpe":
+        settings.setdefault("vocab_size", 320)
+    tokenizer: Tokenizer = kind.train([text], kind.Config(**settings))
+    return tokenizer
+
+
+MADE = {name: make(name, special_tokens=SPECIAL) for name in ("char", "byte", "bpe")}
+each = pytest.mark.parametrize("tokenizer", MADE.values(), ids=MADE.keys())
+
+
+def test_our_tokenizers_are_registered() -> None:
+    assert {"bpe", "byte", "char"} <= set(tokenizers.names())
+
+
+@pytest.mark.parametrize("name", ["byte", "bpe"])
+@given(text=any_text)
+def test_round_trip_over_all_of_unicode(name: str, text: str) -> None:
+    tokenizer = MADE[name]
+    ids = tokenizer.encode(text)
+    assert ids.dtype == np.int32
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.n_bytes(ids) == len(text.encode("utf-8"))
+    assert not set(ids.tolist()) & set(tokenizer.special_tokens.values())
+
+
+@given(text=story_text)
+def test_round_trip_over_the_alphabet(text: str) -> None:
+    tokenizer = MADE["char"]
+    ids = tokenizer.encode(text)
+    assert len(ids) == len(text)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.n_bytes(ids) == len(text.encode("utf-8"))
+
+
+@each
+def test_text_that_spells_a_special_token_is_plain_text(tokenizer: Tokenizer) -> None:
+    kind = type(tokenizer)
+    forged = "say <|endoftext|> <|user|> <|assistant|>"
+    trained = kind.train([STORY + forged * 50], kind.Config(special_tokens=SPECIAL))
+    ids = trained.encode(forged)
+    assert max(ids) < trained.vocab_size - len(SPECIAL)
+    assert trained.decode(ids) == forged
+
+
+@each
+def test_special_tokens_follow_the_ordinary_ones(tokenizer: Tokenizer) -> None:
+    first = tokenizer.vocab_size - len(SPECIAL)
+    assert tokenizer.special_tokens == {s: first + i for i, s in enumerate(SPECIAL)}
+    ids = [*tokenizer.encode("fox"), first, *tokenizer.encode("river")]
+    assert tokenizer.decode(ids) == "fox<|endoftext|>river"
+    assert tokenizer.decode(ids, skip_special=True) == "foxriver"
+    assert tokenizer.n_bytes(ids) == 8
+    assert tokenizer.token_bytes()[first:].tolist() == [0, 0, 0]
+
+
+@each
+def test_json_round_trip(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path / "tokenizer.json")
+    loaded = load_tokenizer(tmp_path / "tokenizer.json")
+    assert type(loaded) is type(tokenizer)
+    assert loaded.to_json() == tokenizer.to_json() == json.loads(json.dumps(tokenizer.to_json()))
+    assert loaded.special_tokens == tokenizer.special_tokens
+    np.testing.assert_array_equal(loaded.encode(STORY), tokenizer.encode(STORY))
+    np.testing.assert_array_equal(loaded.token_bytes(), tokenizer.token_bytes())
+
+
+@each
+def test_ids_outside_the_vocabulary_are_refused(tokenizer: Tokenizer) -> None:
+    for token_id in (-1, tokenizer.vocab_size):
+        with pytest.raises(DataError, match=f"{token_id} is outside 0 to"):
+            tokenizer.decode([token_id])
+
+
+@each
+def test_half_a_surrogate_pair_is_one_clear_line(tokenizer: Tokenizer) -> None:
+    with pytest.raises(DataError, match=r"U\+D800\) at character 3 \(line 1, column 3\)"):
+        tokenizer.encode("fo\ud800x")
+
+
+def test_a_lone_surrogate_can_be_mapped_like_any_unknown_character() -> None:
+    tokenizer = CharTokenizer.train(["abc?"], CharConfig(unknown="?"))
+    assert tokenizer.decode(tokenizer.encode("a\ud800")) == "a?"
+
+
+def test_characters_are_the_sorted_set() -> None:
+    tokenizer = make("char", "hello\n")
+    assert tokenizer.to_json()["characters"] == "\nehlo"
+    assert tokenizer.encode("hello").tolist() == [2, 1, 3, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("abc\nabé", r"'é' \(U\+00E9\) at character 7 \(line 2, column 3\)"),
+        ("\t", r"'\\t' \(U\+0009\) at character 1 \(line 1, column 1\)"),
+        ("ab\U0001f600", r"U\+1F600\) at character 3 "),
+    ],
+)
+def test_an_unknown_character_is_named_with_its_place(text: str, expected: str) -> None:
+    tokenizer = make("char", "abc\n")
+    for refuse in (tokenizer.encode, tokenizer.check):
+        with pytest.raises(DataError, match=expected) as caught:
+            refuse(text)
+        assert "unknown" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("unknown", "shown"), [("?", "a?b"), ("a", "aab"), ("<|unknown|>", "a<|unknown|>b")]
+)
+def test_unknown_characters_can_be_mapped(unknown: str, shown: str) -> None:
+    tokenizer = make("char", "ab", unknown=unknown)
+    assert tokenizer.decode(tokenizer.encode("aéb")) == shown
+    again = tokenizer_from_json(tokenizer.to_json())
+    assert again.decode(again.encode("aéb")) == shown
+
+
+def test_the_unknown_token_is_listed_once() -> None:
+    tokenizer = make("char", "ab", unknown="<|u|>", special_tokens=["<|u|>", "<|v|>"])
+    assert tokenizer.special_tokens == {"<|u|>": 2, "<|v|>": 3}
+
+
+def test_bytes_are_their_own_ids() -> None:
+    assert make("byte").encode("é\0").tolist() == [0xC3, 0xA9, 0]
+    assert make("byte").vocab_size == 256
+
+
+def test_bpe_reaches_its_vocabulary_and_shortens_text() -> None:
+    tokenizer = make("bpe", vocab_size=300, special_tokens=SPECIAL)
+    assert tokenizer.vocab_size == 300
+    assert len(tokenizer.encode(STORY)) < len(STORY) / 2
+
+
+def test_bpe_of_a_text_too_small_for_its_vocabulary() -> None:
+    tokenizer = make("bpe", "ab", vocab_size=5000)
+    assert tokenizer.vocab_size == 256
+    assert tokenizer.decode(tokenizer.encode("other text")) == "other text"
+
+
+def test_bpe_min_frequency_limits_merges() -> None:
+    assert make("bpe", "ab cd ab", min_frequency=2).vocab_size == 257
+    assert make("bpe", "ab cd ab", min_frequency=3).vocab_size == 256
+
+
+def test_bpe_training_is_deterministic_across_processes() -> None:
+    program = (
+        "import sys; from bptool.data.tokenizers.bpe import *;"
+        "t = BpeTokenizer.train([sys.argv[1]], BpeConfig(vocab_size=500, min_frequency=1));"
+        "print(t.merges)"
+    )
+    text = STORY + "".join(f" w{i}x{i * i} " for i in range(200))
+    here = BpeTokenizer.train([text], BpeConfig(vocab_size=500, min_frequency=1))
+    for _ in range(2):
+        there = subprocess.run(
+            [sys.executable, "-c", program, text], capture_output=True, text=True, check=True
+        )
+        assert there.stdout.strip() == str(here.merges)
+
+
+def test_bpe_refuses_a_vocabulary_without_room_for_its_special_tokens() -> None:
+    with pytest.raises(DataError, match="at least 259"):
+        make("bpe", vocab_size=258, special_tokens=SPECIAL)
+
+
+def test_bpe_merges_that_make_the_same_bytes_share_an_id() -> None:
+    a, b, c = b"abc"
+    tokenizer = BpeTokenizer([(a, b), (b, c), (a, 257), (256, c)])
+    assert tokenizer.vocab_size == 259
+    assert tokenizer.encode("abc").tolist() in ([258], [256, c])
+    assert tokenizer_from_json(tokenizer.to_json()).vocab_size == 259
+
+
+@given(st.text(st.sampled_from("ab \n\t.'\u00a0\u2028\u3000\x1c\x85\r1é"), max_size=300))
+def test_bpe_cuts_change_nothing(text: str) -> None:
+    tokenizer = MADE["bpe"]
+    assert isinstance(tokenizer, BpeTokenizer)
+    whole = tokenizer._engine.encode(text).ids
+    start, parts = 0, []
+    while start < len(text):
+        end = tokenizer._cut(text, start + 1)
+        assert end > start
+        parts += tokenizer._engine.encode(text[start:end]).ids
+        start = end
+    assert parts == whole
+
+
+def test_long_texts_are_encoded_in_slices_that_join_to_the_whole() -> None:
+    text = STORY * 600
+    for tokenizer in MADE.values():
+        slices = list(tokenizer.encode_slices(text))
+        assert len(slices) > 1
+        assert [done for done, _ in slices][-1] == len(text)
+        np.testing.assert_array_equal(
+            np.concatenate([ids for _, ids in slices]), tokenizer.encode(text)
+        )
+    assert len(list(_slices(text))) > 1
+
+
+@pytest.mark.parametrize("name", ["byte", "bpe"])
+@given(text=any_text)
+def test_streaming_gives_whole_characters_only(name: str, text: str) -> None:
+    tokenizer = MADE[name]
+    stream = tokenizer.stream()
+    parts = [stream.push(i) for i in tokenizer.encode(text)]
+    assert all("\ufffd" not in part for part in parts) or "\ufffd" in text
+    assert "".join(parts) + stream.finish() == text
+    assert stream.finish() == ""
+
+
+def test_streaming_replaces_a_character_that_is_never_finished() -> None:
+    tokenizer = ByteTokenizer([END_OF_TEXT])
+    stream = tokenizer.stream()
+    assert [stream.push(i) for i in (0xE2, 0x82, 0xAC)] == ["", "", "€"]
+    assert stream.push(0xE2) == ""
+    assert stream.push(256) == "\ufffd<|endoftext|>"
+    assert stream.push(0xC3) + stream.finish() == "\ufffd"
+    assert tokenizer.stream(skip_special=True).push(256) == ""
+
+
+@given(st.lists(st.integers(0, 256)))
+def test_any_ids_decode(ids: list[int]) -> None:
+    tokenizer = ByteTokenizer([END_OF_TEXT])
+    expected = bytes(i for i in ids if i < 256).decode("utf-8", "replace")
+    if 256 not in ids:
+        assert tokenizer.decode(ids) == expected
+    stream = tokenizer.stream()
+    assert "".join(map(stream.push, ids)) + stream.finish() == tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("special", [["a", "a"], [""]])
+def test_special_tokens_are_distinct_and_not_empty(special: list[str]) -> None:
+    with pytest.raises(ValueError, match="special token"):
+        ByteConfig(special_tokens=special)
+    with pytest.raises(ValueError, match="special token"):
+        ByteTokenizer(special)
+
+
+DAMAGE: list[tuple[Any, str]] = [
+    ([], "no 'tokenizer' key"),
+    ({}, "no 'tokenizer' key"),
+    ({"tokenizer": "chars"}, "did you mean 'char'"),
+    ({"tokenizer": "char", "format_version": 99}, "format_version is 99"),
+    ({"characters": 5}, "not both strings"),
+    ({"characters": ""}, "0 characters"),
+    ({"characters": "aa"}, "twice in the alphabet"),
+    ({"characters": "a\ud800"}, "surrogate"),
+    ({"characters": None}, "not both strings"),
+    ({"unknown": "z"}, "'z', is not known"),
+    ({"special_tokens": "abc"}, "not a list of strings"),
+    ({"special_tokens": ["a", "a"]}, "listed twice"),
+    ({"tokenizer": "bpe"}, "'merges' is missing"),
+    ({"tokenizer": "bpe", "merges": 3}, "not a list of pairs"),
+    ({"tokenizer": "bpe", "merges": [[1, 2, 3]]}, "not a pair"),
+    ({"tokenizer": "bpe", "merges": [[1, True]]}, "not a pair"),
+    ({"tokenizer": "bpe", "merges": [[1, 999]]}, "before both exist"),
+    ({"tokenizer": "bpe", "merges": [[-1, 0]]}, "before both exist"),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), DAMAGE)
+def test_a_damaged_file_is_one_clear_line(change: Any, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    value = {**make("char", "ab").to_json(), **change} if change else change
+    path.write_text(json.dumps(value), encoding="utf-8")
+    with pytest.raises(DataError, match=expected) as caught:
+        load_tokenizer(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"tokenizer": 1}', b"null", b"1e999"]
+)
+def test_a_file_that_is_no_tokenizer(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"tokenizer\.json: not"):
+        load_tokenizer(path)
+
+
+def test_a_file_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        load_tokenizer(tmp_path / "tokenizer.json")
+
+
+@given(cut=st.integers(0, 400))
+def test_a_truncated_file_never_loads(cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "truncated.json"
+    data = json.dumps(MADE["bpe"].to_json()).encode()
+    path.write_bytes(data[:cut])
+    with pytest.raises(DataError):
+        load_tokenizer(path)
+
+
+def test_an_unknown_kind_is_a_config_error_by_itself() -> None:
+    with pytest.raises(ConfigError, match="unknown tokenizer"):
+        tokenizer_from_json({"tokenizer": "words"})
+
+
+def test_normal_forms_are_left_apart() -> None:
+    composed, decomposed = "é", unicodedata.normalize("NFD", "é")
+    for name in ("byte", "bpe"):
+        assert MADE[name].encode(composed).tolist() != MADE[name].encode(decomposed).tolist()
