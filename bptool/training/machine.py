@@ -91,10 +91,10 @@ def choose_engine(name: str) -> Engine:
     import scipy.linalg.cython_blas
 
     threadpoolctl.threadpool_limits(1, user_api="blas")
-    folder = Path(scipy.__file__).parent
     version = f"scipy {scipy.__version__}"
     for info in threadpoolctl.threadpool_info():
-        if info.get("user_api") == "blas" and folder.name in str(info.get("filepath")):
+        home = Path(str(info.get("filepath"))).parent.name
+        if info.get("user_api") == "blas" and home.startswith("scipy"):
             version += f", {info['internal_api']} {info['version']}"
             version += f" {info.get('architecture', '')}".rstrip()
     return Engine("blas", version, blas_engine)
