@@ -45,10 +45,10 @@ demo: $(VENV)/ready
 	  if [ -d $(DEMO) ]; then echo "The next 'make demo' removes this folder." > $(MARK); fi; \
 	  exit $$code
 	@echo
-	@$(BIN)/bptool generate $(DEMO) --prompt "One" --num-samples 3 --max-tokens 400
+	@$(BIN)/bptool generate $(DEMO) --prompt "One spring" --num-samples 3 --max-tokens 400
 	@echo
 	@echo "Plot of the losses:  $(DEMO)/loss.png"
-	@echo "Try next:            $(BIN)/bptool generate $(DEMO) --prompt \"The old\""
+	@echo "Try next:            $(BIN)/bptool generate $(DEMO) --prompt \"Early one\""
 	@echo "Train on your text:  $(BIN)/bptool train book.txt"
 
 test: $(VENV)/ready
@@ -60,7 +60,7 @@ lint: $(VENV)/ready-lint
 	$(BIN)/mypy
 
 bench: $(VENV)/ready-bench
-	@$(BIN)/python benchmarks/speed.py
+	@$(BIN)/python -m benchmarks
 
 docs: $(VENV)/ready
 	@$(BIN)/python docs/write_commands.py

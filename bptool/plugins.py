@@ -33,9 +33,9 @@ def load_plugin(source: Path | str) -> ModuleType:
             taken back.
     """
     text = str(source)
-    if isinstance(source, str) and _DOTTED_NAME.fullmatch(text) and not text.endswith(".py"):
-        return _load(text, None)
     path = Path(source)
+    if _DOTTED_NAME.fullmatch(text) and path.suffix != ".py" and not path.is_file():
+        return _load(text, None)
     if not path.exists():
         raise ConfigError(f"plug-in {path}: no such file")
     if path.suffix != ".py" or not path.is_file():
@@ -57,7 +57,7 @@ def _load(name: str, path: Path | None) -> ModuleType:
     before = [dict(part._classes) for part in registries]
     try:
         return importlib.import_module(name) if path is None else _run_file(name, path)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         for part, classes in zip(registries, before, strict=True):
             part._classes = classes
         where = "" if path is None else str(path)
@@ -66,7 +66,8 @@ def _load(name: str, path: Path | None) -> ModuleType:
 
 def _run_file(name: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Pydantic and the kernel cache look the module up by its name.
     sys.modules[name] = module
@@ -78,11 +79,11 @@ def _run_file(name: str, path: Path) -> ModuleType:
     return module
 
 
-def _describe(error: Exception, name: str, file: str) -> str:
+def _describe(error: BaseException, name: str, file: str) -> str:
     """``file, line N: what went wrong``: the deepest line that is the plug-in's own."""
-    if isinstance(error, ModuleNotFoundError) and not file and error.name is not None:
-        if name == error.name or name.startswith(f"{error.name}."):
-            return f"{name}: no such module; give an installed module or the path of a .py file"
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing is not None and not file and f"{name}.".startswith(f"{missing}."):
+        return f"{name}: no such module; give an installed module or the path of a .py file"
     message = " ".join(str(error).split())
     if isinstance(error, SyntaxError):
         return f"{error.filename or file}, line {error.lineno}: SyntaxError: {error.msg}"

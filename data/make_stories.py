@@ -19,12 +19,13 @@ import stories_phrases
 import stories_plots_people
 import stories_plots_things
 import stories_plots_world
-from stories_grammar import Rules, Teller, repeats, sentences
+from stories_grammar import Rules, Teller, runs, sentences
 from stories_world import Story, World
 
 SEED = 1
-N_STORIES = 2600
-TRIES = 16
+N_STORIES = 2700
+TRIES = 10
+MOST_WORDS = 150
 TARGET = Path(__file__).with_name("stories.txt")
 MODULES = (stories_plots_things, stories_plots_people, stories_plots_world)
 PLOTS = {name: plot for module in MODULES for name, plot in module.PLOTS.items()}
@@ -59,21 +60,25 @@ def tell(story: Story, rules: Rules, seen: Counter[str]) -> None:
     """Put ``story`` into words, preferring sentences that no story has used yet.
 
     Of ``TRIES`` tellings of a beat, the first that repeats nothing is taken, else the least
-    repetitive. ``seen`` counts the sentences of the corpus and is brought up to date.
+    repetitive; a sentence counts as often as ``seen`` has it, a run of four words that stands in
+    this story already counts three.
     """
     teller = Teller(rules, story.world.rng, story.hero)
+    told: set[tuple[str, ...]] = set()
     for beat in story.beats:
         start, best, least = teller.discourse, "", sys.maxsize
         for _ in range(TRIES):
             teller.discourse = start.copy()
             text = teller.tell(beat.rule, beat.roles)
-            cost = sum(seen[s] for s in sentences(text)) + 3 * repeats(text, story.text)
+            new = runs(text)
+            cost = sum(seen[s] for s in sentences(text))
+            cost += 3 * (sum(run in told for run in new) + new.total() - len(new))
             if cost < least:
                 best, least, after = text, cost, teller.discourse
             if cost == 0:
                 break
         teller.discourse = after
-        seen.update(sentences(best))
+        told.update(runs(best))
         story.text = f"{story.text} {best}".strip()
 
 
@@ -85,8 +90,12 @@ def make(n_stories: int = N_STORIES, seed: int = SEED) -> Iterator[Story]:
         if not plots:
             plots = list(PLOTS)
             random.Random(f"{seed} plots {index}").shuffle(plots)
-        story = simulate(plots.pop(), random.Random(f"{seed} story {index}"))
-        tell(story, rules, seen)
+        plot, attempt, story = plots.pop(), 0, None
+        while story is None or len(story.text.split()) > MOST_WORDS:
+            story = simulate(plot, random.Random(f"{seed} story {index} {attempt}"))
+            tell(story, rules, seen)
+            attempt += 1
+        seen.update(sentences(story.text))
         yield story
 
 

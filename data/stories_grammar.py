@@ -7,13 +7,12 @@ A rule is a name and its alternatives, one a line. In an alternative
     [H]           mentions a role: a person by name or pronoun, a thing, a place, or a text
     [H.his]       mentions it in a form; ``!`` after a form asks for the pronoun in any case
 
-A part is picked with weight ``sqrt(number of phrases it can become)``, so that a rich part is used
-more often than a poor one and neither drowns the other.
+A part is picked with weight ``(number of phrases it can become) ** 0.3``, so that a rich part is
+used more often than a poor one and neither drowns the other.
 """
 
 from __future__ import annotations
 
-import math
 import random
 import re
 from collections import Counter
@@ -27,8 +26,14 @@ Role = Person | Thing | Place | Forms | str
 SENTENCE = re.compile(r'(?<=[.!?])\s+(?=[A-Z"])|(?<=[.!?]")\s+(?=[A-Z"])')
 _TOKEN = re.compile(r"[(|)]|\$[a-z_]+|\[[A-Za-z_]+(?:\.[a-z]+!?)?\]|[^(|)$\[]+")
 _BOUNDARY = re.compile(r"[.!?]\"? (?![a-z])")
-_ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou])")
+_ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou]|honest|hour)")
+_CLAUSE = re.compile(r'(?:^|[.!?]"? |\b(?:and|but|when|while|because|for|until|before|so|then|,) )$')
 _START = re.compile(r'(?:^|[.!?]"? )"?[a-z]|(?<= )"[a-z]')
+_TAG = re.compile(
+    r"(?:she |he |they )?(?:said|asked|cried|shouted|called|whispered|thought|laughed|sighed|begged|"
+    r"answered|groaned|snapped|panted|yawned)\b"
+)
+_SPEECH_GOES_ON = re.compile(r',"[^".!?]*, $')
 
 PRONOUNS = {
     "girl": {"he": "she", "him": "her", "his": "her", "himself": "herself"},
@@ -39,6 +44,20 @@ PRONOUNS = {
 def sentences(text: str) -> list[str]:
     """Cut a story into sentences; speech and its ``said X`` stay one sentence."""
     return SENTENCE.split(text.strip())
+
+
+def polish(text: str) -> str:
+    """Set spaces, *an*, and the capitals at the start of sentences and speeches."""
+    text = _ARTICLE.sub(r"\1n ", re.sub(r" +(?=[.,!?])", "", " ".join(text.split())))
+
+    def capital(match: re.Match[str]) -> str:
+        first = match.end() - 1
+        after_speech = '" ' in match[0] and _TAG.match(text, first)
+        if after_speech or (match[0][0] == '"' and _SPEECH_GOES_ON.search(text[: match.start()])):
+            return match[0]
+        return match[0][:-1] + match[0][-1].upper()
+
+    return _START.sub(capital, text)
 
 
 @dataclass(frozen=True)
@@ -126,7 +145,7 @@ class Rules:
     def pick(self, parts: tuple[tuple[Node, ...], ...], rng: random.Random) -> tuple[Node, ...]:
         """One of ``parts``, by the weights in the module's docstring."""
         if parts not in self._weights:
-            self._weights[parts] = [math.sqrt(self.count(part)) for part in parts]
+            self._weights[parts] = [self.count(part) ** 0.3 for part in parts]
         return rng.choices(parts, self._weights[parts])[0]
 
 
@@ -162,38 +181,34 @@ class Teller:
 
     def tell(self, rule: str, roles: dict[str, Role]) -> str:
         """Expand ``rule`` once, with capital letters and articles set right."""
-        text = self._expand(self.rules.pick(self.rules.alternatives[rule], self.rng), roles)
+        self.said = ""
+        self._expand(self.rules.pick(self.rules.alternatives[rule], self.rng), roles)
         self.discourse.close_sentence()
-        text = _ARTICLE.sub(r"\1n ", " ".join(text.split()))
-        return _START.sub(lambda match: match[0][:-1] + match[0][-1].upper(), text)
+        return polish(self.said)
 
-    def _expand(self, nodes: tuple[Node, ...], roles: dict[str, Role]) -> str:
-        out = []
+    def _expand(self, nodes: tuple[Node, ...], roles: dict[str, Role]) -> None:
         for node in nodes:
             if node.kind == "text":
                 if _BOUNDARY.search(node.text):
                     self.discourse.close_sentence()
-                out.append(node.text)
+                self.said += node.text
             elif node.kind == "rule":
                 parts = self.rules.alternatives[node.text]
-                out.append(self._expand(self.rules.pick(parts, self.rng), roles))
+                self._expand(self.rules.pick(parts, self.rng), roles)
             elif node.kind == "alt":
-                out.append(self._expand(self.rules.pick(node.parts, self.rng), roles))
+                self._expand(self.rules.pick(node.parts, self.rng), roles)
             else:
-                out.append(self._mention(node, roles))
-        return "".join(out)
+                self._mention(roles[node.text], node.form, roles)
 
-    def _mention(self, node: Node, roles: dict[str, Role]) -> str:
-        role, form = roles[node.text], node.form
+    def _mention(self, role: Role, form: str, roles: dict[str, Role]) -> None:
         if isinstance(role, Person):
-            return self._person(role, form)
-        if isinstance(role, Thing):
-            return self._thing(role, form)
-        if isinstance(role, Place):
-            return role.phrase(form)
-        if isinstance(role, Forms):
-            return self._expand(parse(role.get(form)), roles)
-        return self._expand(parse(role), roles)
+            self.said += self._person(role, form)
+        elif isinstance(role, Thing):
+            self.said += self._thing(role, form)
+        elif isinstance(role, Place):
+            self.said += role.phrase(form)
+        else:
+            self._expand(parse(role.get(form) if isinstance(role, Forms) else role), roles)
 
     def _person(self, person: Person, form: str) -> str:
         if form in person.words:
@@ -202,7 +217,11 @@ class Teller:
         form = form.rstrip("!")
         here = person in self.discourse.now
         clear = self.discourse.clear_pronoun(person, form in ("his", "himself"))
-        chance = 0.97 if here or form in ("his", "himself") else 0.7
+        if not form and not _CLAUSE.search(self.said):
+            clear = False  # a bare mention is a subject's pronoun only where a subject stands
+        if person is not self.hero and not self.said:
+            clear = False  # a beat does not begin with "he" for anyone but the hero
+        chance = 0.97 if here or form in ("his", "himself") else 0.8
         self.discourse.now.append(person)
         if forced or (form != "name" and clear and self.rng.random() < chance):
             return PRONOUNS[person.gender][form or "he"]
@@ -229,8 +248,8 @@ class Teller:
         short = thing.noun if seen and self.rng.random() < 0.6 else full
         if form == "a":
             return f"a {full}"
-        if form == "noun":
-            return thing.noun
+        if form in ("noun", "full"):
+            return thing.noun if form == "noun" else full
         if form in ("my", "your", "our", "this", "that", "their"):
             return f"{form} {short}"
         if form == "his" and thing.owner is not None:
@@ -238,12 +257,7 @@ class Teller:
         return f"the {short}"
 
 
-def repeats(text: str, told: str) -> int:
-    """How many runs of four words in ``text`` were already told."""
-
-    def runs(words: list[str]) -> Counter[tuple[str, ...]]:
-        return Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
-
-    old = runs(re.findall(r"[a-z']+", told.lower()))
-    new = runs(re.findall(r"[a-z']+", text.lower()))
-    return sum(n for run, n in new.items() if run in old) + sum(n - 1 for n in new.values())
+def runs(text: str) -> Counter[tuple[str, ...]]:
+    """How often each run of four words stands in ``text``."""
+    words = re.findall(r"[a-z']+", text.lower())
+    return Counter(zip(words, words[1:], words[2:], words[3:], strict=False))

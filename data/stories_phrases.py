@@ -62,7 +62,7 @@ said_kindly:
 glad:
     (very |so |)(glad|happy|pleased|proud)
 sad:
-    (very |so |)(sad|sorry|unhappy|upset)
+    (very |so |)(sad|sorry|unhappy)
 went:
     went
     walked
@@ -91,7 +91,7 @@ sky:
 sigh:
     [H] (sighed|felt a lump in [H.his!] throat|almost cried|bit [H.his!] lip|sat down on the ground|hung [H.his!] head|wiped away a tear|did not know what to do)
 grin:
-    [H] (laughed|smiled|jumped for joy|clapped [H.his!] hands|danced around|felt warm inside|beamed|grinned)
+    [H] (laughed|smiled|jumped for joy|clapped [H.his!] hands|danced around|felt warm inside|beamed)
 night:
     that (night|evening)
     before bed

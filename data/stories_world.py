@@ -81,12 +81,12 @@ class Event(NamedTuple):
 
 
 GIRLS = (
-    "Ada Amy Anna Bella Clara Daisy Ella Emma Eva Fay Greta Hanna Holly Ida Ivy Jane Julia Kate "
-    "Lena Lily Lucy Maya Mia Nell Nina Nora Olive Poppy Rosa Ruby Sara Tess Vera Wendy Zoe"
+    "Ada Amy Anna Clara Daisy Ella Emma Eva Fay Greta Ida Ivy Jane Kate Lily Lucy Maya Mia Nell "
+    "Nina Nora Poppy Rosa Ruby Sara Tess Vera Zoe"
 ).split()
 BOYS = (
-    "Adam Alan Ben Carl Dan David Eli Felix Finn Fred George Hugo Ian Jack Jacob Joe John Karl Leo "
-    "Luke Mark Max Ned Nick Oscar Otto Paul Peter Robin Sam Theo Tim Tom Victor Will"
+    "Adam Ben Carl Dan David Eli Felix Finn Fred George Hugo Jack Joe John Karl Leo Luke Max Ned "
+    "Nick Oscar Otto Paul Peter Sam Theo Tim Tom"
 ).split()
 FAMILY = (
     ("Grandma", "girl"), ("Grandpa", "boy"), ("Mother", "girl"), ("Father", "boy"),
@@ -124,33 +124,33 @@ PLACES = (
           (("pick plums", "picking plums"), ("climb the trees", "climbing the trees"), ("gather apples", "gathering apples"))),
     Place("barn", "in", ("behind the hay", "under the old cart", "beside a bucket", "on a heap of straw"),
           (("feed the calves", "feeding the calves"), ("jump in the hay", "jumping in the hay"), ("look for eggs", "looking for eggs"))),
-    Place("attic", "in", ("behind a heavy trunk", "under a torn blanket", "inside a dusty box", "beside the chimney"),
+    Place("attic", "in", ("behind a heavy trunk", "under a torn blanket", "inside a dusty box", "beside the window"),
           (("look at old pictures", "looking at old pictures"), ("try on old clothes", "trying on old clothes"))),
-    Place("market", "at", ("under the fruit stall", "behind a barrel", "near the bread stall", "beside a cart"),
-          (("buy eggs", "buying eggs"), ("look at the stalls", "looking at the stalls"), ("sell apples", "selling apples"))),
-    Place("beach", "on", ("between two rocks", "under a small boat", "beside a pool", "in the soft sand"),
+    Place("market", "at", ("under a table", "behind a barrel", "near the bread cart", "beside a cart"),
+          (("buy eggs", "buying eggs"), ("look at the toys", "looking at the toys"), ("sell apples", "selling apples"))),
+    Place("beach", "on", ("between two stones", "under a small boat", "beside a pool", "in the wet sand"),
           (("dig in the sand", "digging in the sand"), ("look for shells", "looking for shells"), ("jump over the waves", "jumping over the waves"))),
-    Place("harbour", "at", ("behind a pile of nets", "under a bench", "beside a blue boat", "between two barrels"),
-          (("watch the boats", "watching the boats"), ("catch crabs", "catching crabs"), ("feed the gulls", "feeding the gulls"))),
-    Place("forest", "in", ("under a fern", "beside a fallen tree", "between the roots of an oak", "behind a mossy stone"),
+    Place("harbour", "at", ("behind a heap of bags", "under a bench", "beside a blue boat", "between two boxes"),
+          (("watch the boats", "watching the boats"), ("catch fish", "catching fish"))),
+    Place("forest", "in", ("under a bush", "beside a fallen tree", "under a big tree", "behind a big stone"),
           (("pick berries", "picking berries"), ("look for mushrooms", "looking for mushrooms"), ("listen to the birds", "listening to the birds"))),
     Place("meadow", "in", ("in the tall grass", "beside the stream", "under a hedge", "behind a flat stone"),
           (("pick flowers", "picking flowers"), ("chase butterflies", "chasing butterflies"), ("count the sheep", "counting the sheep"))),
     Place("park", "in", ("under a bench", "behind the swings", "beside the pond", "in a heap of leaves"),
           (("feed the ducks", "feeding the ducks"), ("play on the swings", "playing on the swings"), ("run races", "running races"))),
-    Place("school", "at", ("under a desk", "behind the door", "beside the coats", "on the top shelf"),
+    Place("school", "at", ("under a table", "behind the door", "beside the coats", "on the top shelf"),
           (("paint a picture", "painting a picture"), ("sing songs", "singing songs"), ("read stories", "reading stories"))),
-    Place("library", "in", ("behind a row of books", "under the long table", "beside a soft chair", "on a low shelf"),
-          (("read about ships", "reading about ships"), ("look at picture books", "looking at picture books"))),
+    Place("library", "in", ("behind a row of books", "under the long table", "beside the window", "on a low shelf"),
+          (("read stories", "reading stories"), ("look at picture books", "looking at picture books"))),
     Place("mill", "at", ("behind a sack of flour", "under the stairs", "beside the big wheel", "near the back door"),
           (("watch the wheel", "watching the wheel"), ("fetch flour", "fetching flour"))),
-    Place("hill", "on", ("beside a thorn bush", "between two stones", "under a pine tree", "in a patch of clover"),
-          (("look at the clouds", "looking at the clouds"), ("roll in the grass", "rolling in the grass"), ("gather wood", "gathering wood"))),
-    Place("river", "by", ("among the reeds", "under the bridge", "beside an old boat", "behind a willow"),
+    Place("hill", "on", ("beside a thorn bush", "between two stones", "under a tree", "in the tall grass"),
+          (("look at the clouds", "looking at the clouds"), ("lie in the grass", "lying in the grass"), ("gather wood", "gathering wood"))),
+    Place("river", "by", ("in the wet grass", "under the bridge", "beside an old boat", "behind a willow"),
           (("throw stones", "throwing stones"), ("watch the fish", "watching the fish"), ("build a dam", "building a dam"))),
-    Place("square", "in", ("beside the fountain", "under the big clock", "behind the bread cart", "near the steps"),
-          (("hear the music", "hearing the music"), ("play tag", "playing tag"), ("watch the dancers", "watching the dancers"))),
-    Place("station", "at", ("behind a cart of boxes", "under the ticket window", "near the gate", "beside a heap of bags"),
+    Place("square", "in", ("beside the well", "under the big clock", "behind the bread cart", "near the steps"),
+          (("hear the music", "hearing the music"), ("play ball", "playing ball"))),
+    Place("station", "at", ("behind a cart of boxes", "under the window", "near the gate", "beside a heap of bags"),
           (("watch the trains", "watching the trains"), ("meet a visitor", "meeting a visitor"))),
 )  # fmt: skip
 
@@ -282,6 +282,11 @@ class Story:
     roles: dict[str, object] = field(default_factory=dict)
     beats: list[Beat] = field(default_factory=list)
     text: str = ""
+
+    def maybe(self, rule: str, **roles: object) -> None:
+        """Add a beat three times in five: what the story can do without."""
+        if self.world.rng.random() < 0.6:
+            self.say(rule, **roles)
 
     def say(self, rule: str, **roles: object) -> None:
         """Add a beat. Roles given once stay; things are remembered as they are at this moment."""

@@ -43,11 +43,12 @@ def load(name: str) -> Any:
     entry = COMMANDS[name]
     module, _, attribute = entry.target.partition(":")
     part = getattr(importlib.import_module(module), attribute)
-    if not isinstance(part, typer.Typer):
-        function = part
-        part = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        part.command(name, context_settings=CONTEXT_SETTINGS)(function)
-    command = get_command(part)
+    parent = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    if isinstance(part, typer.Typer):
+        parent.add_typer(part, name=name, context_settings=CONTEXT_SETTINGS)
+        return get_command(parent).commands[name]  # type: ignore[attr-defined]
+    parent.command(name, context_settings=CONTEXT_SETTINGS)(part)
+    command = get_command(parent)
     command.name = name
     return command
 

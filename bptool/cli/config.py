@@ -1,4 +1,4 @@
-"""``bptool config``: check a configuration, show where each value came from, or print the schema."""
+"""``bptool config``: check a configuration, show its values and sources, print the schema."""
 
 from __future__ import annotations
 

@@ -99,9 +99,7 @@ class PlainLines(LineListener):
     def _show_step(self, event: StepDone) -> None:
         every = max(1, self.progress.n_steps // LINES_PER_RUN)
         silent = self._clock() - self._last_line
-        if event.skipped:
-            self.write(f"step {event.step:,}: skipped, its gradient was not finite")
-        elif event.step % every == 0 or silent > LONGEST_SILENCE_SECONDS:
+        if event.step % every == 0 or silent > LONGEST_SILENCE_SECONDS:
             share = self.progress.peak_share
             peak = "" if share is None else f" ({100 * share:.0f} % of peak)"
             self.write(

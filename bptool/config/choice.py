@@ -45,6 +45,12 @@ class ChoiceFrom:
     registry: Registry
     default: str | None = None
 
+    @property
+    def what(self) -> str:
+        """``a model``, ``an optimizer``."""
+        kind = self.registry.kind
+        return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
     def class_of(self, raw: object) -> type[Section] | None:
         """The Config class that a raw section is read with, or None if its name is unknown."""
         name = raw.get("name", self.default) if isinstance(raw, dict) else raw
@@ -63,15 +69,14 @@ class ChoiceFrom:
         if isinstance(value, str):
             value = {"name": value}
         if not isinstance(value, dict):
-            kind = self.registry.kind
-            raise PydanticCustomError("not_a_choice", f"need a section with the name of a {kind}")
+            raise PydanticCustomError("not_a_choice", f"need the name of {self.what}")
         settings = dict(value)
         name = settings.pop("name", self.default)
         if name is None:
             error = InitErrorDetails(type="missing", loc=("name",), input=value)
             raise ValidationError.from_exception_data(self.registry.kind, [error])
         if not isinstance(name, str):
-            refuse("name", name, f"need the name of a {self.registry.kind}")
+            refuse("name", name, f"found {name!r}, need the name of {self.what}")
         try:
             config = self.registry.get(name).Config
         except ConfigError as error_:

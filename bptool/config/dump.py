@@ -32,24 +32,25 @@ for _tag, _pattern in _PATTERNS.items():
     _Dumper.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
 
 
-def dump(value: Any) -> str:
-    """Plain values (dicts, lists, texts, numbers) as YAML, in the order given."""
+def _write(value: Any, flow: bool) -> str:
     return yaml.dump(
         value,
         Dumper=_Dumper,
         sort_keys=False,
         allow_unicode=True,
-        default_flow_style=False,
+        default_flow_style=flow,
         width=10_000,
     )
 
 
+def dump(value: Any) -> str:
+    """Plain values (dicts, lists, texts, numbers) as YAML, in the order given."""
+    return _write(value, flow=False)
+
+
 def inline(value: Any) -> str:
     """One plain value as YAML on a single line."""
-    text = yaml.dump(
-        value, Dumper=_Dumper, allow_unicode=True, default_flow_style=True, width=10_000
-    )
-    return text.removesuffix("\n").removesuffix("\n...")
+    return _write(value, flow=True).removesuffix("\n").removesuffix("\n...")
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -67,6 +67,11 @@ class _Tree:
                 return self.origins[path[:length]]
         return None
 
+    def is_choice(self, path: KeyPath) -> bool:
+        """Whether the schema has a part chosen by name here."""
+        spot = spot_at(path, self.value)
+        return spot is not None and choice_of(spot.annotation) is not None
+
     def put(self, path: KeyPath, value: Any, origins: Mapping[KeyPath, _Origin]) -> None:
         """Set a value, merging a section into a section, with origins by whole path."""
         spot = spot_at(path, self.value)
@@ -132,8 +137,9 @@ class _Tree:
                 self.problems.append((math.inf, f"{origin.where}: {message}"))
                 return
         origins = {path: origin, **{(*path, *below): origin for below in _paths(value)}}
-        spot = spot_at(path, self.value)
-        if spot is None or choice_of(spot.annotation) is None or not isinstance(value, str):
+        if path[-1] == "name" and self.is_choice(path[:-1]):
+            path, value = path[:-1], {"name": value}
+        elif not (isinstance(value, str) and self.is_choice(path)):
             self.replace(path, None, origins)
         self.put(path, value, origins)
 

@@ -154,7 +154,7 @@ def need(annotation: Any, value: object) -> str:
     """What a type accepts in place of ``value``, in words: ``a whole number >= 1 or 'full'``."""
     choice = choice_of(annotation)
     if choice is not None:
-        return f"the name of a {choice.registry.kind}: {', '.join(choice.registry.names())}"
+        return f"the name of {choice.what}: {', '.join(choice.registry.names())}"
     item = item_of(annotation)
     if item is not None and choice_of(item) is not None:
         return "a list of sections, each with a name"
@@ -201,14 +201,14 @@ def _unknown_key(path: KeyPath, raw: dict[str, Any]) -> str:
     node: Any = raw
     for part in path[:-1]:
         node = node[part]
+    homes = _homes_of(key, raw)
+    if len(homes) == 1:
+        return f"unknown key; it belongs in '{homes[0]}'"
     section = section_of(parent.annotation, node) if parent is not None else None
     known = list(section.model_fields) if section is not None else []
     if parent is not None and choice_of(parent.annotation) is not None:
         known.append("name")
-    hint = did_you_mean(key, known)
-    if "did you mean" not in hint and len(homes := _homes_of(key, raw)) == 1:
-        hint = f"; it belongs in '{homes[0]}'"
-    return f"unknown key{hint}"
+    return f"unknown key{did_you_mean(key, known)}"
 
 
 def _message(path: KeyPath, error: Any, raw: dict[str, Any]) -> str:

@@ -186,7 +186,7 @@ def parse(text: str, source: str) -> Document:
         return _Builder(text, source).build()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        found = f"the character U+{ord(error.character):04X}"
+        found = f"the character U+{int(error.character):04X}"
         raise ConfigError(f"{source}:{line}: {found} may not stand in YAML") from None
     except yaml.MarkedYAMLError as error:
         line, message = _syntax_message(error, text)

@@ -93,16 +93,17 @@ class Report:
         for tensor, entry in zip(self.tensors, data["tensors"], strict=True):
             entry["ok"] = tensor.ok
         data["ok"] = self.ok
-        plain = _plain(data)
-        assert isinstance(plain, dict)
-        return plain
+        values = plain(data)
+        assert isinstance(values, dict)
+        return values
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """``value`` with every number that JSON cannot hold as a string."""
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

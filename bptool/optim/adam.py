@@ -27,14 +27,22 @@ import numpy as np
 from pydantic import Field
 
 from bptool.ops.jit import kernel
-from bptool.optim.base import Array, Epsilon, Fraction, Optimizer, OptimizerConfig, WeightDecay
+from bptool.optim.base import (
+    Array,
+    Epsilon,
+    Fraction,
+    LearningRate,
+    Optimizer,
+    OptimizerConfig,
+    WeightDecay,
+)
 from bptool.registry import optimizers
 
 
 class AdamConfig(OptimizerConfig):
     """Settings of ``adam``."""
 
-    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False, description="Step size.")
+    learning_rate: LearningRate = Field(1e-3, description="Step size, before the schedule.")
     beta1: Fraction = Field(0.9, description="What the mean of the gradient keeps a step.")
     beta2: Fraction = Field(0.999, description="What the mean of its square keeps a step.")
     eps: Epsilon = Field(1e-8, description="Added to the root of the second moment.")

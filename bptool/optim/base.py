@@ -27,6 +27,8 @@ from bptool.config.section import Section
 
 Array = NDArray[Any]
 
+LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 """A share of the past that a running average keeps."""
 
@@ -39,9 +41,7 @@ WeightDecay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class OptimizerConfig(Section):
     """Settings that every optimizer has. A rule with weight decay adds ``weight_decay``."""
 
-    learning_rate: float = Field(
-        gt=0, allow_inf_nan=False, description="Step size, before the schedule's factor."
-    )
+    learning_rate: LearningRate = Field(description="Step size, before the schedule's factor.")
 
 
 class Optimizer:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from bptool.optim.base import Fraction, OptimizerConfig, WeightDecay
+from bptool.optim.base import Fraction, LearningRate, OptimizerConfig, WeightDecay
 from bptool.optim.sgd import SGD
 from bptool.registry import optimizers
 
@@ -22,7 +22,7 @@ from bptool.registry import optimizers
 class MomentumConfig(OptimizerConfig):
     """Settings of ``momentum``."""
 
-    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False, description="Step size.")
+    learning_rate: LearningRate = Field(1e-3, description="Step size, before the schedule.")
     momentum: Fraction = Field(0.9, description="What the running sum of gradients keeps a step.")
     dampening: float = Field(
         0.0, ge=0, le=1, description="Share of each gradient left out of the running sum."

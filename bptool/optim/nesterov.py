@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from bptool.optim.base import OptimizerConfig, WeightDecay
+from bptool.optim.base import LearningRate, OptimizerConfig, WeightDecay
 from bptool.optim.sgd import SGD, SGDConfig
 from bptool.registry import optimizers
 
@@ -23,7 +23,7 @@ from bptool.registry import optimizers
 class NesterovConfig(OptimizerConfig):
     """Settings of ``nesterov``."""
 
-    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False, description="Step size.")
+    learning_rate: LearningRate = Field(1e-3, description="Step size, before the schedule.")
     momentum: float = Field(
         0.9, gt=0, lt=1, description="What the running sum of gradients keeps a step."
     )

@@ -9,6 +9,8 @@ Mikolov and Bengio, "On the difficulty of training recurrent neural networks", I
 
 from __future__ import annotations
 
+import numpy as np
+
 from bptool.ops.jit import kernel
 from bptool.optim.base import Array
 
@@ -29,7 +31,7 @@ def sum_of_squares(x: Array) -> float:
         block = x[start : min(start + BLOCK, n)]
         partial = 0.0
         for i in range(block.shape[0]):
-            value = float(block[i])
+            value = np.float64(block[i])
             partial += value * value
         total += partial
     return total

@@ -31,14 +31,22 @@ import numpy as np
 from pydantic import Field
 
 from bptool.ops.jit import kernel
-from bptool.optim.base import Array, Epsilon, Fraction, Optimizer, OptimizerConfig, WeightDecay
+from bptool.optim.base import (
+    Array,
+    Epsilon,
+    Fraction,
+    LearningRate,
+    Optimizer,
+    OptimizerConfig,
+    WeightDecay,
+)
 from bptool.registry import optimizers
 
 
 class RMSPropConfig(OptimizerConfig):
     """Settings of ``rmsprop``."""
 
-    learning_rate: float = Field(1e-2, gt=0, allow_inf_nan=False, description="Step size.")
+    learning_rate: LearningRate = Field(1e-2, description="Step size, before the schedule.")
     alpha: Fraction = Field(0.99, description="What the mean of squares keeps a step.")
     eps: Epsilon = Field(1e-8, description="Added to the root of the mean of squares.")
     momentum: Fraction = Field(0.0, description="What the running sum of steps keeps a step.")

@@ -33,14 +33,14 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from bptool.ops.jit import kernel
-from bptool.optim.base import Array, Fraction, Optimizer, OptimizerConfig, WeightDecay
+from bptool.optim.base import Array, Fraction, LearningRate, Optimizer, OptimizerConfig, WeightDecay
 from bptool.registry import optimizers
 
 
 class SGDConfig(OptimizerConfig):
     """Settings of ``sgd``."""
 
-    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False, description="Step size.")
+    learning_rate: LearningRate = Field(1e-3, description="Step size, before the schedule.")
     momentum: Fraction = Field(0.0, description="What the running sum of gradients keeps a step.")
     dampening: float = Field(
         0.0, ge=0, le=1, description="Share of each gradient left out of the running sum."

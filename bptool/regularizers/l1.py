@@ -11,6 +11,8 @@ steps swing about zero rather than stay on it; weights that are exactly zero nee
 
 from __future__ import annotations
 
+import numpy as np
+
 from bptool.ops.jit import kernel
 from bptool.registry import regularizers
 from bptool.regularizers.base import Array, Regularizer, RegularizerConfig
@@ -28,7 +30,7 @@ def l1_penalty_and_gradient(w: Array, g: Array, strength: float) -> float:
     total = 0.0
     for i in range(w.shape[0]):
         wi = w[i]
-        total += float(abs(wi))
+        total += np.float64(abs(wi))
         g[i] += (up if wi > zero else zero) - (up if wi < zero else zero)
     return strength * total
 

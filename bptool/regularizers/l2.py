@@ -13,6 +13,8 @@ Decay Can Improve Generalization", NIPS 1991.
 
 from __future__ import annotations
 
+import numpy as np
+
 from bptool.ops.jit import kernel
 from bptool.registry import regularizers
 from bptool.regularizers.base import Array, Regularizer, RegularizerConfig
@@ -28,7 +30,7 @@ def l2_penalty_and_gradient(w: Array, g: Array, strength: float) -> float:
     strength_ = w.dtype.type(strength)
     total = 0.0
     for i in range(w.shape[0]):
-        value = float(w[i])
+        value = np.float64(w[i])
         total += value * value
         g[i] += strength_ * w[i]
     return 0.5 * strength * total
