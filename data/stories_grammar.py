@@ -17,21 +17,21 @@ import random
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 
-from stories_world import Forms, Person, Place, Thing
-
-Role = Person | Thing | Place | Forms | str
+from stories_world import Forms, Person, Place, Role, Thing
 
 SENTENCE = re.compile(r'(?<=[.!?])\s+(?=[A-Z"])|(?<=[.!?]")\s+(?=[A-Z"])')
 _TOKEN = re.compile(r"[(|)]|\$[a-z_]+|\[[A-Za-z_]+(?:\.[a-z]+!?)?\]|[^(|)$\[]+")
 _BOUNDARY = re.compile(r"[.!?]\"? (?![a-z])")
 _ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou]|honest|hour)")
-_CLAUSE = re.compile(r'(?:^|[.!?]"? |\b(?:and|but|when|while|because|for|until|before|so|then|,) )$')
+_CLAUSE = re.compile(
+    r'(?:^|[.!?]"? |(?:,|\b(?:and|but|when|while|because|for|until|before|so|then)) )$'
+)
 _START = re.compile(r'(?:^|[.!?]"? )"?[a-z]|(?<= )"[a-z]')
 _TAG = re.compile(
-    r"(?:she |he |they )?(?:said|asked|cried|shouted|called|whispered|thought|laughed|sighed|begged|"
-    r"answered|groaned|snapped|panted|yawned)\b"
+    r"(?:she |he |they )?(?:said|asked|cried|shouted|called|whispered|thought|laughed|sighed|"
+    r"begged|answered|groaned|snapped|panted|yawned)\b"
 )
 _SPEECH_GOES_ON = re.compile(r',"[^".!?]*, $')
 
@@ -70,7 +70,7 @@ class Node:
     parts: tuple[tuple[Node, ...], ...] = ()
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(phrase: str) -> tuple[Node, ...]:
     """Parse one alternative; raises ``ValueError`` where the brackets do not match."""
     tokens = _TOKEN.findall(phrase)
@@ -118,7 +118,8 @@ class Rules:
 
     def add(self, text: str) -> None:
         """Read rules: ``name:`` starts one, each following line is an alternative."""
-        name, lines = "", []
+        name = ""
+        lines: list[str] = []
         for line in [*text.splitlines(), "end:"]:
             line = line.strip()
             if re.fullmatch(r"[a-z_]+:", line):
@@ -221,7 +222,7 @@ class Teller:
             clear = False  # a bare mention is a subject's pronoun only where a subject stands
         if person is not self.hero and not self.said:
             clear = False  # a beat does not begin with "he" for anyone but the hero
-        chance = 0.97 if here or form in ("his", "himself") else 0.8
+        chance = 1.0 if here or form in ("his", "himself") else 0.8
         self.discourse.now.append(person)
         if forced or (form != "name" and clear and self.rng.random() < chance):
             return PRONOUNS[person.gender][form or "he"]

@@ -1,5 +1,6 @@
 """Phrases that every plot shares: openings, traits, feelings, thanks."""
 
+# ruff: noqa: E501  (a phrase or a row of a table is one line)
 from __future__ import annotations
 
 import random
@@ -49,16 +50,18 @@ meet:
     there (was once|once was|lived) a [H.trait] [H.kid] (called|named) [H] who ([who]).
     everyone (in the village|in the street|at school|) knew [H], a [H.trait] [H.kid] who ([who]).
     [H] (lived near the [home]|lived in a (small|yellow|white|tall|stone) house by the [home]) and ([who]).
+trait:
+    [H] was (a [H.trait] [H.kid] who|[H.trait] and) ([who]).
+    [H] had always been [H.trait] and ([who]).
+    now [H] was a [H.trait] [H.kid] who ([who]).
+    (everyone|the whole street|the whole school|[H.his] teacher) (knew|said) that [H.name] was a [H.trait] [H.kid] who ([who]).
+    [H.name], who ([who]), was a [H.trait] [H.kid].
+    it was well known that [H.name] was [H.trait] and ([who]).
 thanks:
     "thank you(|, [F.name]| so much| for your help)!" said [H].
     [H] thanked [F] (with a hug|with a big smile|again and again|from the bottom of [H.his!] heart|and meant it).
     "(I will not forget this|I am so glad you came|you are a good friend|what would I do without you)(|, [F.name])," said [H].
     [H] (hugged [F.him]|shook [F.his] hand|gave [F.him] a big hug) and (laughed|smiled|said thank you).
-said_kindly:
-    said
-    said
-    answered
-    told [H.him]
 glad:
     (very |so |)(glad|happy|pleased|proud)
 sad:
@@ -78,7 +81,6 @@ at_once:
     right away
     without a word
     as fast as [H.he!] could
-    before breakfast
 soon:
     soon
     after a while
@@ -86,8 +88,6 @@ soon:
     before long
     in the end
     at last
-sky:
-    the (sun shone|birds sang|wind was soft|sky was (blue|clear|grey|bright)|air smelled of (grass|rain|bread|smoke|roses))
 sigh:
     [H] (sighed|felt a lump in [H.his!] throat|almost cried|bit [H.his!] lip|sat down on the ground|hung [H.his!] head|wiped away a tear|did not know what to do)
 grin:

@@ -1,12 +1,9 @@
 """Plots about things: lost, made as a gift, borrowed and broken, and won by trading."""
 
+# ruff: noqa: E501  (a phrase or a row of a table is one line)
 from __future__ import annotations
 
-from stories_world import Story, Thing, World, forms
-
-
-def his(story_person: object) -> str:
-    return "her" if getattr(story_person, "gender", "") == "girl" else "his"
+from stories_world import Story, forms
 
 
 def lost(story: Story) -> None:
@@ -20,7 +17,7 @@ def lost(story: Story) -> None:
     spot, *others = rng.sample(here.spots, 3)
     do = rng.choice(here.doing)
     ending = rng.choice(("alone", "helper", "helper", "finder"))
-    story.want, story.thing = f"find {his(hero)} {thing.adjective} {thing.noun}", thing.noun
+    story.want, story.thing = f"find {hero.his} {thing.adjective} {thing.noun}", thing.noun
     story.reason, story.place = f"it was a present from {giver.name}", here.noun
     story.say("meet")
     story.say("lost_begin", T=thing, P=here, G=giver, do=forms(do[0], ing=do[1]))
@@ -150,7 +147,8 @@ def gift(story: Story) -> None:
     world, hero, rng = story.world, story.hero, story.world.rng
     noun, use, material, where, spoiled, made = rng.choice(MATERIALS)
     receiver = world.adult(jobs=False)
-    occasion, aim = rng.choice(OCCASIONS if receiver.name not in ("Mother", "Father") else OCCASIONS[:5])
+    parent = receiver.name in ("Mother", "Father")
+    occasion, aim = rng.choice(OCCASIONS[:5] if parent else OCCASIONS)
     place = world.place(where)
     helper = world.friend(hero) if rng.random() < 0.5 else world.adult()
     proud = hero.trait in ("proud", "stubborn")
@@ -182,19 +180,12 @@ gift_begin:
     [R] [occasion], and [when] [H] (wanted|decided|made up [H.his!] mind) to make [T.a] [aim].
     [when], [H] heard that [R] [occasion]. "I will make [T.a] for [R.name]," (said|thought|whispered) [H].
     [H] wanted to give [T.a] to [R], who [occasion]. so, [when], [H.he!] (began to plan|set to work|rolled up [H.his!] sleeves).
-trait:
-    [H] was (a [H.trait] [H.kid] who|[H.trait] and) ([who]).
-    [H] had always been [H.trait] and ([who]).
-    now [H] was a [H.trait] [H.kid] who ([who]).
-    (everyone|the whole street|the whole school|[H.his] teacher) (knew|said) that [H.name] was a [H.trait] [H.kid] who ([who]).
-    [H.name], who ([who]), was a [H.trait] [H.kid].
-    [H.trait] as ever, [H.he!] ([who]).
 gift_fetch:
     a [T.noun] is made from [M], so [H] $went [P.to] (to find some|to look|with a bag)(| before lunch| after school). but [spoiled].
     [H.he] $went [P.to] for [M], but (bad luck|oh dear|what bad luck), [spoiled]! $sigh.
     for that [H.he] needed [M]. [P.in], [H.he!] found (just enough|what [H.he!] was looking for|some), but then came bad luck, for [spoiled].
 gift_again:
-    [H] did not (give up|cry|stop). [H.he!] began again (from the start|the next day|after supper) and [made] (slowly|with care|bit by bit|for three days) until [T] was (done|ready|just right).
+    [H] did not (give up|stop). [H.he!] began again (from the start|the next day|after supper) and [made] (slowly|with care|bit by bit|for three days) until [T] was (done|ready|just right).
     "then I (begin again|start once more|try again)," said [H]. (day after day|evening after evening|for a whole week) [H.he!] [made] until there was [T.a] at last.
 gift_refuse:
     [F] (came by|saw it|heard about it) and offered (to help|a helping hand). "no, I can do it alone," said [H], but (nothing|not one thing) went right.
@@ -245,7 +236,7 @@ def borrowed(story: Story) -> None:
         world.do("tell", hero, owner, "the truth")
         story.say("borrow_mend", F=mender)
     else:
-        story.say("borrow_hide", S=rng.choice(("under the bed", "behind the stove", "in a drawer", "under a blanket", "in the shed")))
+        story.say("borrow_hide", S=rng.choice(HIDING))
         story.say("borrow_late")
         world.do("tell", hero, owner, "the truth")
         story.say("borrow_mend", F=mender)
@@ -276,6 +267,8 @@ LOANS = (
     ("bag", "carry wood", "the strap broke", "forest hill"),
     ("whistle", "call the dog", "it fell and cracked", "park meadow hill"),
 )  # fmt: skip
+
+HIDING = ("under the bed", "behind the stove", "in a drawer", "under a blanket", "in the shed")
 
 BORROW = """
 borrow_begin:
@@ -334,7 +327,8 @@ def trade(story: Story) -> None:
     own = world.thing(hero, (first_noun,))
     between = world.thing(middle, (last_noun,))
     place = world.place("market", "square", "harbour", "station")
-    story.want, story.thing, story.place = f"have the {wish.adjective} {wish.noun}", wish.noun, place.noun
+    story.want, story.thing = f"have the {wish.adjective} {wish.noun}", wish.noun
+    story.place = place.noun
     story.reason, story.helper = rng.choice(WHY), middle.name
     story.obstacle = f"{hero.name} had no money"
     world.go(hero, place)

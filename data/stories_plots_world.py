@@ -1,8 +1,8 @@
 """Plots about the world outside: rain, animals, learning a skill, growing a plant, an errand."""
 
+# ruff: noqa: E501  (a phrase or a row of a table is one line)
 from __future__ import annotations
 
-from stories_plots_things import his
 from stories_world import Story, forms
 
 BLOCKS = (
@@ -37,7 +37,9 @@ LOADS = (
 def homeward(story: Story) -> None:
     """The hero must be home before the rain with a load; hasty or careful, the way is blocked."""
     world, hero, rng = story.world, story.hero, story.world.rng
-    elder = world.adult(jobs=False, only=("Grandma", "Grandpa", "Mother", "Father", "Aunt Rose", "Uncle Bill"))
+    elder = world.adult(
+        jobs=False, only=("Grandma", "Grandpa", "Mother", "Father", "Aunt Rose", "Uncle Bill")
+    )
     load, short, use, sources = rng.choice(LOADS)
     place = world.place(*sources.split())
     block, shortcut, harm, remedy = rng.choice(BLOCKS)
@@ -59,7 +61,12 @@ def homeward(story: Story) -> None:
     story.outcome = f"{helper.name} helped {hero.name} to bring {short} home"
 
 
-WAYS = ("knew another way", "took half of the load", "had a pony that knew the way", "led the way past the old well")
+WAYS = (
+    "knew another way",
+    "took half of the load",
+    "had a pony that knew the way",
+    "led the way past the old well",
+)
 
 HOMEWARD = """
 home_begin:
@@ -125,10 +132,13 @@ def animal(story: Story) -> None:
     colour = rng.choice(("little", "brown", "white", "grey", "black", "small", "young"))
     name = rng.choice(("Snow", "Button", "Star", "Cloud", "Honey", "Apple", "Berry", "Feather"))
     story.want, story.place, story.thing = f"help the {kind}", place.noun, kind
-    story.reason, story.obstacle, story.helper = f"the {kind} {trouble}", f"{hero.name} needed {tool}", helper.name
+    story.reason, story.obstacle = f"the {kind} {trouble}", f"{hero.name} needed {tool}"
+    story.helper = helper.name
     world.go(hero, place)
     do = rng.choice(place.doing)
-    story.say("animal_begin", A=kind, C=colour, P=place, trouble=trouble, do=forms(do[0], ing=do[1]))
+    story.say(
+        "animal_begin", A=kind, C=colour, P=place, trouble=trouble, do=forms(do[0], ing=do[1])
+    )
     story.maybe("trait")
     story.maybe("animal_try")
     story.say("animal_tool", F=helper, tool=tool)
@@ -155,8 +165,8 @@ animal_deed:
     (slowly|with a steady hand|very gently), [H] [deed], while [F] (spoke softly to the [A]|kept the [A] calm|watched|held [H.his!] coat).
     [F] said, "(slowly|easy|gently now)," and [H] [deed]. the [A] (trembled|shook|kept still), but it (seemed to trust [H.him]|did not bite|let [H.him] help).
 animal_free:
-    (at last|then) the [A] was safe! it (looked at [H] for a long time|made a happy sound).
-    the [A] (was safe|had nothing to fear any more), and [H] and [F] (cheered|laughed|smiled at each other|shook hands).
+    (at last|then) the [A] was safe! it looked at [H] (for a long time|with big eyes|and made a happy sound).
+    the [A] (was safe|had nothing to fear any more), and [H.name] and [F.name] (cheered|laughed|smiled at each other|shook hands).
 animal_end:
     [H] called the [A] [N], and from then on it [thanks].
     "I will call you [N]," said [H]. (after that|from that day), the [A] [thanks].
@@ -199,7 +209,8 @@ def learn(story: Story) -> None:
     aim = rng.choice(AIMS).format("[V]")
     stubborn = hero.trait in ("stubborn", "proud", "hasty")
     story.want, story.place, story.helper = f"learn to {skill}", place.noun, teacher.name
-    story.reason, story.obstacle = f"{hero.name} {aim.replace('[V]', viewer.name)}", f"{hero.name} {fail}"
+    story.reason = f"{hero.name} {aim.replace('[V]', viewer.name)}"
+    story.obstacle = f"{hero.name} {fail}"
     story.thing = skill.split()[-1]
     world.go(hero, place)
     story.say("learn_begin", K=forms(skill, ing=skilling), P=place, V=viewer, aim=aim)
@@ -225,7 +236,7 @@ learn_begin:
     [when], [H] went [P.to] to learn to [K]. [H.he] [aim].
 learn_fail:
     but the first time, [H] [fail]. (some|two|the other) children [P.in] (laughed|giggled|held their noses|shook their heads).
-    [H.he] went [P.to], (tried it|tried once), and [fail]. "(this is|it looks) (harder than it looks|not so easy)," [H.he!] (groaned|said|sighed).
+    [H.he] went [P.to], (tried it|tried once), and [fail]. "(this is harder than it looks|so it is not that easy|what a hard thing)," [H.he!] (groaned|said|sighed).
     [K.ing] (looked so easy|was hard|was not easy at all). [P.in] [H.he!] [fail].
 learn_ask:
     "(can you show me how|how do you do it)?" [H] asked [F]. "[advice]," [F.he!] said(, and showed [H.him]| with a smile|).
@@ -260,7 +271,7 @@ PLANTS = (
     ("a sunflower seed", "sunflower", "garden", "have a flower taller than the door", "looked over the roof of the shed"),
     ("a pumpkin seed", "pumpkin", "meadow", "win at the harvest feast", "was too big to carry"),
     ("an apple pip", "apple tree", "orchard", "have a tree of {his} own", "had three green leaves and stood firm"),
-    ("a rose cutting", "rose", "park", "give a rose to Mother", "opened one dark red flower"),
+    ("a rose cutting", "rose", "park", "give a rose to a friend", "opened one dark red flower"),
     ("a carrot seed", "carrot", "garden", "feed the pony", "was as long as an arm"),
     ("a melon seed", "melon", "garden", "eat a melon in the sun", "was as sweet as honey"),
     ("a cherry stone", "cherry tree", "hill", "sit in its shade one day", "was soon as tall as a child"),
@@ -282,7 +293,7 @@ def plant(story: Story) -> None:
     """A seed needs patience; the hasty one digs it up, the patient one waits and guards it."""
     world, hero, rng = story.world, story.hero, story.world.rng
     seed, grown, where, aim, result = rng.choice(PLANTS)
-    aim = aim.replace("{his}", his(hero))
+    aim = aim.replace("{his}", hero.his)
     place = world.place(where)
     giver = world.adult(jobs=False)
     pest, remedy = rng.choice(PESTS)
@@ -363,6 +374,30 @@ DELAYS = (
 )  # fmt: skip
 
 
+HARDSHIPS = (
+    "a steep path",
+    "a wet field",
+    "a dark wood",
+    "a long bridge",
+    "a crowd of people",
+    "a cold wind",
+)
+LOSSES = (
+    "the wind had carried it away",
+    "a goat was pulling at it",
+    "it was gone",
+    "a dog had run off with it",
+)
+FINDINGS = (
+    "in a ditch",
+    "under a hedge",
+    "on top of a wall",
+    "behind a bush",
+    "in a puddle",
+    "between two stones",
+)
+
+
 def errand(story: Story) -> None:
     """The hero carries something to someone in time; a temptation and the wind get in the way."""
     world, hero, rng = story.world, story.hero, story.world.rng
@@ -381,15 +416,15 @@ def errand(story: Story) -> None:
     if hasty:
         story.helper = friend.name
         story.say("errand_stop")
-        story.say("errand_gone", W=rng.choice(("the wind had blown it away", "a goat was pulling at it", "it was nowhere to be seen", "a dog had run off with it")))
-        story.say("errand_search", F=friend, X=rng.choice(("in a ditch", "under a hedge", "on top of a wall", "behind a bush", "in a puddle", "between two stones")))
+        story.say("errand_gone", W=rng.choice(LOSSES))
+        story.say("errand_search", F=friend, X=rng.choice(FINDINGS))
         world.do("help", friend, hero)
         story.say("errand_late")
         story.say("errand_late_end")
         story.outcome = f"{taker.name} got the {noun} late"
     else:
         story.say("errand_resist")
-        story.maybe("errand_road", X=rng.choice(("a steep path", "a wet field", "a dark wood", "a long bridge", "a crowd of people", "a cold wind")))
+        story.maybe("errand_road", X=rng.choice(HARDSHIPS))
         story.say("errand_give")
         story.say("errand_end")
         story.outcome = f"{taker.name} got the {noun} in time"
@@ -406,7 +441,7 @@ errand_see:
     the way was long, and (halfway|at a bend in the road) there was [sight]. [H] wanted (very much |)to [tempt].
 errand_stop:
     "(one minute|a little while) will not hurt," said [H]. [H.he] put down the [noun] to [tempt], and the minute (became|grew into|turned into) an hour.
-    [H] put the [noun] (on a stone|on the grass|on a wall) and (forgot|did not think of) [R] (at all|any more), so (good|great) was the fun.
+    [H] put the [noun] (on a stone|on the grass|on a wall) and (forgot all about [R]|did not think of [R] any more), so (good|great) was the fun.
 errand_gone:
     when [H.he] (turned round|came back|thought of the [noun] again), [W]. $sigh.
     then [H] remembered [R]. but (where was the [noun]|the [noun])? [W]!

@@ -5,6 +5,7 @@
 itself fails while the corpus is made instead of reaching the reader.
 """
 
+# ruff: noqa: E501  (a phrase or a row of a table is one line)
 from __future__ import annotations
 
 import random
@@ -25,6 +26,11 @@ class Person:
     relation: str = ""
     trait: str = ""
     words: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def his(self) -> str:
+        """The possessive pronoun."""
+        return "her" if self.gender == "girl" else "his"
 
 
 @dataclass(eq=False)
@@ -68,6 +74,9 @@ class Forms(NamedTuple):
 def forms(base: str, **other: str) -> Forms:
     """A text role: ``base`` stands for ``[x]``, the rest for ``[x.form]``."""
     return Forms((("", base), *other.items()))
+
+
+Role = Person | Thing | Place | Forms | str
 
 
 class Event(NamedTuple):
@@ -258,7 +267,7 @@ class Beat:
     """One step of a story, to be told by ``rule`` with these ``roles``."""
 
     rule: str
-    roles: dict[str, object]
+    roles: dict[str, Role]
 
 
 @dataclass
@@ -279,16 +288,16 @@ class Story:
     helper: str = ""
     obstacle: str = ""
     outcome: str = ""
-    roles: dict[str, object] = field(default_factory=dict)
+    roles: dict[str, Role] = field(default_factory=dict)
     beats: list[Beat] = field(default_factory=list)
     text: str = ""
 
-    def maybe(self, rule: str, **roles: object) -> None:
+    def maybe(self, rule: str, **roles: Role) -> None:
         """Add a beat three times in five: what the story can do without."""
         if self.world.rng.random() < 0.6:
             self.say(rule, **roles)
 
-    def say(self, rule: str, **roles: object) -> None:
+    def say(self, rule: str, **roles: Role) -> None:
         """Add a beat. Roles given once stay; things are remembered as they are at this moment."""
         self.roles.update(roles)
         now = {k: replace(v) if isinstance(v, Thing) else v for k, v in self.roles.items()}

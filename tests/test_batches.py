@@ -145,6 +145,14 @@ def test_settings_out_of_range(batch_size: Any, context: int, sampling: Any) -> 
         Batches(numbered(100), batch_size, context, sampling)
 
 
+def test_arrays_of_another_shape_are_refused() -> None:
+    batches = Batches(numbered(100), 4, 8)
+    right, wrong = np.empty((4, 8), np.int32), np.empty((4, 9), np.int32)
+    for tokens, targets in ((wrong, right), (right, wrong)):
+        with pytest.raises(ValueError, match=r"shape \(4, 8\)"):
+            batches.fill(0, tokens, targets)
+
+
 @given(n=st.integers(1, 3000), seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 2**40))
 def test_shuffled_is_a_permutation(n: int, seed: int, epoch: int) -> None:
     order = shuffled(np.arange(n, dtype=np.uint64), n, seed, epoch)

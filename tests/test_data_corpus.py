@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bptool.config.choice import Choice
 from bptool.config.data_section import DataConfig, SplitConfig
 from bptool.data import cache
 from bptool.data.batches import MASKED, evaluation_windows
-from bptool.data.corpus import Corpus, describe, prepare, tokenizer_choice
+from bptool.data.corpus import Corpus, describe, encode_all, prepare, tokenizer_choice
 from bptool.data.tokenizers import END_OF_TEXT
 from bptool.data.tokenizers.bpe import BpeConfig, BpeTokenizer
 from bptool.data.tokenizers.char import CharConfig, CharTokenizer
@@ -190,6 +190,33 @@ def test_too_little_text(text: str, context: int, expected: str, book: Path) -> 
         assert made(book, context=9).n_validation == 10
 
 
+@pytest.mark.parametrize("by", ["position", "document"])
+def test_the_whole_text_of_another_file(by: Any, book: Path, tmp_path: Path) -> None:
+    tokenizer = made(book, split=SplitConfig(by=by)).tokenizer
+    other = tmp_path / "other.txt"
+    other.write_text("the owl\n\nthe fox\n", encoding="utf-8")
+    config = DataConfig(text=[str(other)], split=SplitConfig(by=by))
+    ids = encode_all(config, tokenizer)
+    end = END_OF_TEXT
+    whole = f"{end}the owl{end}the fox{end}" if by == "document" else "the owl\n\nthe fox\n"
+    assert ids.dtype == np.int32
+    assert tokenizer.decode(ids) == whole
+    other.write_text("Ü", encoding="utf-8")
+    with pytest.raises(DataError, match=r"other\.txt: .*U\+00DC"):
+        encode_all(config, tokenizer)
+
+
+def test_token_files_that_no_one_used_for_long_are_deleted(book: Path) -> None:
+    old, used = made(book), made(book, tokenizer="byte")
+    for corpus in (old, used):
+        os.utime(corpus.token_file, (0, 0))
+    assert made(book, tokenizer="byte").reused
+    made(book, tokenizer="bpe")
+    assert not old.token_file.exists() or os.name == "nt"
+    assert used.token_file.exists()
+    assert old.tokenizer.decode(old.train) == TEXT[: int(len(TEXT) * 0.9)]
+
+
 def test_describe_counts(book: Path) -> None:
     config = DataConfig(text=[str(book)], split=SplitConfig(by="document"))
     counts = describe(config, cache=book.parent)
@@ -204,7 +231,7 @@ def test_describe_counts(book: Path) -> None:
         "bpe",
         {"name": "bpe"},
         BpeConfig(),
-        SimpleNamespace(name="bpe", config=BpeConfig()),
+        Choice("bpe", BpeConfig()),
     ],
 )
 def test_tokenizer_choice(value: Any) -> None:

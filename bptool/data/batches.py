@@ -140,6 +140,9 @@ class Batches:
         Returns:
             The number of targets that are not masked (masked ones are -1).
         """
+        shape = (self.n_sequences, self.context)
+        if tokens_out.shape != shape or targets_out.shape != shape:
+            raise ValueError(f"a batch has shape {shape}, not {tokens_out.shape}")
         return gather(self.tokens, self.offsets(step), tokens_out, targets_out)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +16,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from bptool import __version__
+from bptool.config.choice import Choice
 from bptool.config.data_section import DataConfig
 from bptool.data.cache import cache_folder
-from bptool.data.split import Split, split_texts
+from bptool.data.split import Split, split_documents, split_texts
 from bptool.data.text import read_texts, sha256_of_texts
-from bptool.data.tokenfile import TokenFile, open_token_file, write_token_file
+from bptool.data.tokenfile import TokenFile, forget_unused, open_token_file, write_token_file
 from bptool.data.tokenizers import (
     END_OF_TEXT,
     Tokenizer,
@@ -89,15 +92,16 @@ def prepare(
         DataError: a text cannot be read, is too short for ``context``, or has one kind of token.
         ConfigError: the tokenizer's settings are wrong.
     """
-    say = progress or (lambda what, done, total: None)
+    say = progress or _say_nothing
     texts = read_texts(config.text)
     text_sha256 = sha256_of_texts(texts)
     kind, settings = _tokenizer_choice(config, tokenizer)
     key = _key(text_sha256, config, tokenizer.to_json() if tokenizer else settings)
     path = cache_folder("tokens", cache) / f"{key[:32]}.tokens"
-    file, reused = _open_if_whole(path, key), True
+    file = _open_if_whole(path, key)
+    reused = file is not None
     if file is None:
-        reused = False
+        forget_unused(path.parent)
         _check_variety(texts, config)
         if tokenizer is not None:
             _check_known(tokenizer, texts, config)
@@ -150,6 +154,25 @@ def describe(config: DataConfig, cache: Path | None = None) -> dict[str, int | f
     }
 
 
+def encode_all(config: DataConfig, tokenizer: Tokenizer) -> NDArray[np.int32]:
+    """Ids of the whole text of ``config``, undivided, with ends of text where ``prepare`` has them.
+
+    For measuring a model on a text that it was not trained on.
+
+    Raises:
+        DataError: a text cannot be read, or holds a character the tokenizer does not know.
+    """
+    texts = read_texts(config.text)
+    _check_known(tokenizer, texts, config)
+    by_document = config.split.by == "document"
+    documents, separator = texts, ""
+    if by_document:
+        separator = config.split.separator
+        documents = [d for text in texts for d in split_documents(text, separator)]
+    slices = encode_documents(documents, separator, by_document, tokenizer, _say_nothing, "text")
+    return np.concatenate([np.empty(0, np.int32), *slices])
+
+
 def encode_documents(
     documents: list[str],
     separator: str,
@@ -187,12 +210,12 @@ def tokenizer_choice(value: Any) -> tuple[type[Tokenizer], TokenizerConfig]:
     """The tokenizer class and its settings for what ``data.tokenizer`` may be.
 
     That is a name, a mapping with ``name`` and settings, an instance of a tokenizer's Config, or
-    a choice that was resolved before (with attributes ``name`` and ``config``).
+    a :class:`bptool.config.choice.Choice`.
 
     Raises:
         ConfigError: no such tokenizer, or a setting is wrong.
     """
-    if hasattr(value, "name") and isinstance(getattr(value, "config", None), TokenizerConfig):
+    if isinstance(value, Choice):
         return tokenizers.get(value.name), value.config
     if isinstance(value, TokenizerConfig):
         for name in tokenizers.names():
@@ -211,6 +234,10 @@ def tokenizer_choice(value: Any) -> tuple[type[Tokenizer], TokenizerConfig]:
         first = error.errors()[0]
         place = ".".join(["data.tokenizer", *map(str, first["loc"])])
         raise ConfigError(f"{place}: {first['msg']} (found {first['input']!r})") from None
+
+
+def _say_nothing(what: str, done: int, total: int) -> None:
+    pass
 
 
 def _tokenizer_choice(
@@ -242,9 +269,12 @@ def _key(text_sha256: str, config: DataConfig, tokenizer: Any) -> str:
 
 def _open_if_whole(path: Path, key: str) -> TokenFile | None:
     try:
-        return open_token_file(path, key)
+        file = open_token_file(path, key)
     except DataError:
         return None
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return file
 
 
 def _train(

@@ -10,8 +10,10 @@ changes: Windows cannot replace a mapped file, and no other system has to.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ FORMAT_VERSION = 1
 MAGIC = b"BPTOKENS"
 ALIGNMENT = 64
 MAX_HEADER_BYTES = 512 * 1024**2
+UNUSED_DAYS = 60
 _CHECK_TOKENS = 1 << 22
 _WIDEST_COUNT = 10**18
 
@@ -134,6 +137,19 @@ def open_token_file(path: Path, key: str) -> TokenFile:
         if int(tokens[at : at + _CHECK_TOKENS].max()) >= vocab_size:
             raise DataError(f"{path}: damaged: an id is outside the vocabulary; delete the file")
     return TokenFile(tokens[:n_train], tokens[n_train:], header)
+
+
+def forget_unused(folder: Path, days: float = UNUSED_DAYS) -> None:
+    """Delete token files, and what a killed program left unfinished, untouched for ``days``.
+
+    A file that is mapped just now goes too where the system allows it: its pages stay valid.
+    """
+    before = time.time() - days * 86400.0
+    for pattern in ("*.tokens", f"{files.TEMPORARY_PREFIX}*"):
+        for path in folder.glob(pattern):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
 
 
 def _encode_header(header: dict[str, Any], n_train: int, n_validation: int) -> bytes:

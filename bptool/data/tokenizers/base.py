@@ -74,7 +74,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> Ids:
-        """Token ids of ``text``, int32, never a special one.
+        """Token ids of ``text``, int32; never a special one that the text spells.
 
         Raises:
             DataError: the text holds something that the tokenizer has no token for.
