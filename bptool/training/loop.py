@@ -226,14 +226,13 @@ class Training:
             return
         pieces = self.pieces
         sampling = Sampling(settings.temperature, settings.top_k, None, pieces.config.training.seed)
-        address = pieces.engine.address(np.float32)
         tokenizer = pieces.corpus.tokenizer
         ids = [
             token
             for (token,) in generate(
                 pieces.model,
                 pieces.step.params,
-                address,
+                pieces.engine.make(np.float32),
                 self._prompt,
                 settings.max_tokens,
                 sampling,
@@ -298,7 +297,7 @@ class Training:
         with jit.compilations() as compiled:
             self.pieces.step.compile()
             decoder = self.pieces.model.decoder(
-                self.pieces.step.params, 1, self.pieces.engine.address(np.float32)
+                self.pieces.step.params, 1, self.pieces.engine.make(np.float32)
             )
             decoder.append(np.zeros((1, 1), np.int32))
         seconds = time.perf_counter() - start

@@ -1,32 +1,21 @@
-"""Matrix product: out = op(A) op(B), or out += op(A) op(B); op is the identity or a transpose.
+"""The product by a BLAS, behind the same C function as our own.
 
-Every product of a model goes through :func:`matmul`, called from compiled code. ``engine`` is the
-address of a routine with the Fortran interface of BLAS ``sgemm`` or ``dgemm``, as
-:func:`blas_engine` returns it; the routine must run on one thread, since each worker calls its
-own. Row-major C = A B is computed as the column-major C^T = B^T A^T, so nothing is copied.
-
-Shapes: op(A) (M, K), op(B) (K, N), out (M, N). Rows may be strided; columns are contiguous.
+Row-major C = A B is computed as the column-major C^T = B^T A^T by the Fortran ``sgemm`` or
+``dgemm`` that scipy brings, so nothing is copied. It must run on one thread, since each worker
+calls it for itself.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import cfunc, types
 from numba.core import cgutils
 from numba.extending import get_cython_function_address, intrinsic
 
-from bptool.ops.jit import kernel
-
-_NO_TRANSPOSE, _TRANSPOSE = ord("N"), ord("T")
-
-
-def blas_engine(dtype: np.dtype[Any] | type[Any]) -> int:
-    """Address of scipy's BLAS product for ``dtype`` (float32 or float64)."""
-    name = {"float32": "sgemm", "float64": "dgemm"}[np.dtype(dtype).name]
-    return int(get_cython_function_address("scipy.linalg.cython_blas", name))
+_ROUTINES = {"float32": "sgemm", "float64": "dgemm"}
 
 
 @intrinsic
@@ -46,17 +35,12 @@ def _call_gemm(  # noqa: PLR0913
     c: Any,
     ldc: Any,
 ) -> Any:
-    """Call gemm at ``address`` with alpha = 1; arrays pass their data, numbers a pointer."""
-    signature = types.void(
-        address, trans_a, trans_b, m, n, k, a, lda, b, ldb, beta, c, ldc
-    )
+    """Call Fortran's gemm at ``address`` with alpha = 1; it takes every number by reference."""
+    signature = types.void(address, trans_a, trans_b, m, n, k, a, lda, b, ldb, beta, c, ldc)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        real = context.get_value_type(c.dtype)
+        real = context.get_value_type(beta)
         char, integer = ir.IntType(8), ir.IntType(32)
-
-        def data(position: int, array_type: Any) -> Any:
-            return context.make_array(array_type)(context, builder, args[position]).data
 
         def by_reference(value: Any, value_type: Any) -> Any:
             slot = cgutils.alloca_once(builder, value_type)
@@ -69,8 +53,8 @@ def _call_gemm(  # noqa: PLR0913
         passed = [
             *(number(1, char), number(2, char), number(3), number(4), number(5)),
             by_reference(ir.Constant(real, 1.0), real),
-            *(data(6, a), number(7), data(8, b), number(9)),
-            *(by_reference(args[10], real), data(11, c), number(12)),
+            *(args[6], number(7), args[8], number(9)),
+            *(by_reference(args[10], real), args[11], number(12)),
         ]
         gemm_type = ir.FunctionType(ir.VoidType(), [value.type for value in passed])
         builder.call(builder.inttoptr(args[0], gemm_type.as_pointer()), passed)
@@ -79,27 +63,32 @@ def _call_gemm(  # noqa: PLR0913
     return signature, codegen
 
 
-@kernel
-def matmul(engine, out, a, transpose_a, b, transpose_b, accumulate):  # type: ignore[no-untyped-def]
-    """out = op(a) op(b), added to what is in ``out`` if ``accumulate``."""
-    m, n = out.shape
-    k = a.shape[0] if transpose_a else a.shape[1]
-    if m == 0 or n == 0:
-        return
-    beta = out.dtype.type(1.0 if accumulate else 0.0)
-    size = out.itemsize
-    _call_gemm(
-        engine,
-        _TRANSPOSE if transpose_b else _NO_TRANSPOSE,
-        _TRANSPOSE if transpose_a else _NO_TRANSPOSE,
-        n,
-        m,
-        k,
-        b,
-        max(b.strides[0] // size, 1),
-        a,
-        max(a.strides[0] // size, 1),
-        beta,
-        out,
-        max(out.strides[0] // size, 1),
+def _routine(real: Any, gemm: int) -> Any:
+    """The C function for one type; not cached on disk, since an address is good for one process."""
+    pointer = types.CPointer(real)
+    index = types.intp
+    signature = types.void(
+        *(pointer, index, pointer, index, index, pointer, index, index),
+        *(index, index, index, index, pointer),
     )
+    plain, transposed = ord("N"), ord("T")
+
+    @cfunc(signature)
+    def routine(c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, scratch):  # type: ignore[no-untyped-def]  # noqa: PLR0913
+        first = transposed if trans_b else plain
+        second = transposed if trans_a else plain
+        beta = real(1.0) if accumulate else real(0.0)
+        _call_gemm(gemm, first, second, n, m, k, b, ldb, a, lda, beta, c, ldc)
+
+    return routine
+
+
+@functools.cache
+def _compiled(dtype: str) -> Any:
+    gemm = int(get_cython_function_address("scipy.linalg.cython_blas", _ROUTINES[dtype]))
+    return _routine({"float32": types.float32, "float64": types.float64}[dtype], gemm)
+
+
+def blas_address(dtype: str) -> int:
+    """Address of the C function for ``float32`` or ``float64``."""
+    return int(_compiled(dtype).address)

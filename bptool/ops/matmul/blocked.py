@@ -10,11 +10,16 @@ The first block of K stores (or adds, if asked), the others add.
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
+from numba import carray, cfunc, types
 
 from bptool.ops.jit import kernel
-from bptool.ops.matmul.packing import lane_count, pack_columns, pack_rows, panel_width
-from bptool.ops.matmul.tile import ROWS, VECTORS, tiles
+from bptool.ops.matmul.packing import lane_count, pack_block, pack_columns, pack_rows, panel_width
+from bptool.ops.matmul.target import ROWS, VECTORS
+from bptool.ops.matmul.tile import tiles
 
 DEPTH = 256
 HEIGHT = 192
@@ -40,30 +45,11 @@ def tile_of(c, c_stride, a, row_stride, k_stride, b, n_k, rows, columns, lanes, 
 
 
 @kernel
-def pack_block(packed, a, k0, n_k, i0, n_i):  # type: ignore[no-untyped-def]
-    """Pack columns i0.. and rows k0.. of A stored transposed, (K, M), for groups of ROWS rows.
+def blocked_matmul(out, a, transpose_a, b, transpose_b, accumulate, m, n, n_depth, scratch):  # type: ignore[no-untyped-def]  # noqa: PLR0913
+    """out[:m, :n] = op(a) op(b), added if ``accumulate``; ``scratch`` holds SCRATCH elements.
 
-    In place each k would touch another cache line and page; packed, a tile reads one stream.
+    The arrays are whole rows of their storage: wider than what is multiplied where strided.
     """
-    for first in range(0, n_i, ROWS):
-        n = min(ROWS, n_i - first)
-        base = first * n_k
-        for k in range(n_k):
-            row = a[k0 + k]
-            place = base + k * ROWS
-            if n == ROWS:
-                for i in range(ROWS):
-                    packed[place + i] = row[i0 + first + i]
-            else:
-                for i in range(n):
-                    packed[place + i] = row[i0 + first + i]
-
-
-@kernel
-def blocked_matmul(out, a, transpose_a, b, transpose_b, accumulate, scratch):  # type: ignore[no-untyped-def]
-    """out = op(a) op(b), added if ``accumulate``; ``scratch`` holds SCRATCH elements."""
-    m, n = out.shape
-    n_depth = a.shape[0] if transpose_a else a.shape[1]
     size = out.itemsize
     real = out.dtype.type(0.0)
     lanes, panel = lane_count(out), panel_width(out)
@@ -106,3 +92,34 @@ def blocked_matmul(out, a, transpose_a, b, transpose_b, accumulate, scratch):  #
                             adds,
                             real,
                         )
+
+
+def _routine(real: Any) -> Any:
+    """A C function for one type: see ``call_signature`` of the package for its arguments."""
+    pointer = types.CPointer(real)
+    index = types.intp
+    signature = types.void(
+        *(pointer, index, pointer, index, index, pointer, index, index),
+        *(index, index, index, index, pointer),
+    )
+
+    @cfunc(signature, cache=True)
+    def routine(c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, scratch):  # type: ignore[no-untyped-def]  # noqa: PLR0913
+        blocked_matmul(
+            carray(c, (m, ldc)),
+            carray(a, (k if trans_a else m, lda)),
+            trans_a != 0,
+            carray(b, (n if trans_b else k, ldb)),
+            trans_b != 0,
+            accumulate != 0,
+            *(m, n, k),
+            carray(scratch, (SCRATCH,)),
+        )
+
+    return routine
+
+
+@functools.cache
+def tiled_address(dtype: str) -> int:
+    """Address of the compiled product for ``float32`` or ``float64``."""
+    return int(_routine({"float32": types.float32, "float64": types.float64}[dtype]).address)

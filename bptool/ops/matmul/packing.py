@@ -16,7 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from bptool.ops.jit import kernel
-from bptool.ops.matmul.tile import VECTOR_BYTES, lanes_of, panel_columns
+from bptool.ops.matmul.target import ROWS, lanes_of, panel_columns
 
 _INT = ir.IntType(64)
 
@@ -74,25 +74,77 @@ def _swap_masks(width: int, distance: int) -> tuple[Any, Any]:
     return as_mask[0], as_mask[1]
 
 
+def _make_copy(n_elements: Any) -> Any:
+    """Copy of ``n_elements(itemsize)`` contiguous elements between addresses."""
+
+    @intrinsic
+    def copy(typing_context: Any, target: Any, source: Any, real: Any) -> Any:
+        n_bytes = real.bitwidth // 8
+        count = n_elements(n_bytes)
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            vector = ir.VectorType(context.get_value_type(real), count)
+            value = builder.load(builder.inttoptr(args[1], vector.as_pointer()))
+            value.align = n_bytes
+            builder.store(value, builder.inttoptr(args[0], vector.as_pointer())).align = n_bytes
+            return context.get_dummy_value()
+
+        return types.void(target, source, real), codegen
+
+    return copy
+
+
+_copy_panel_row = _make_copy(panel_columns)
+_copy_rows = _make_copy(lambda itemsize: ROWS)
+_copy_lanes = _make_copy(lanes_of)
+
+
 @kernel
 def pack_rows(packed, b, k0, n_k, j0, n_j):  # type: ignore[no-untyped-def]
     """Pack rows k0.. and columns j0.. of B stored as (K, N)."""
     panel = panel_width(b)
-    zero = b.dtype.type(0.0)
-    for first in range(0, n_j, panel):
-        n = min(panel, n_j - first)
-        base = (first // panel) * n_k * panel
+    real = b.dtype.type(0.0)
+    size = b.itemsize
+    stride = b.strides[0]
+    source = np.intp(b.ctypes.data) + k0 * stride + j0 * size
+    target = np.intp(packed.ctypes.data)
+    whole = n_j // panel * panel
+    for first in range(0, whole, panel):
         for k in range(n_k):
-            row = b[k0 + k]
-            place = base + k * panel
-            if n == panel:
-                for j in range(panel):
-                    packed[place + j] = row[j0 + first + j]
-            else:
-                for j in range(n):
-                    packed[place + j] = row[j0 + first + j]
-                for j in range(n, panel):
-                    packed[place + j] = zero
+            place = target + (first * n_k + k * panel) * size
+            _copy_panel_row(place, source + k * stride + first * size, real)
+    lanes = lane_count(b)
+    whole_lanes = whole + (n_j - whole) // lanes * lanes
+    for k in range(n_k if whole < n_j else 0):
+        place = whole * n_k + k * panel
+        for j in range(whole, whole_lanes, lanes):
+            _copy_lanes(target + (place + j - whole) * size, source + k * stride + j * size, real)
+        for j in range(whole_lanes, n_j):
+            packed[place + j - whole] = b[k0 + k, j0 + j]
+        for j in range(n_j - whole, panel):
+            packed[place + j] = real
+
+
+@kernel
+def pack_block(packed, a, k0, n_k, i0, n_i):  # type: ignore[no-untyped-def]
+    """Pack columns i0.. and rows k0.. of A stored transposed, (K, M), for groups of ROWS rows.
+
+    In place each k would touch another cache line and page; packed, a tile reads one stream.
+    """
+    real = a.dtype.type(0.0)
+    size = a.itemsize
+    stride = a.strides[0]
+    source = np.intp(a.ctypes.data) + k0 * stride + i0 * size
+    target = np.intp(packed.ctypes.data)
+    whole = n_i // ROWS * ROWS
+    for first in range(0, whole, ROWS):
+        for k in range(n_k):
+            place = target + (first * n_k + k * ROWS) * size
+            _copy_rows(place, source + k * stride + first * size, real)
+    for k in range(n_k if whole < n_i else 0):
+        place = whole * n_k + k * ROWS
+        for i in range(whole, n_i):
+            packed[place + i - whole] = a[k0 + k, i0 + i]
 
 
 @kernel
@@ -147,5 +199,3 @@ def _constant(array: Any, number_of: Any) -> Any:
 
     return types.intp(array), codegen
 
-
-ALIGNMENT_BYTES = max(64, VECTOR_BYTES)
