@@ -22,9 +22,7 @@ def train(
         typer.Option("--set", help="Change a setting: training.steps=500. Repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a run, exactly.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run, exactly.")] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print size, memory and time, and stop.")
     ] = False,

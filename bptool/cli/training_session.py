@@ -41,9 +41,7 @@ def _run_under_signals(training: Training) -> bool:
         training.request_stop()
         signal.signal(number, signal.default_int_handler)
 
-    previous = {
-        number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return training.run()
     finally:

@@ -37,9 +37,7 @@ class Writer:
         model: the model. params: its weights. engine: matrix engine. tokenizer: its own.
     """
 
-    def __init__(
-        self, model: Model, params: Any, engine: HasAddress, tokenizer: TextCodec
-    ) -> None:
+    def __init__(self, model: Model, params: Any, engine: HasAddress, tokenizer: TextCodec) -> None:
         self._model, self._params, self._tokenizer = model, params, tokenizer
         self._address = engine.address(np.float32)
         self._stop = set(tokenizer.special_tokens.values())

@@ -162,9 +162,7 @@ def _load(checkpoint: Path, file_name: str, into: dict[str, Array]) -> None:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise RunError(
-            f"{path} cannot be read: {error.strerror}; restore it from a copy"
-        ) from None
+        raise RunError(f"{path} cannot be read: {error.strerror}; restore it from a copy") from None
     want = load_state(checkpoint).get("sha256", {})
     if not isinstance(want, dict) or want.get(file_name) != hashlib.sha256(data).hexdigest():
         raise RunError(f"{path} is damaged: its sha256 is not the one in {STATE}; restore it")

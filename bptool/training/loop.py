@@ -217,10 +217,9 @@ class Training:
             self._store.mark_best(self._store.resolve("last").name)
         else:
             progress.evaluations_since_best += 1
-        overfitting = (
-            progress.evaluations_since_best >= OVERFITTING_AFTER
-            and _or_infinity(train_loss) < _or_infinity(progress.train_loss_at_best)
-        )
+        overfitting = progress.evaluations_since_best >= OVERFITTING_AFTER and _or_infinity(
+            train_loss
+        ) < _or_infinity(progress.train_loss_at_best)
         self._emit(
             Evaluated(
                 step=progress.step,

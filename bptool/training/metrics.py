@@ -73,9 +73,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
-        raise RunError(
-            f"{path} cannot be read: {error.strerror}; restore it from a copy"
-        ) from None
+        raise RunError(f"{path} cannot be read: {error.strerror}; restore it from a copy") from None
     records: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
         if not line:

@@ -1,12 +1,12 @@
 """A run folder: the names of its files, making it, opening it.
 
-    config.yaml      the resolved configuration
-    tokenizer.json   the tokenizer
-    manifest.json    versions, engine, vector width, workers, split, hashes
-    metrics.jsonl    one object a line: steps, evaluations
-    samples.txt      the sample of each evaluation
-    loss.png         the curves
-    checkpoints/     see ``checkpoint.py``
+config.yaml      the resolved configuration
+tokenizer.json   the tokenizer
+manifest.json    versions, engine, vector width, workers, split, hashes
+metrics.jsonl    one object a line: steps, evaluations
+samples.txt      the sample of each evaluation
+loss.png         the curves
+checkpoints/     see ``checkpoint.py``
 """
 
 from __future__ import annotations

@@ -38,9 +38,7 @@ def rewind(path: Path, step: int) -> None:
         # Not through universal line ends: a sample may hold any of them.
         text = path.read_bytes().decode("utf-8", errors="replace")
     except OSError as error:
-        raise RunError(
-            f"{path} cannot be read: {error.strerror}; restore it from a copy"
-        ) from None
+        raise RunError(f"{path} cannot be read: {error.strerror}; restore it from a copy") from None
     for title in _TITLE.finditer(text):
         if int(title[1]) >= step:
             with writing(path):
