@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from bptool.cli import wording
+
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
@@ -26,25 +28,28 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Loss, perplexity and bits per byte over the whole validation split."""
-    from bptool.cli.evaluation import evaluate_run
     from bptool.plugins import load_plugin
+    from bptool.training.measure import measure
+    from bptool.training.trained import open_run
 
     for name in plugin or []:
         load_plugin(name)
-    result = evaluate_run(run, text or [], nanogpt_estimator, last)
+    found = measure(open_run(run, last), text or [], nanogpt_estimator)
     if json:
-        typer.echo(json_module.dumps(result))
+        typer.echo(json_module.dumps(found.to_json()))
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"{run} at step {result['step']:,}", show_header=False)
-    table.add_row("loss (nats per token)", f"{result['val_loss']:.4f}")
-    table.add_row("perplexity", f"{result['perplexity']:.3f}")
-    table.add_row("bits per byte", f"{result['bits_per_byte']:.4f}")
-    table.add_row("tokens measured", f"{result['n_tokens']:,}")
-    if nanogpt_estimator:
-        estimate, deviation = result["nanogpt_estimate"], result["nanogpt_standard_deviation"]
-        batches = f"{result['nanogpt_batches']} batches of {result['nanogpt_batch_size']}"
-        table.add_row(f"nanoGPT's estimate, {batches}", f"{estimate:.4f} ± {deviation:.4f}")
+    whole, estimate = found.whole, found.estimate
+    table = Table(title=f"{escape(str(run))} at step {found.step:,}", show_header=False)
+    table.add_row("loss (nats per token)", f"{whole.loss:.4f}")
+    table.add_row("perplexity", f"{whole.perplexity:.3f}")
+    table.add_row("bits per byte", wording.decimal(whole.bits_per_byte))
+    table.add_row("tokens measured", f"{whole.n_tokens:,}")
+    if estimate is not None:
+        batches = f"{estimate.n_batches} batches of {estimate.batch_size}"
+        value = f"{estimate.loss:.4f} ± {estimate.standard_deviation:.4f}"
+        table.add_row(f"nanoGPT's estimate, {batches}", value)
     Console().print(table)

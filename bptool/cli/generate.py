@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from bptool.cli import wording
+
 
 def generate(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
@@ -30,6 +32,7 @@ def generate(
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Write text that goes on from a prompt."""
+    from bptool.errors import DataError
     from bptool.inference.sampling import Sampling
     from bptool.inference.writer import Writer
     from bptool.plugins import load_plugin
@@ -39,18 +42,26 @@ def generate(
         load_plugin(name)
     sampling = Sampling(temperature, top_k, top_p, seed)
     trained = open_run(run, last)
-    text = sys.stdin.read() if prompt == "-" else prompt
+    given = _read_stdin() if prompt == "-" else prompt
+    if given == "":
+        raise DataError("--prompt is empty; give at least one character, or leave it out")
+    shown = trained.config.sample.prompt if given is None else given
     writer = Writer(trained.model, trained.params, trained.engine, trained.tokenizer)
-    prompt_ids, shown = writer.encode_prompt(text, default=trained.config.sample.prompt)
+    try:
+        prompt_ids = writer.encode_prompt(shown)
+    except DataError as error:
+        raise DataError(f"--prompt: {error}") from None
     texts = [""] * num_samples
     streams = num_samples == 1 and not json
+    # on a terminal a control character is not obeyed, whatever the model may have learnt
+    safe = wording.printable if sys.stdout.isatty() else str
     if streams:
-        sys.stdout.write(shown)
+        sys.stdout.write(safe(shown))
     for pieces in writer.write(prompt_ids, max_tokens, sampling, num_samples):
         for i, piece in enumerate(pieces):
             texts[i] += piece
         if streams:
-            sys.stdout.write(pieces[0])
+            sys.stdout.write(safe(pieces[0]))
             sys.stdout.flush()
     if json:
         samples = [{"text": sample} for sample in texts]
@@ -60,4 +71,18 @@ def generate(
         sys.stdout.write("\n")
     else:
         for number, sample in enumerate(texts, 1):
-            sys.stdout.write(f"--- sample {number} of {num_samples} ---\n{shown}{sample}\n\n")
+            title = f"--- sample {number} of {num_samples} ---"
+            sys.stdout.write(f"{title}\n{safe(shown + sample)}\n\n")
+
+
+def _read_stdin() -> str:
+    """The standard input as UTF-8, line ends as in a training text."""
+    from bptool.errors import DataError
+
+    try:
+        return sys.stdin.buffer.read().decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"standard input: byte 0x{error.object[error.start]:02X} at offset {error.start} is "
+            "not UTF-8; save the prompt as UTF-8"
+        ) from None

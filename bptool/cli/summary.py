@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 from bptool.cli import wording
 from bptool.cli.progress import TrainingProgress
@@ -54,8 +53,7 @@ def next_command(progress: TrainingProgress) -> str:
     assert end is not None
     run = wording.near_path(end.run_dir)
     if end.interrupted:
-        config = wording.argument(str(Path(run) / "config.yaml"))
-        return f"bptool train {config} --out {wording.argument(run)} --resume"
+        return f"bptool train {wording.argument(run)} --resume"
     prompt = progress.sample.prompt.strip() if progress.sample else ""
     start = f" --prompt {wording.argument(prompt)}" if prompt else ""
     return f"bptool generate {wording.argument(run)}{start}"

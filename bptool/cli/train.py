@@ -11,7 +11,7 @@ import typer
 def train(
     source: Annotated[
         list[str],
-        typer.Argument(help="A CONFIG.yaml, or text files to train on with fitting settings."),
+        typer.Argument(help="A CONFIG.yaml, text files, or a run's folder to resume."),
     ],
     text: Annotated[
         list[str] | None,
@@ -22,9 +22,7 @@ def train(
         typer.Option("--set", help="Change a setting: training.steps=500. Repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run, exactly.")] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print size, memory and time, and stop.")
     ] = False,
@@ -37,14 +35,20 @@ def train(
 ) -> None:
     """Train a language model.
 
-    bptool train CONFIG.yaml, or bptool train book.txt for a model that fits the text.
+    bptool train CONFIG.yaml, or bptool train book.txt for a model that fits the text, or
+    bptool train RUN --resume to go on with a run.
     """
-    from bptool.cli import training_session as session
+    from bptool.cli.training_request import settle
+    from bptool.plugins import load_plugin
 
     for name in plugin or []:
-        session.load_plugin(name)
-    request = session.request(source, text or [], sets or [], out, resume)
+        load_plugin(name)
+    request = settle(source, text or [], sets or [], out, resume)
     if plan:
-        session.print_plan(request, json)
+        from bptool.cli.training_plan import print_plan
+
+        print_plan(request, json)
         return
-    raise typer.Exit(session.train(request, quiet, json))
+    from bptool.cli.training_session import train as run
+
+    raise typer.Exit(run(request, quiet, json))

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bptool.data.tokenizers import END_OF_TEXT
 from bptool.errors import DataError
 from bptool.inference.generate import generate
 from bptool.inference.sampling import Sampling
@@ -44,28 +45,22 @@ class Writer:
         self._engine = engine.make(np.float32)
         self._stop = set(tokenizer.special_tokens.values())
 
-    def encode_prompt(self, text: str | None, default: str) -> tuple[Array, str]:
-        """Ids of a prompt and the text to show for it.
-
-        Without a prompt the model starts where a document starts: after an end-of-text token
-        where the tokenizer has one, else from ``default``.
+    def encode_prompt(self, text: str) -> Array:
+        """Ids (t,) of a prompt, t >= 1. An empty one is the start of a document: the end-of-text
+        token where the tokenizer has one, else a line end, else the first token there is.
 
         Raises:
-            DataError: the prompt is empty, or has characters unknown to the tokenizer.
+            DataError: the prompt has characters unknown to the tokenizer.
         """
-        if not text:
-            if text == "":
-                raise DataError("--prompt is empty; give at least one character, or leave it out")
-            if self._stop:
-                return np.array([min(self._stop)], np.int32), ""
-            try:
-                return self._tokenizer.encode(default), default.lstrip("\n")
-            except DataError:
-                return np.zeros(1, np.int32), ""
+        if text:
+            return self._tokenizer.encode(text)
+        end = self._tokenizer.special_tokens.get(END_OF_TEXT)
+        if end is not None:
+            return np.array([end], np.int32)
         try:
-            return self._tokenizer.encode(text), text
-        except DataError as error:
-            raise DataError(f"--prompt: {error}") from None
+            return self._tokenizer.encode("\n")
+        except DataError:
+            return np.zeros(1, np.int32)
 
     def write(
         self, prompt: Array, max_tokens: int, sampling: Sampling, n_samples: int = 1

@@ -12,7 +12,6 @@ moment leaves the checkpoint before. Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -27,7 +26,7 @@ import safetensors.numpy
 from bptool.errors import RunError
 from bptool.files import TEMPORARY_PREFIX, sync_folder, write_bytes, write_json
 from bptool.models.base import Array, FlatLayout
-from bptool.training.run_folder import FORMAT_VERSION, read_json
+from bptool.training.run_folder import FORMAT_VERSION, read_json, writing
 
 WEIGHTS, OPTIMIZER, STATE, INDEX = (
     "weights.safetensors",
@@ -74,40 +73,42 @@ class CheckpointStore:
         name = f"step-{state['step']:08d}"
         temporary = self.folder / f"{TEMPORARY_PREFIX}{name}"
         try:
+            with writing(self.folder, "the checkpoint before is untouched"):
+                self._write(temporary, layout, weights, slots, state)
+                if (self.folder / name).exists():  # made by a run that was cut off
+                    shutil.rmtree(self.folder / name)
+                os.replace(temporary, self.folder / name)
+                sync_folder(self.folder)
+                self._write_index(Index(last=name, best=self.index().best))
+        except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            tensors = dict(layout.named(weights))
-            files = {WEIGHTS: safetensors.numpy.save(tensors, {"format": "bptool"})}
-            by_slot = {
-                f"{slot}/{key}": tensor
-                for slot, buffer in slots.items()
-                for key, tensor in layout.named(buffer).items()
-            }
-            files[OPTIMIZER] = safetensors.numpy.save(by_slot, {"format": "bptool"})
-            hashes = {}
-            for file_name, data in files.items():
-                hashes[file_name] = hashlib.sha256(data).hexdigest()
-                write_bytes(temporary / file_name, data)
-            document = {"format_version": FORMAT_VERSION, **state, "sha256": hashes}
-            write_json(temporary / STATE, document)
-            if (self.folder / name).exists():  # the same step again, after a resume
-                shutil.rmtree(self.folder / name)
-            os.replace(temporary, self.folder / name)
-            sync_folder(self.folder)
-            self._write_index(Index(last=name, best=self.index().best))
-        except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            reason = error.strerror or str(error)
-            remedy = "; free some space" if error.errno == errno.ENOSPC else ""
-            raise RunError(
-                f"cannot write a checkpoint to {self.folder}: {reason}{remedy}; "
-                "the checkpoint before it is untouched"
-            ) from None
+            raise
         return name
+
+    @staticmethod
+    def _write(
+        folder: Path,
+        layout: FlatLayout,
+        weights: Array,
+        slots: dict[str, Array],
+        state: dict[str, Any],
+    ) -> None:
+        """Write the three files of a checkpoint to a new folder."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        hashes = {}
+        tensors = {WEIGHTS: layout.named(weights), OPTIMIZER: _named_slots(layout, slots)}
+        for file_name, named in tensors.items():
+            data = safetensors.numpy.save(named, {"format": "bptool"})
+            hashes[file_name] = hashlib.sha256(data).hexdigest()
+            write_bytes(folder / file_name, data)
+        write_json(folder / STATE, {"format_version": FORMAT_VERSION, **state, "sha256": hashes})
+        sync_folder(folder)
 
     def mark_best(self, name: str) -> None:
         """Make ``name`` the best checkpoint."""
-        self._write_index(Index(last=self.index().last, best=name))
+        with writing(self.folder, "the checkpoint before is untouched"):
+            self._write_index(Index(last=self.index().last, best=name))
 
     def _write_index(self, index: Index) -> None:
         value = {"format_version": FORMAT_VERSION, "last": index.last, "best": index.best}
@@ -122,7 +123,10 @@ class CheckpointStore:
         index = self.index()
         name = index.best or index.last if which == "best" else index.last
         if name is None:
-            raise RunError(f"{self.folder} holds no checkpoint; the run stopped before its first")
+            raise RunError(
+                f"{self.folder} holds no checkpoint: the run stopped before its first; start it "
+                "again with `bptool train RUN --resume`"
+            )
         return self.folder / name
 
 
@@ -142,12 +146,15 @@ def load_weights(checkpoint: Path, layout: FlatLayout, weights: Array) -> None:
 
 def load_slots(checkpoint: Path, layout: FlatLayout, slots: dict[str, Array]) -> None:
     """Read the optimizer's state into flat buffers; errors as :func:`load_weights`."""
-    named = {
+    _load(checkpoint, OPTIMIZER, _named_slots(layout, slots))
+
+
+def _named_slots(layout: FlatLayout, slots: dict[str, Array]) -> dict[str, Array]:
+    return {
         f"{slot}/{key}": tensor
         for slot, buffer in slots.items()
         for key, tensor in layout.named(buffer).items()
     }
-    _load(checkpoint, OPTIMIZER, named)
 
 
 def _load(checkpoint: Path, file_name: str, into: dict[str, Array]) -> None:
@@ -155,10 +162,10 @@ def _load(checkpoint: Path, file_name: str, into: dict[str, Array]) -> None:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from None
+        raise RunError(f"{path} cannot be read: {error.strerror}; restore it from a copy") from None
     want = load_state(checkpoint).get("sha256", {})
     if not isinstance(want, dict) or want.get(file_name) != hashlib.sha256(data).hexdigest():
-        raise RunError(f"{path} is damaged: its sha256 is not the one in {STATE}")
+        raise RunError(f"{path} is damaged: its sha256 is not the one in {STATE}; restore it")
     try:
         found = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:

@@ -2,31 +2,26 @@
 
 Exact resume: a checkpoint holds weights, optimizer state, the number of steps and the few sums
 below; batches, masks and samples are functions of seed and step. It is written *before* the
-evaluation of its step, which a resumed run does again.
+evaluation of its step, which a resumed run does again. ``begin.py`` starts and resumes runs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-import bptool
-from bptool.config.dump import to_yaml
-from bptool.config.schema import RunConfig
-from bptool.data.tokenizers import load_tokenizer
 from bptool.errors import DataError, DivergedError, RunError
-from bptool.files import write_json, write_text
-from bptool.inference.generate import generate
 from bptool.inference.sampling import Sampling
+from bptool.inference.writer import Writer
+from bptool.models.base import Array
 from bptool.ops import jit
 from bptool.training import machine
-from bptool.training.checkpoint import CheckpointStore, load_slots, load_state, load_weights
+from bptool.training.checkpoint import CheckpointStore
 from bptool.training.evaluation import evaluate_split
 from bptool.training.events import (
     CheckpointSaved,
@@ -40,15 +35,15 @@ from bptool.training.events import (
     TrainingFinished,
     TrainingStarted,
 )
-from bptool.training.metrics import MetricsFile, read_metrics, rewind
+from bptool.training.metrics import MetricsFile, read_metrics
 from bptool.training.plot import plot_losses
-from bptool.training.run_folder import FORMAT_VERSION, RunFolder, read_json
-from bptool.training.setup import Pieces, build, new_batch
+from bptool.training.run_folder import RunFolder
+from bptool.training.samples import SamplesFile
+from bptool.training.setup import Pieces, new_batch
 
 MAX_SKIPPED_IN_A_ROW = 10
 OVERFITTING_AFTER = 3
 """Evaluations without a better validation loss, while the training loss falls."""
-SAMPLES_HEADER = f"# bptool samples, format_version {FORMAT_VERSION}\n"
 
 
 @dataclasses.dataclass
@@ -64,6 +59,20 @@ class Progress:
     best_step: int = 0
     train_loss_at_best: float | None = None
     evaluations_since_best: int = 0
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], place: object) -> Progress:
+        """What a checkpoint's ``state.json`` says; RunError where it is damaged."""
+        values = {}
+        for field in dataclasses.fields(cls):
+            value = state.get(field.name, "missing")
+            whole = isinstance(field.default, int)
+            optional = field.default is None
+            fits = isinstance(value, int) or (isinstance(value, float) and not whole)
+            if not (fits or (optional and value is None)):
+                raise RunError(f"{place} is damaged: '{field.name}' is {value!r}; restore it")
+            values[field.name] = value
+        return cls(**values)
 
 
 class Training:
@@ -84,11 +93,18 @@ class Training:
         self.pieces, self.folder = pieces, folder
         self.progress = progress or Progress()
         self._metrics = MetricsFile(folder.metrics)
-        self._listeners = [self._metrics, *listeners]
+        samples = SamplesFile(folder.samples)
+        self._listeners: list[Listener] = [self._metrics, samples, *listeners]
         self._store = CheckpointStore(folder.checkpoints)
+        self._saved_step = self.progress.step if self._store.index().last else None
         self._stop = False
-        self._bytes_per_token = pieces.corpus.tokenizer.token_bytes()
-        self._prompt = self._encode_prompt()
+        tokenizer = pieces.corpus.tokenizer
+        self._bytes_per_token = tokenizer.token_bytes()
+        self._writer = Writer(pieces.model, pieces.step.params, pieces.engine, tokenizer)
+        try:
+            self._prompt = self._writer.encode_prompt(pieces.config.sample.prompt)
+        except DataError as error:
+            raise DataError(f"sample.prompt: {error}") from None
 
     def request_stop(self) -> None:
         """Finish the step at hand, save, and return from :meth:`run`."""
@@ -123,57 +139,64 @@ class Training:
         return interrupted
 
     def _loop(self) -> bool:
-        pieces, progress = self.pieces, self.progress
-        training = pieces.config.training
-        tokens, targets = new_batch(pieces)
+        progress, training = self.progress, self.pieces.config.training
+        tokens, targets = new_batch(self.pieces)
         if progress.step > 0 and self._is_evaluation(progress.step):
             self._evaluate()  # the checkpoint was written before it
         while progress.step < training.steps and not self._stop:
-            start = time.perf_counter()
-            step = progress.step + 1
-            n_targets = pieces.batches.fill(progress.step, tokens, targets)
-            rate = pieces.learning_rate(step)
-            result = pieces.step(tokens, targets, n_targets, rate, training.seed, step)
-            progress.step, progress.n_updates = step, pieces.step.n_updates
-            if result.updated:
-                progress.skipped_in_a_row = 0
-                progress.loss_sum += result.loss
-                progress.n_losses += 1
-            else:
-                progress.skipped_in_a_row += 1
-            seconds = time.perf_counter() - start
-            flops = pieces.model.flops_per_token(pieces.sizes.n_time) * n_targets
-            self._emit(
-                StepDone(
-                    step=step,
-                    loss=result.loss,
-                    penalty=result.penalty,
-                    grad_norm=result.grad_norm,
-                    learning_rate=rate,
-                    seconds=seconds,
-                    n_tokens=n_targets,
-                    flops=flops,
-                    skipped=not result.updated,
-                )
-            )
+            self._emit(self._step(tokens, targets))
             self._check_divergence()
-            evaluates = self._is_evaluation(step)
-            if evaluates or step % training.checkpoint_interval == 0 or self._stop:
+            evaluates = self._is_evaluation(progress.step)
+            if evaluates or progress.step % training.checkpoint_interval == 0:
                 self._save()
             if evaluates:
                 self._evaluate()
+        self._save()  # where the run was stopped
         return progress.step < training.steps
+
+    def _step(self, tokens: Array, targets: Array) -> StepDone:
+        """Train one step on the batch that is its turn."""
+        pieces, progress = self.pieces, self.progress
+        start = time.perf_counter()
+        step = progress.step + 1
+        n_targets = pieces.batches.fill(progress.step, tokens, targets)
+        rate = pieces.learning_rate(step)
+        seed = pieces.config.training.seed
+        result = pieces.step(tokens, targets, n_targets, rate, seed, step)
+        progress.step, progress.n_updates = step, pieces.step.n_updates
+        if result.updated:
+            progress.skipped_in_a_row = 0
+            progress.loss_sum += result.loss
+            progress.n_losses += 1
+        else:
+            progress.skipped_in_a_row += 1
+        return StepDone(
+            step=step,
+            loss=result.loss,
+            penalty=result.penalty,
+            grad_norm=result.grad_norm,
+            learning_rate=rate,
+            seconds=time.perf_counter() - start,
+            n_tokens=n_targets,
+            flops=pieces.model.flops_per_token(pieces.sizes.n_time) * n_targets,
+            skipped=not result.updated,
+        )
 
     def _is_evaluation(self, step: int) -> bool:
         training = self.pieces.config.training
         return step % training.eval_interval == 0 or step == training.steps
 
-    def _save(self) -> str:
-        step = self.pieces.step
-        state = dataclasses.asdict(self.progress)
+    def _save(self) -> None:
+        """Write a checkpoint, unless the last one is of this very step."""
+        progress, step = self.progress, self.pieces.step
+        if self._saved_step == progress.step:
+            return
+        self._metrics.sync()
+        state = dataclasses.asdict(progress)
         name = self._store.save(self.pieces.model.layout, step.weights, step.slots, state)
-        self._emit(CheckpointSaved(self.progress.step, str(self.folder.checkpoints / name), False))
-        return name
+        self._saved_step = progress.step
+        path = str(self.folder.checkpoints / name)
+        self._emit(CheckpointSaved(progress.step, path, is_best=False))
 
     def _evaluate(self) -> None:
         pieces, progress = self.pieces, self.progress
@@ -185,7 +208,7 @@ class Training:
             self._bytes_per_token,
             pieces.config.training.eval_tokens,
         )
-        train_loss = progress.loss_sum / progress.n_losses if progress.n_losses else math.nan
+        train_loss = progress.loss_sum / progress.n_losses if progress.n_losses else None
         progress.loss_sum, progress.n_losses = 0.0, 0
         is_best = found.loss < _or_infinity(progress.best_val_loss)
         if is_best:
@@ -194,14 +217,13 @@ class Training:
             self._store.mark_best(self._store.resolve("last").name)
         else:
             progress.evaluations_since_best += 1
-        overfitting = (
-            progress.evaluations_since_best >= OVERFITTING_AFTER
-            and train_loss < _or_infinity(progress.train_loss_at_best)
-        )
+        overfitting = progress.evaluations_since_best >= OVERFITTING_AFTER and _or_infinity(
+            train_loss
+        ) < _or_infinity(progress.train_loss_at_best)
         self._emit(
             Evaluated(
                 step=progress.step,
-                train_loss=train_loss,
+                train_loss=_or_nan(train_loss),
                 val_loss=found.loss,
                 bits_per_byte=found.bits_per_byte,
                 n_tokens=found.n_tokens,
@@ -221,52 +243,24 @@ class Training:
         self._sample()
 
     def _sample(self) -> None:
-        settings = self.pieces.config.sample
+        settings, seed = self.pieces.config.sample, self.pieces.config.training.seed
         if settings.max_tokens == 0:
             return
-        pieces = self.pieces
-        sampling = Sampling(settings.temperature, settings.top_k, None, pieces.config.training.seed)
-        tokenizer = pieces.corpus.tokenizer
-        ids = [
-            token
-            for (token,) in generate(
-                pieces.model,
-                pieces.step.params,
-                pieces.engine.make(np.float32),
-                self._prompt,
-                settings.max_tokens,
-                sampling,
-            )
-            if token is not None
-        ]
-        prompt, text = tokenizer.decode(self._prompt.tolist()), tokenizer.decode(ids)
-        if not self.folder.samples.exists():
-            write_text(self.folder.samples, SAMPLES_HEADER)
-        with self.folder.samples.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(f"\n== step {self.progress.step} ==\n{prompt}{text}\n")
-        self._emit(Sampled(self.progress.step, prompt, text))
-
-    def _encode_prompt(self) -> np.ndarray[Any, Any]:
-        """The sample's prompt; a default prompt that the alphabet lacks gives way to the text's
-        own beginning."""
-        corpus, text = self.pieces.corpus, self.pieces.config.sample.prompt
-        try:
-            ids = corpus.tokenizer.encode(text)
-        except DataError as error:
-            if text != type(self.pieces.config.sample).model_fields["prompt"].default:
-                raise DataError(f"sample.prompt: {error}") from None
-            ids = np.asarray(corpus.train[:1])
-        return np.asarray(ids, np.int32)
+        sampling = Sampling(settings.temperature, settings.top_k, None, seed)
+        pieces = self._writer.write(self._prompt, settings.max_tokens, sampling)
+        text = "".join(piece for (piece,) in pieces)
+        self._emit(Sampled(self.progress.step, settings.prompt, text))
 
     def _check_divergence(self) -> None:
         progress = self.progress
         if progress.skipped_in_a_row == 1:
-            self._emit(Notice(f"step {progress.step}: loss or gradient not finite; skipped", "warning"))
+            text = f"step {progress.step}: loss or gradient not finite; skipped"
+            self._emit(Notice(text, "warning"))
         if progress.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise DivergedError(
                 f"the last {MAX_SKIPPED_IN_A_ROW} steps up to {progress.step} had no finite "
-                "gradient and were skipped; lower optimizer.learning_rate or set "
-                f"training.clip_norm, and go on from the last checkpoint in {self.folder.path}"
+                "gradient and were skipped; train anew with a lower optimizer.learning_rate or "
+                "with training.clip_norm"
             )
 
     def _announce(self) -> None:
@@ -308,123 +302,15 @@ class Training:
         try:
             title = f"{self.folder.path.name}: {self.pieces.model.n_parameters:,} parameters"
             plot_losses(read_metrics(self.folder.metrics), self.folder.plot, title)
-        except (OSError, RunError) as error:
+        except (OSError, RunError) as error:  # the weights are what matters
             self._emit(Notice(f"could not draw {self.folder.plot}: {error}", "warning"))
             return {}
-        return {"plot": str(self.folder.plot), "samples": str(self.folder.samples)}
+        written = {"plot": self.folder.plot, "samples": self.folder.samples}
+        return {name: str(path) for name, path in written.items() if path.exists()}
 
     def _emit(self, event: Event) -> None:
         for listener in self._listeners:
             listener(event)
-
-
-def start_run(
-    config: RunConfig,
-    folder: RunFolder,
-    listeners: Sequence[Listener] = (),
-    progress: Callable[[str, int, int], None] | None = None,
-) -> Training:
-    """Begin a run: check everything, then make its folder."""
-    pieces = build(config, progress=progress)
-    try:
-        training = Training(pieces, folder, listeners)
-        folder.create()
-        try:
-            write_text(folder.config, to_yaml(config))
-            pieces.corpus.tokenizer.save(folder.tokenizer)
-            write_json(folder.manifest, manifest(pieces))
-        except OSError as error:
-            folder.discard()
-            reason = error.strerror or error
-            raise RunError(f"cannot write the run folder {folder.path}: {reason}") from None
-    except BaseException:
-        pieces.close()
-        raise
-    return training
-
-
-def resume_run(
-    config: RunConfig,
-    folder: RunFolder,
-    listeners: Sequence[Listener] = (),
-    progress: Callable[[str, int, int], None] | None = None,
-) -> Training:
-    """Go on with a run from its last checkpoint, with the workers its manifest names.
-
-    ``config`` is the run's own, with whatever may change on a resume changed.
-    """
-    folder.require_run()
-    saved = read_json(folder.manifest, "manifest")
-    checkpoint = CheckpointStore(folder.checkpoints).resolve("last")
-    n_workers = config.training.workers
-    pieces = build(
-        config,
-        n_workers=saved["workers"] if n_workers == "auto" else None,
-        progress=progress,
-    )
-    try:
-        now = manifest(pieces)
-        if now["data"] != saved["data"]:
-            raise RunError(
-                f"the text or its split is not the one that {folder.path} was trained on; "
-                "restore the text, or train a new run"
-            )
-        if load_tokenizer(folder.tokenizer).to_json() != pieces.corpus.tokenizer.to_json():
-            raise RunError(f"{folder.tokenizer} is not the tokenizer of this run's text")
-        layout = pieces.model.layout
-        load_weights(checkpoint, layout, pieces.step.weights)
-        load_slots(checkpoint, layout, pieces.step.slots)
-        state = load_state(checkpoint)
-        names = {field.name for field in dataclasses.fields(Progress)}
-        standing = Progress(**{name: state[name] for name in names})
-        pieces.step.n_updates = standing.n_updates
-        rewind(folder.metrics, standing.step)
-        training = Training(pieces, folder, listeners, standing)
-        for key in ("workers", "engine", "engine_version", "machine", "versions"):
-            if now[key] != saved[key]:
-                was = f"{key} was {saved[key]}, is {now[key]}"
-                training._emit(Notice(f"the bits will differ from an unbroken run: {was}"))
-    except KeyError as error:
-        pieces.close()
-        raise RunError(f"{folder.path}: {error} is missing from its manifest or state") from None
-    except BaseException:
-        pieces.close()
-        raise
-    return training
-
-
-def manifest(pieces: Pieces) -> dict[str, Any]:
-    """What a run's results depend on besides its configuration."""
-    corpus, split = pieces.corpus, pieces.config.data.split
-    import llvmlite
-    import numba
-    import scipy
-
-    return {
-        "format_version": FORMAT_VERSION,
-        "versions": {
-            "bptool": bptool.__version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "numba": numba.__version__,
-            "llvmlite": llvmlite.__version__,
-            "scipy": scipy.__version__,
-        },
-        "machine": machine.describe(),
-        "engine": pieces.engine.name,
-        "engine_version": pieces.engine.version,
-        "kernels": jit.kernel_fingerprint(),
-        "workers": pieces.team.n,
-        "rows_in_memory": pieces.sizes.micro_rows,
-        "data": {
-            "text_sha256": corpus.text_sha256,
-            "n_train_tokens": corpus.n_train,
-            "n_validation_tokens": corpus.n_validation,
-            "vocab_size": corpus.tokenizer.vocab_size,
-            "split": split.model_dump(mode="json"),
-        },
-        "n_parameters": pieces.model.n_parameters,
-    }
 
 
 def _or_nan(value: float | None) -> float:

@@ -89,7 +89,7 @@ def choose_engine(name: str) -> Engine:
     if name == "tiled" or (name == "auto" and has_fma()):
         return Engine("tiled", f"bptool {bptool.__version__}", tiled_engine)
     os.environ.setdefault("VECLIB_MAXIMUM_THREADS", "1")
-    import scipy.linalg.cython_blas
+    import scipy.linalg.cython_blas  # loads the BLAS that is then limited
 
     threadpoolctl.threadpool_limits(1, user_api="blas")
     version = f"scipy {scipy.__version__}"
@@ -98,7 +98,7 @@ def choose_engine(name: str) -> Engine:
         if info.get("user_api") == "blas" and home.startswith("scipy"):
             version += f", {info['internal_api']} {info['version']}"
             version += f" {info.get('architecture', '')}".rstrip()
-    return Engine("blas", version, blas_engine)
+    return Engine("blas", version, lambda dtype: blas_engine(np.dtype(dtype)))
 
 
 def measure_peak_flops(engine: Engine, run_on_all: Callable[[Callable[[int], Any]], Any]) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,7 +17,7 @@ from typing import Any, TextIO
 from bptool.errors import RunError
 from bptool.files import write_text
 from bptool.training.events import Evaluated, Event, StepDone
-from bptool.training.run_folder import FORMAT_VERSION
+from bptool.training.run_folder import FORMAT_VERSION, writing
 
 HEADER = {"format_version": FORMAT_VERSION, "kind": "bptool metrics"}
 
@@ -30,20 +31,26 @@ class MetricsFile:
 
     def open(self) -> None:
         """Begin a file, or go on with one."""
-        if not self.path.exists():
-            write_text(self.path, json.dumps(HEADER) + "\n")
-        self._file = self.path.open("a", encoding="utf-8", newline="\n")
+        with writing(self.path):
+            if not self.path.exists():
+                write_text(self.path, json.dumps(HEADER) + "\n")
+            self._file = self.path.open("a", encoding="utf-8", newline="\n")
 
     def __call__(self, event: Event) -> None:
         if self._file is None or not isinstance(event, StepDone | Evaluated):
             return
         kind = "step" if isinstance(event, StepDone) else "evaluation"
-        try:
+        with writing(self.path):
             self._file.write(json.dumps({"kind": kind, **_finite(asdict(event))}) + "\n")
             if kind == "evaluation":
                 self._file.flush()
-        except OSError as error:
-            raise RunError(f"cannot write {self.path}: {error.strerror or error}") from None
+
+    def sync(self) -> None:
+        """Put every line on the disk; before a checkpoint, so that none up to it can be lost."""
+        if self._file is not None:
+            with writing(self.path):
+                self._file.flush()
+                os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Flush and close; a disk that is full by now is not reported twice."""
@@ -66,8 +73,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from None
-    records = []
+        raise RunError(f"{path} cannot be read: {error.strerror}; restore it from a copy") from None
+    records: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
         if not line:
             continue
@@ -77,12 +84,16 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             if number == len(lines):
                 break
             raise RunError(f"{path}:{number} is not JSON; restore the file from a copy") from None
-        if not isinstance(record, dict):
-            raise RunError(f"{path}:{number} is not a record of metrics")
+        if not isinstance(record, dict) or (records and not _is_record(record)):
+            raise RunError(f"{path}:{number} is not a record of metrics; restore the file")
         records.append(record)
     if not records or records[0].get("format_version") != FORMAT_VERSION:
-        raise RunError(f"{path} does not begin with format_version {FORMAT_VERSION}")
+        raise RunError(f"{path} does not begin with format_version {FORMAT_VERSION}; restore it")
     return records[1:]
+
+
+def _is_record(record: dict[str, Any]) -> bool:
+    return isinstance(record.get("step"), int) and record.get("kind") in ("step", "evaluation")
 
 
 def rewind(path: Path, step: int) -> None:
@@ -92,6 +103,7 @@ def rewind(path: Path, step: int) -> None:
     kept = [
         record
         for record in read_metrics(path)
-        if record.get("step", 0) < step or (record["step"] == step and record["kind"] == "step")
+        if record["step"] < step or (record["step"] == step and record["kind"] == "step")
     ]
-    write_text(path, "".join(json.dumps(record) + "\n" for record in [HEADER, *kept]))
+    with writing(path):
+        write_text(path, "".join(json.dumps(record) + "\n" for record in [HEADER, *kept]))

@@ -1,18 +1,21 @@
 """A run folder: the names of its files, making it, opening it.
 
-    config.yaml      the resolved configuration
-    tokenizer.json   the tokenizer
-    manifest.json    versions, engine, vector width, workers, split, hashes
-    metrics.jsonl    one object a line: steps, evaluations
-    samples.txt      the sample of each evaluation
-    loss.png         the curves
-    checkpoints/     see ``checkpoint.py``
+config.yaml      the resolved configuration
+tokenizer.json   the tokenizer
+manifest.json    versions, engine, vector width, workers, split, hashes
+metrics.jsonl    one object a line: steps, evaluations
+samples.txt      the sample of each evaluation
+loss.png         the curves
+checkpoints/     see ``checkpoint.py``
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,18 @@ from bptool.errors import RunError
 
 FORMAT_VERSION = 1
 _MAX_JSON_BYTES = 64 * 2**20
+_NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+@contextlib.contextmanager
+def writing(place: Path, otherwise: str = "choose another folder with --out") -> Iterator[None]:
+    """Turn an OSError inside the block into a RunError: ``place``, the reason, what would do."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        remedy = "free some space" if error.errno in _NO_SPACE else otherwise
+        raise RunError(f"{place} cannot be written: {reason}; {remedy}") from None
 
 
 class RunFolder:
@@ -39,12 +54,8 @@ class RunFolder:
         """Whether a run was started here."""
         return self.manifest.exists()
 
-    def create(self) -> None:
-        """Make the folder for a new run.
-
-        Raises:
-            RunError: it holds a run, or something else that is not ours to write over.
-        """
+    def check_free(self) -> None:
+        """Raise a RunError if the folder holds a run, or something that is not ours."""
         if self.holds_run():
             raise RunError(
                 f"{self.path} already holds a run; go on with it by --resume, "
@@ -56,13 +67,16 @@ class RunFolder:
             raise RunError(
                 f"{self.path} is not empty and holds no run; choose another folder with --out"
             )
-        try:
+
+    def create(self) -> None:
+        """Make the folder for a new run.
+
+        Raises:
+            RunError: it is not free, or cannot be made.
+        """
+        self.check_free()
+        with writing(self.path):
             self.checkpoints.mkdir(parents=True)
-        except OSError as error:
-            raise RunError(
-                f"cannot make the run folder {self.path}: {error.strerror}; choose another "
-                "folder with --out"
-            ) from None
 
     def discard(self) -> None:
         """Remove a folder whose run could not begin."""
@@ -74,7 +88,9 @@ class RunFolder:
         if not self.path.exists():
             raise RunError(f"there is no run folder {self.path}; make one with `bptool train`")
         if not self.holds_run():
-            raise RunError(f"{self.path} holds no run: it has no {self.manifest.name}")
+            raise RunError(
+                f"{self.path} holds no run: it has no {self.manifest.name}; name the folder of one"
+            )
 
 
 def read_json(path: Path, what: str, version: int = FORMAT_VERSION) -> dict[str, Any]:
@@ -84,9 +100,11 @@ def read_json(path: Path, what: str, version: int = FORMAT_VERSION) -> dict[str,
             raise RunError(f"{path} is too large to be a {what}; restore it from a copy")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RunError(f"{path} is missing; the run folder is not whole") from None
+        raise RunError(f"{path} is missing; restore it from a copy of the run") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path} cannot be read as a {what}: {error}") from None
+        raise RunError(
+            f"{path} cannot be read as a {what} ({error}); restore it from a copy"
+        ) from None
     if not isinstance(value, dict) or "format_version" not in value:
         raise RunError(f"{path} is not a {what} of bptool: it has no format_version")
     if value["format_version"] != version:

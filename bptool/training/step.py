@@ -221,7 +221,7 @@ class TrainingStep:
         return StepResult(found.loss, found.penalty, found.grad_norm, updated=True)
 
     def compile(self) -> None:
-        """Compile every kernel of the step (or load it from the cache) without changing a weight."""
+        """Compile the step's kernels, or load them from the cache; no weight changes."""
         rows = np.zeros((1, self.shards.n_time), np.int32)
         n_updates = self.n_updates
         weights, slots = self.weights.copy(), {k: v.copy() for k, v in self.slots.items()}

@@ -1,0 +1,127 @@
+"""Starting a run in a new folder, and going on with one from its last checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from bptool.config.dump import to_yaml
+from bptool.config.schema import RunConfig
+from bptool.data.tokenizers import load_tokenizer
+from bptool.errors import RunError
+from bptool.files import write_json, write_text
+from bptool.training import metrics, samples
+from bptool.training.checkpoint import (
+    STATE,
+    CheckpointStore,
+    load_slots,
+    load_state,
+    load_weights,
+)
+from bptool.training.events import Listener, Notice
+from bptool.training.loop import Progress, Training
+from bptool.training.manifest import describe, differences
+from bptool.training.run_folder import RunFolder, read_json, writing
+from bptool.training.setup import Pieces, build
+
+
+def start_run(
+    config: RunConfig,
+    folder: RunFolder,
+    listeners: Sequence[Listener] = (),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Training:
+    """Begin a run: check everything, then make its folder.
+
+    Raises:
+        UserError: a setting, a text or the folder is unfit. Nothing is left behind then.
+    """
+    folder.check_free()
+    pieces = build(config, progress=progress)
+    try:
+        training = Training(pieces, folder, listeners)
+        folder.create()
+        try:
+            with writing(folder.path):
+                write_text(folder.config, to_yaml(config))
+                pieces.corpus.tokenizer.save(folder.tokenizer)
+                write_json(folder.manifest, describe(pieces))
+        except BaseException:
+            folder.discard()
+            raise
+    except BaseException:
+        pieces.close()
+        raise
+    return training
+
+
+def resume_run(
+    config: RunConfig,
+    folder: RunFolder,
+    listeners: Sequence[Listener] = (),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Training:
+    """Go on with a run from its last checkpoint (from its start if it has none yet), with as many
+    workers as its manifest names.
+
+    ``config`` is the run's own, with whatever may change on a resume changed. Where the bits will
+    differ from an unbroken run, a Notice says why.
+
+    Raises:
+        UserError: the folder, its text or its checkpoint is missing, damaged or of another run.
+    """
+    folder.require_run()
+    saved = read_json(folder.manifest, "manifest")
+    n_workers = None
+    if config.training.workers == "auto":
+        n_workers = saved.get("workers")
+        if not isinstance(n_workers, int) or n_workers < 1:
+            raise RunError(f"{folder.manifest} is damaged: workers is {n_workers!r}; restore it")
+    pieces = build(config, n_workers=n_workers, progress=progress)
+    try:
+        now = describe(pieces)
+        _check_same_data(pieces, folder, saved, now)
+        standing = _load_last(pieces, folder)
+        metrics.rewind(folder.metrics, standing.step)
+        samples.rewind(folder.samples, standing.step)
+        training = Training(pieces, folder, listeners, standing)
+        for notice in _notices(saved, now):
+            for listener in listeners:
+                listener(notice)
+    except BaseException:
+        pieces.close()
+        raise
+    return training
+
+
+def _check_same_data(
+    pieces: Pieces, folder: RunFolder, saved: dict[str, Any], now: dict[str, Any]
+) -> None:
+    if now["data"] != saved.get("data"):
+        raise RunError(
+            f"the text or its split is not the one that {folder.path} was trained on; "
+            "restore the text, or train a new run"
+        )
+    if load_tokenizer(folder.tokenizer).to_json() != pieces.corpus.tokenizer.to_json():
+        raise RunError(
+            f"{folder.tokenizer} is not the tokenizer of this run's text; restore it from a copy"
+        )
+
+
+def _load_last(pieces: Pieces, folder: RunFolder) -> Progress:
+    """Put the last checkpoint's weights and optimizer state into ``pieces``."""
+    store = CheckpointStore(folder.checkpoints)
+    if store.index().last is None:
+        return Progress()
+    checkpoint = store.resolve("last")
+    layout, step = pieces.model.layout, pieces.step
+    load_weights(checkpoint, layout, step.weights)
+    load_slots(checkpoint, layout, step.slots)
+    standing = Progress.from_state(load_state(checkpoint), checkpoint / STATE)
+    step.n_updates = standing.n_updates
+    return standing
+
+
+def _notices(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[Notice]:
+    for change in differences(saved, now):
+        yield Notice(f"the bits will differ from an unbroken run: {change}", "warning")

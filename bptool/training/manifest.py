@@ -1,0 +1,76 @@
+"""The manifest of a run: what its results depend on besides its configuration."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from typing import Any
+
+import llvmlite
+import numba
+import numpy as np
+import scipy
+
+import bptool
+from bptool.ops import jit
+from bptool.training import machine
+from bptool.training.run_folder import FORMAT_VERSION
+from bptool.training.setup import Pieces
+
+_DECIDE_THE_BITS = (
+    "workers",
+    "rows_in_memory",
+    "engine",
+    "engine_version",
+    "kernels",
+    "machine.llvm_cpu",
+    "machine.vector_width_bits",
+    "versions.numpy",
+    "versions.numba",
+    "versions.llvmlite",
+)
+
+
+def describe(pieces: Pieces) -> dict[str, Any]:
+    """The manifest of a run made of ``pieces``, as JSON values."""
+    corpus = pieces.corpus
+    return {
+        "format_version": FORMAT_VERSION,
+        "versions": {
+            "bptool": bptool.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "numba": numba.__version__,
+            "llvmlite": llvmlite.__version__,
+            "scipy": scipy.__version__,
+        },
+        "machine": machine.describe(),
+        "engine": pieces.engine.name,
+        "engine_version": pieces.engine.version,
+        "kernels": jit.kernel_fingerprint(),
+        "workers": pieces.team.n,
+        "rows_in_memory": pieces.sizes.micro_rows,
+        "data": {
+            "text_sha256": corpus.text_sha256,
+            "n_train_tokens": corpus.n_train,
+            "n_validation_tokens": corpus.n_validation,
+            "vocab_size": corpus.tokenizer.vocab_size,
+            "split": pieces.config.data.split.model_dump(mode="json"),
+        },
+        "n_parameters": pieces.model.n_parameters,
+    }
+
+
+def differences(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """What differs between two manifests and decides the bits: ``workers was 2, is 1``."""
+    for key in _DECIDE_THE_BITS:
+        was, is_now = _value_at(saved, key), _value_at(now, key)
+        if was != is_now:
+            yield f"{key} was {was}, is {is_now}"
+
+
+def _value_at(manifest: dict[str, Any], dotted: str) -> Any:
+    value: Any = manifest
+    for key in dotted.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value

@@ -1,0 +1,110 @@
+"""Measuring a trained run on its validation split, or on another text."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bptool.data.corpus import encode_all, prepare
+from bptool.errors import DataError
+from bptool.models.base import Array
+from bptool.training.evaluation import (
+    Evaluation,
+    RandomBatchEstimate,
+    evaluate_split,
+    nanogpt_estimate,
+)
+from bptool.training.machine import usable_cores
+from bptool.training.run_folder import read_json
+from bptool.training.step import Shards
+from bptool.training.trained import TrainedRun
+from bptool.training.workers import WorkerTeam
+
+ROWS_A_WORKER = 8
+WORKER_BYTES = 256 * 2**20
+"""Activations that a worker may take; one sequence always may."""
+NANOGPT_BATCHES = 200
+"""nanoGPT's ``eval_iters``."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a run scores on a text."""
+
+    step: int
+    whole: Evaluation
+    estimate: RandomBatchEstimate | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values; bits per byte is null where the text has no bytes of its own."""
+        bits = self.whole.bits_per_byte
+        values: dict[str, Any] = {
+            "val_loss": self.whole.loss,
+            "perplexity": self.whole.perplexity,
+            "bits_per_byte": None if math.isnan(bits) else bits,
+            "n_tokens": self.whole.n_tokens,
+            "step": self.step,
+        }
+        if self.estimate is not None:
+            values |= {
+                "nanogpt_estimate": self.estimate.loss,
+                "nanogpt_standard_deviation": self.estimate.standard_deviation,
+                "nanogpt_batches": self.estimate.n_batches,
+                "nanogpt_batch_size": self.estimate.batch_size,
+            }
+        return values
+
+
+def measure(run: TrainedRun, texts: list[str], estimator: bool = False) -> Measurement:
+    """Loss over the run's validation split, or over the whole of ``texts``.
+
+    Args:
+        run: what to measure. texts: paths, or ``dataset:NAME``; none for the run's own split.
+        estimator: draw nanoGPT's random-batch estimate too, in batches of the run's size.
+
+    Raises:
+        DataError: a text cannot be read, is too short, or is not the one of the run.
+    """
+    tokens = _other_text(run, texts) if texts else _own_split(run)
+    context = run.model.context
+    fitting = WORKER_BYTES // run.model.workspace_bytes(1, context, 4)
+    rows_a_worker = max(1, min(ROWS_A_WORKER, fitting))
+    with WorkerTeam(usable_cores()) as team:
+        rows = rows_a_worker * team.n
+        shards = Shards(run.model, team, run.engine, rows, context, with_gradients=False)
+        whole = evaluate_split(shards, run.params, tokens, run.tokenizer.token_bytes())
+        if not estimator:
+            return Measurement(run.step, whole, None)
+        training = run.config.training
+        size = training.batch_size if isinstance(training.batch_size, int) else rows
+        estimate = nanogpt_estimate(
+            shards, run.params, tokens, NANOGPT_BATCHES, size, training.seed
+        )
+    return Measurement(run.step, whole, estimate)
+
+
+def _other_text(run: TrainedRun, texts: list[str]) -> Array:
+    config = run.config.data.model_copy(update={"text": texts})
+    tokens = encode_all(config, run.tokenizer)
+    if len(tokens) < 2:
+        raise DataError(f"{texts[0]}: {len(tokens)} token(s), need at least 2; give a longer text")
+    return tokens
+
+
+def _own_split(run: TrainedRun) -> Array:
+    """The validation split, in the tokens of the run's own tokenizer."""
+    config, context = run.config.data, run.model.context
+    corpus = prepare(config, context)
+    saved = read_json(run.folder.manifest, "manifest").get("data")
+    if not isinstance(saved, dict) or corpus.text_sha256 != saved.get("text_sha256"):
+        raise DataError(
+            f"{', '.join(config.text)}: not the text that {run.folder.path} was trained on; "
+            "restore it, or name a text with --text"
+        )
+    if corpus.tokenizer.to_json() != run.tokenizer.to_json():
+        # another version of the tokenizer's library may learn other tokens
+        corpus = prepare(config, context, tokenizer=run.tokenizer)
+    return np.asarray(corpus.validation)

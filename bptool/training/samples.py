@@ -1,0 +1,46 @@
+"""``samples.txt``: the text that the model wrote at each evaluation, each under its step."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from bptool.errors import RunError
+from bptool.files import write_text
+from bptool.training.events import Event, Sampled
+from bptool.training.run_folder import FORMAT_VERSION, writing
+
+HEADER = f"# bptool samples, format_version {FORMAT_VERSION}\n"
+_TITLE = re.compile(r"^== step (\d+) ==$", re.MULTILINE)
+
+
+class SamplesFile:
+    """A listener that appends each sample to ``samples.txt``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, event: Event) -> None:
+        if not isinstance(event, Sampled):
+            return
+        with writing(self.path):
+            if not self.path.exists():
+                write_text(self.path, HEADER)
+            with self.path.open("a", encoding="utf-8", newline="\n") as file:
+                file.write(f"\n== step {event.step} ==\n{event.prompt}{event.text}\n")
+
+
+def rewind(path: Path, step: int) -> None:
+    """Drop the samples of ``step`` and later, which a resumed run writes anew."""
+    if not path.exists():
+        return
+    try:
+        # Not through universal line ends: a sample may hold any of them.
+        text = path.read_bytes().decode("utf-8", errors="replace")
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}; restore it from a copy") from None
+    for title in _TITLE.finditer(text):
+        if int(title[1]) >= step:
+            with writing(path):
+                write_text(path, text[: title.start()].removesuffix("\n"))
+            return

@@ -1,0 +1,155 @@
+"""Small runs for the tests: their text, their configurations, and what they left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bptool.config.load import resolve
+from bptool.config.schema import RunConfig
+from bptool.training import loop
+from bptool.training.begin import resume_run, start_run
+from bptool.training.checkpoint import CheckpointStore
+from bptool.training.events import Event, StepDone
+from bptool.training.metrics import read_metrics
+from bptool.training.run_folder import RunFolder
+
+GPT2 = {"name": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 16, "context": 8, "dropout": 0.2}
+MLP = {"name": "mlp", "window": 3, "n_embd": 5, "n_hidden": 12, "n_layer": 2, "context": 8}
+TIMINGS = {"seconds"}
+
+
+def write_text(folder: Path, n_words: int = 400) -> Path:
+    """A text of simple sentences, always the same."""
+    draw = random.Random(1)
+    words = "the a cat dog sees likes red big and house.\n tree,".split(" ")
+    path = folder / "text.txt"
+    text = " ".join(draw.choice(words) for _ in range(n_words))
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return path
+
+
+def settings(text: Path, model: dict[str, Any], **training: Any) -> dict[str, Any]:
+    """A configuration as plain values; ``training`` changes its section."""
+    section = {
+        "steps": 12,
+        "batch_size": 6,
+        "workers": 2,
+        "eval_interval": 5,
+        "checkpoint_interval": 3,
+        "eval_tokens": 64,
+        "seed": 3,
+        "clip_norm": 1.0,
+    }
+    return {
+        "model": model,
+        "data": {"text": [str(text)], "sampling": "epoch"},
+        "training": section | training,
+        "optimizer": {"name": "adamw", "learning_rate": 0.01, "weight_decay": 0.1},
+        "schedule": {"name": "cosine", "warmup_steps": 3},
+        "sample": {"max_tokens": 12},
+    }
+
+
+def config_of(values: dict[str, Any], sets: Sequence[str] = ()) -> RunConfig:
+    return resolve(None, sets, values).config
+
+
+def write_config(folder: Path, values: dict[str, Any]) -> Path:
+    """The configuration as a file (JSON is YAML)."""
+    import json
+
+    path = folder / "config.yaml"
+    path.write_text(json.dumps(values), encoding="utf-8")
+    return path
+
+
+class Recorder:
+    """Keeps events, and asks the run to stop after a step."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.events: list[Event] = []
+        self.stop_at = stop_at
+        self.stop: Callable[[], None] = lambda: None
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, StepDone) and event.step == self.stop_at:
+            self.stop()
+
+
+def train(config: RunConfig, folder: Path, stop_at: int | None = None) -> Recorder:
+    """Start a run and train it to its end, or until stopped after a step."""
+    return _run(start_run, config, folder, stop_at)
+
+
+def resume(folder: Path, sets: Sequence[str] = (), stop_at: int | None = None) -> Recorder:
+    """Go on with a run."""
+    return _run(resume_run, resolve(RunFolder(folder).config, sets).config, folder, stop_at)
+
+
+def _run(begin: Any, config: RunConfig, folder: Path, stop_at: int | None) -> Recorder:
+    recorder = Recorder(stop_at)
+    training = begin(config, RunFolder(folder), [recorder])
+    recorder.stop = training.request_stop
+    try:
+        training.run()
+    finally:
+        training.pieces.close()
+    return recorder
+
+
+def measured(folder: Path) -> list[dict[str, Any]]:
+    """The records of ``metrics.jsonl`` without timings."""
+    records = read_metrics(RunFolder(folder).metrics)
+    return [{k: v for k, v in record.items() if k not in TIMINGS} for record in records]
+
+
+def left_behind(folder: Path) -> dict[str, Any]:
+    """All that two runs with the same bits share: metrics, samples, hashes of the checkpoints."""
+    run = RunFolder(folder)
+    index = CheckpointStore(run.checkpoints).index()
+    files = sorted(path for path in run.checkpoints.rglob("*") if path.is_file())
+    hashes = {
+        str(path.relative_to(run.path)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+    samples = run.samples.read_text(encoding="utf-8")
+    return {"metrics": measured(folder), "samples": samples, "index": index, "hashes": hashes}
+
+
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    """Every file and folder below, to show that nothing was touched."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def make_quick(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """A cache of its own, and neither a measured peak nor a plot, which take most of the time."""
+    monkeypatch.setenv("BPTOOL_CACHE_DIR", str(cache))
+    monkeypatch.setattr(loop.machine, "measure_peak_flops", lambda engine, run_on_all: 1e9)
+    monkeypatch.setattr(loop, "plot_losses", lambda records, path, title: None)
+
+
+def process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """``bptool`` as a process of its own."""
+    root = str(Path(__file__).resolve().parent.parent)
+    return subprocess.Popen(
+        [sys.executable, "-m", "bptool", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": root, "PYTHONIOENCODING": "utf-8"},
+        **options,
+    )
