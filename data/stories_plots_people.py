@@ -461,7 +461,7 @@ def build(story: Story) -> None:
     story.want, story.place, story.thing = f"build {what}", place.noun, what.split(" ", 1)[1]
     story.obstacle, story.helper = fail, friend.name
     story.say("build_begin", B=what, noun=story.thing, stuff=stuff, P=place)
-    story.say("trait")
+    story.maybe("trait")
     story.say("build_offer_no" if proud else "build_try", F=friend, K=third)
     story.say("build_fail", fail=fail)
     story.say("build_ask")

@@ -28,7 +28,7 @@ def lost(story: Story) -> None:
     story.say("lost_slip_careless" if careless else "lost_slip", S=spot)
     world.go(hero, wrong)
     story.say("lost_notice")
-    story.say("lost_wrong", Q=wrong, X=rng.choice(wrong.spots), Y=rng.choice(JUNK))
+    story.maybe("lost_wrong", Q=wrong, X=rng.choice(wrong.spots), Y=rng.choice(JUNK))
     if ending == "finder":
         finder = world.child(unlike=hero)
         world.go(finder, here)

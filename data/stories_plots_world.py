@@ -308,8 +308,11 @@ def plant(story: Story) -> None:
         story.say("plant_second", seed=seed)
     else:
         story.maybe("plant_wait")
-    story.say("plant_pest", pest=pest)
-    story.say("plant_remedy", remedy=remedy)
+    if hasty:
+        story.obstacle = f"{hero.name} did not wait"
+    else:
+        story.say("plant_pest", pest=pest)
+        story.say("plant_remedy", remedy=remedy)
     world.do("grow", hero, what=grown)
     story.say("plant_result", result=result)
     story.say("plant_hasty_end" if hasty else "plant_end")
@@ -411,7 +414,7 @@ def errand(story: Story) -> None:
     story.want, story.thing, story.place = f"bring the {noun} to {taker.name}", noun, place.noun
     story.reason, story.obstacle, story.helper = why, f"{hero.name} saw {sight}", ""
     story.say("errand_begin", S=sender, R=taker, P=place, noun=noun, why=why)
-    story.say("trait")
+    story.maybe("trait")
     story.say("errand_see", sight=sight, tempt=tempt)
     if hasty:
         story.helper = friend.name
@@ -433,8 +436,8 @@ def errand(story: Story) -> None:
 
 ERRAND = """
 errand_begin:
-    [when], [S] gave [H] a [noun] and said, "(take|carry|bring) it to [R.name], who is [P.in]. (hurry|be quick), for time is short." [H] (nodded|set off), for [why].
-    "[R.name] needs this [noun]," [S] told [H] [when], "and (must have it|needs it) before noon. go [P.to] (and do not stop|at once)." it was important, for [why].
+    [when], [S] gave [H] a [noun] and said, "(take|carry|bring) it to [R.name], who is [P.in]." (it was urgent|there was no time to lose), for [why].
+    "[R.name] needs this [noun]," [S] told [H] [when]. "go [P.to] (and do not stop|at once)." it was important, for [why].
     [H] had to bring a [noun] [P.to], where [R] was waiting for it. [S] had (asked [H.him] to go|sent [H.him]) [when], for [why].
 errand_see:
     (on the way|at the first corner|near the [home]) [H.he] saw [sight]. (oh, how|how) [H.he!] (wanted|longed) to [tempt]!
