@@ -162,7 +162,7 @@ quarrel_advice:
     [E] saw [H] (alone|sitting on the steps|looking sad) and (said|told [H.him]), "(someone must say sorry first|a friend is worth more than a [T.noun]|two stubborn goats both fall off the bridge)."
     "what (is wrong|happened)?" asked [E]. [H] told [E.him] (all about it|everything), and [E] said, "(go|then go) and (say that to [F.name]|make peace)."
 quarrel_peace:
-    [H] $went to [F.his] (house|door) with a (warm bun|red apple|flower|piece of cake) and said, "I am sorry(| that I pulled| about the [T.noun])." "(me too|so am I|I am sorry too)," said [F].
+    [H] $went to [F] with a (warm bun|red apple|flower|piece of cake) and said, "I am sorry(| that I pulled| about the [T.noun])." "(me too|so am I|I am sorry too)," said [F].
     it was (hard|not easy), but [H] (knocked at the door|went over) and said, "I was wrong. (will you|can you) forgive me?" [F] (nodded|smiled|hugged [H.him]) (at once|and wiped away a tear|and let [H.him] in).
 quarrel_mend:
     with (glue|thread and glue|string and glue|needle and thread) from [E], they (mended|fixed) the [T.noun] (together|side by side). (it was not as good as new|you could still see the crack), but (that did not matter|nobody cared).
@@ -256,7 +256,7 @@ promise_keep:
     [H] thought of [O] and (sighed|took a deep breath|stayed). "not (now|yet)," [H.he!] said. "I promised to [task]."
 promise_friend:
     so [H] went to [W] and [task.ed], and [F] (helped|came along). (with two it went fast|it was half the work), and there was still time to [fun].
-    [F] (grumbled|was cross) at first, but then [F.he!] (came to help|took off [F.his!] coat and helped). when they had [task.ed], they (still |)went to [fun].
+    [F] (grumbled|was cross) at first, but then [F.he!] (came along|went along) to [W] and helped. when they had [task.ed], they (still |)went to [fun].
 promise_good:
     when [O] came back, [result]. "(I knew it|I knew I could trust you|well done)," [O.he!] said.
     [O] (came home|came back) (late|tired|the next day), went to [W], and saw that [result].

@@ -191,7 +191,7 @@ gift_refuse:
     [F] (came by|saw it|heard about it) and offered (to help|a helping hand). "no, I can do it alone," said [H], but (nothing|not one thing) went right.
     "shall I help you?" asked [F]. [H] (shook [H.his!] head|said no|turned away), and (an hour|a whole day) later there was still no [T.noun].
 gift_help:
-    "(you can have|take|I have) (some of mine|some more at home|what I kept from last year)," said [F](, and [F.he!] (meant it|smiled)|).
+    "(you can have some of mine|take some of mine|I have some more at home|I kept some from last year)," said [F](, and [F.he!] (meant it|smiled)|).
     then [F] (brought|gave [H.him]|carried over) more [M] and showed [H.him] (how to begin|how to hold it).
     [H] asked [F] (for help|for advice), and [F] (knew|saw|told [H.him]) (at once |)what to do(| next).
     "(let us|we can) look for more [M]," said [F], and (together|side by side) they found (enough|a whole bag).
