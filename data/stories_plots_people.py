@@ -111,7 +111,7 @@ contest_stop:
 contest_kind_end:
     [W] won [T], but [R.name] (became [H.his] best friend|never forgot it).
     the [T.noun] went to [W]. still, [H] (went home happy|was not sad|did not mind), for [R.name] (walked beside [H.him]|was a friend now|held [H.his] hand).
-    [W] got the [T.noun], and [H] got (a friend|a hug from [R]). (that was worth more|[H.he] liked that better).
+    [W] got the [T.noun], and [H.name] got (a friend|a hug from [R]). (that was worth more|[H.he] liked that better).
 """
 
 
@@ -488,7 +488,7 @@ build_fail:
     [H] stepped back to look, and (at that moment|just then), [fail]! "oh no," [H.he!] (groaned|cried|sighed).
     [H] (started|tried) (once|twice) more, (but|and still) it went wrong, for [fail].
 build_ask:
-    at last [H] went to [F]. "(I was wrong|I need you|it is too hard for one)," [H.he!] said. "(will you|could you|please) help me?" [F] (called|ran to get) [K] too.
+    at last [H] went to [F]. "(I was wrong|I need you|it is too hard for one)," [H.he!] said. "(will you|could you|can you) help me?" [F] (called|ran to get) [K] too.
     "(I cannot do it alone|please help me)," [H] said to [F] and [K]. (they did not laugh|they came at once|they rolled up their sleeves).
 build_work:
     [F.name] held (the bottom|the left side|one end), [K.name] (tied|pushed|fixed) (the top|the other side|the rest), and [H.name] told them (what to do|the plan).

@@ -67,7 +67,7 @@ lost_begin:
     [when], [H.he] put [T.his] under [H.his!] arm and $set_off [P.to] to [do].
 lost_dear:
     it was a (birthday|birthday|New Year|dear|special) present from [G], and [H] (loved it|took it everywhere|would not sell it for gold|thought it was the best in the world).
-    [G] had given it to [H.him] (last winter|last spring|on [H.his!] birthday), and [H.he!] (loved|kept|liked) it more than anything else.
+    [G] had given it to [H.him] (last winter|last spring|on [H.his!] birthday), and [H.he!] (loved|liked) it more than anything else.
     the [T.noun] was a present from [G], so it was (very dear to|the best thing of all for|worth more than gold to) [H.him].
 lost_slip_careless:
     but [H] (saw|heard|chased|ran after) (a small frog|a brown rabbit|a squirrel|a band|a puppy) and forgot (about |)the [T.noun].
