@@ -23,7 +23,7 @@ from stories_grammar import Rules, Teller, runs, sentences
 from stories_world import Story, World
 
 SEED = 1
-N_STORIES = 2600
+N_STORIES = 2700
 TRIES = 10
 MOST_WORDS = 150
 TARGET = Path(__file__).with_name("stories.txt")

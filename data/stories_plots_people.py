@@ -111,7 +111,7 @@ contest_stop:
 contest_kind_end:
     [W] won [T], but [R.name] (became [H.his] best friend|never forgot it).
     the [T.noun] went to [W]. still, [H] (went home happy|was not sad|did not mind), for [R.name] (walked beside [H.him]|was a friend now|held [H.his] hand).
-    [W] got the [T.noun], and [H] got (a friend|a hug from [R]). (that was worth more|[H.he] liked that better).
+    [W] got the [T.noun], and [H.name] got (a friend|a hug from [R]). (that was worth more|[H.he] liked that better).
 """
 
 
@@ -162,7 +162,7 @@ quarrel_advice:
     [E] saw [H] (alone|sitting on the steps|looking sad) and (said|told [H.him]), "(someone must say sorry first|a friend is worth more than a [T.noun]|two stubborn goats both fall off the bridge)."
     "what (is wrong|happened)?" asked [E]. [H] told [E.him] (all about it|everything), and [E] said, "(go|then go) and (say that to [F.name]|make peace)."
 quarrel_peace:
-    [H] $went to [F.his] (house|door) with a (warm bun|red apple|flower|piece of cake) and said, "I am sorry(| that I pulled| about the [T.noun])." "(me too|so am I|I am sorry too)," said [F].
+    [H] $went to [F] with a (warm bun|red apple|flower|piece of cake) and said, "I am sorry(| that I pulled| about the [T.noun])." "(me too|so am I|I am sorry too)," said [F].
     it was (hard|not easy), but [H] (knocked at the door|went over) and said, "I was wrong. (will you|can you) forgive me?" [F] (nodded|smiled|hugged [H.him]) (at once|and wiped away a tear|and let [H.him] in).
 quarrel_mend:
     with (glue|thread and glue|string and glue|needle and thread) from [E], they (mended|fixed) the [T.noun] (together|side by side). (it was not as good as new|you could still see the crack), but (that did not matter|nobody cared).
@@ -256,7 +256,7 @@ promise_keep:
     [H] thought of [O] and (sighed|took a deep breath|stayed). "not (now|yet)," [H.he!] said. "I promised to [task]."
 promise_friend:
     so [H] went to [W] and [task.ed], and [F] (helped|came along). (with two it went fast|it was half the work), and there was still time to [fun].
-    [F] (grumbled|was cross) at first, but then [F.he!] (came to help|took off [F.his!] coat and helped). when they had [task.ed], they (still |)went to [fun].
+    [F] (grumbled|was cross) at first, but then [F.he!] (came along|went along) to [W] and helped. when they had [task.ed], they (still |)went to [fun].
 promise_good:
     when [O] came back, [result]. "(I knew it|I knew I could trust you|well done)," [O.he!] said.
     [O] (came home|came back) (late|tired|the next day), went to [W], and saw that [result].
@@ -461,7 +461,7 @@ def build(story: Story) -> None:
     story.want, story.place, story.thing = f"build {what}", place.noun, what.split(" ", 1)[1]
     story.obstacle, story.helper = fail, friend.name
     story.say("build_begin", B=what, noun=story.thing, stuff=stuff, P=place)
-    story.say("trait")
+    story.maybe("trait")
     story.say("build_offer_no" if proud else "build_try", F=friend, K=third)
     story.say("build_fail", fail=fail)
     story.say("build_ask")
@@ -488,7 +488,7 @@ build_fail:
     [H] stepped back to look, and (at that moment|just then), [fail]! "oh no," [H.he!] (groaned|cried|sighed).
     [H] (started|tried) (once|twice) more, (but|and still) it went wrong, for [fail].
 build_ask:
-    at last [H] went to [F]. "(I was wrong|I need you|it is too hard for one)," [H.he!] said. "(will you|could you|please) help me?" [F] (called|ran to get) [K] too.
+    at last [H] went to [F]. "(I was wrong|I need you|it is too hard for one)," [H.he!] said. "(will you|could you|can you) help me?" [F] (called|ran to get) [K] too.
     "(I cannot do it alone|please help me)," [H] said to [F] and [K]. (they did not laugh|they came at once|they rolled up their sleeves).
 build_work:
     [F.name] held (the bottom|the left side|one end), [K.name] (tied|pushed|fixed) (the top|the other side|the rest), and [H.name] told them (what to do|the plan).

@@ -28,7 +28,7 @@ def lost(story: Story) -> None:
     story.say("lost_slip_careless" if careless else "lost_slip", S=spot)
     world.go(hero, wrong)
     story.say("lost_notice")
-    story.say("lost_wrong", Q=wrong, X=rng.choice(wrong.spots), Y=rng.choice(JUNK))
+    story.maybe("lost_wrong", Q=wrong, X=rng.choice(wrong.spots), Y=rng.choice(JUNK))
     if ending == "finder":
         finder = world.child(unlike=hero)
         world.go(finder, here)
@@ -67,7 +67,7 @@ lost_begin:
     [when], [H.he] put [T.his] under [H.his!] arm and $set_off [P.to] to [do].
 lost_dear:
     it was a (birthday|birthday|New Year|dear|special) present from [G], and [H] (loved it|took it everywhere|would not sell it for gold|thought it was the best in the world).
-    [G] had given it to [H.him] (last winter|last spring|on [H.his!] birthday), and [H.he!] (loved|kept|liked) it more than anything else.
+    [G] had given it to [H.him] (last winter|last spring|on [H.his!] birthday), and [H.he!] (loved|liked) it more than anything else.
     the [T.noun] was a present from [G], so it was (very dear to|the best thing of all for|worth more than gold to) [H.him].
 lost_slip_careless:
     but [H] (saw|heard|chased|ran after) (a small frog|a brown rabbit|a squirrel|a band|a puppy) and forgot (about |)the [T.noun].
@@ -191,7 +191,7 @@ gift_refuse:
     [F] (came by|saw it|heard about it) and offered (to help|a helping hand). "no, I can do it alone," said [H], but (nothing|not one thing) went right.
     "shall I help you?" asked [F]. [H] (shook [H.his!] head|said no|turned away), and (an hour|a whole day) later there was still no [T.noun].
 gift_help:
-    "(you can have|take|I have) (some of mine|some more at home|what I kept from last year)," said [F](, and [F.he!] (meant it|smiled)|).
+    "(you can have some of mine|take some of mine|I have some more at home|I kept some from last year)," said [F](, and [F.he!] (meant it|smiled)|).
     then [F] (brought|gave [H.him]|carried over) more [M] and showed [H.him] (how to begin|how to hold it).
     [H] asked [F] (for help|for advice), and [F] (knew|saw|told [H.him]) (at once |)what to do(| next).
     "(let us|we can) look for more [M]," said [F], and (together|side by side) they found (enough|a whole bag).

@@ -162,8 +162,8 @@ animal_tool:
     "(I need|may I have) [tool]," [H] told [F], "for a [A] is in trouble [P.in]." "then (let us go|hurry)," [F.he!] said.
     luckily [F] (was not far away|lived near by|was just passing) and had [tool]. (together|side by side) they (ran|hurried) back to the [A].
 animal_deed:
-    (slowly|with a steady hand|very gently), [H] [deed], while [F] (spoke softly to the [A]|kept the [A] calm|watched|held [H.his!] coat).
-    [F] said, "(slowly|easy|gently now)," and [H] [deed]. the [A] (trembled|shook|kept still), but it (seemed to trust [H.him]|did not bite|let [H.him] help).
+    (slowly|with a steady hand|very gently), [H] [deed], while [F] (spoke softly to the [A]|kept the [A] calm|watched).
+    "(slowly now|easy, easy|gently now)," (said|whispered) [F.name], and [H.name] [deed]. the [A] (trembled|shook|kept still), but it (seemed to trust [H.him]|did not bite|let [H.him] help).
 animal_free:
     (at last|then) the [A] was safe! it looked at [H] (for a long time|with big eyes|and made a happy sound).
     the [A] (was safe|had nothing to fear any more), and [H.name] and [F.name] (cheered|laughed|smiled at each other|shook hands).
@@ -274,9 +274,9 @@ PLANTS = (
     ("a rose cutting", "rose", "park", "give a rose to a friend", "opened one dark red flower"),
     ("a carrot seed", "carrot", "garden", "feed the pony", "was as long as an arm"),
     ("a melon seed", "melon", "garden", "eat a melon in the sun", "was as sweet as honey"),
-    ("a cherry stone", "cherry tree", "hill", "sit in its shade one day", "was soon as tall as a child"),
+    ("a cherry stone", "cherry tree", "hill", "sit in the shade of a tree", "was soon as tall as a child"),
     ("a flower seed", "flower", "school", "see something bright after winter", "opened like a yellow cup"),
-    ("a grain of corn", "corn plant", "mill", "bake bread from it", "stood golden in the sun"),
+    ("a grain of corn", "corn plant", "mill", "bake a loaf of bread", "stood golden in the sun"),
 )  # fmt: skip
 PESTS = (
     ("snails came to eat the leaves", "put a ring of ashes around it"),
@@ -308,8 +308,11 @@ def plant(story: Story) -> None:
         story.say("plant_second", seed=seed)
     else:
         story.maybe("plant_wait")
-    story.say("plant_pest", pest=pest)
-    story.say("plant_remedy", remedy=remedy)
+    if hasty:
+        story.obstacle = f"{hero.name} did not wait"
+    else:
+        story.say("plant_pest", pest=pest)
+        story.say("plant_remedy", remedy=remedy)
     world.do("grow", hero, what=grown)
     story.say("plant_result", result=result)
     story.say("plant_hasty_end" if hasty else "plant_end")
@@ -320,7 +323,7 @@ PLANT = """
 plant_begin:
     [when], [G] gave [H] [seed]. "(put it in the ground|plant it) and (wait|give it time)," [G.he!] said. [H] wanted to [aim].
     [H] wanted to [aim]. so, [when], [H.he!] asked [G] for [seed] and got it.
-    "what will grow from this?" asked [H] [when]. "a [grown], if you (wait|are patient)," said [G] and gave [H.him] [seed]. now [H] wanted to [aim].
+    "what will grow from this?" asked [H] [when]. "a [grown], if you (wait|are patient)," said [G] and gave [H.him] [seed]. [H] wanted to [aim].
 plant_sow:
     [P.in] [H] (dug|made) a (small|deep|neat) hole, put it in, and (covered it with earth|patted the earth|gave it water).
     [H] (chose|found) a (sunny|good|quiet) place [P.in], (dug a hole with a spoon|made a hole with one finger), and planted it.
@@ -411,7 +414,7 @@ def errand(story: Story) -> None:
     story.want, story.thing, story.place = f"bring the {noun} to {taker.name}", noun, place.noun
     story.reason, story.obstacle, story.helper = why, f"{hero.name} saw {sight}", ""
     story.say("errand_begin", S=sender, R=taker, P=place, noun=noun, why=why)
-    story.say("trait")
+    story.maybe("trait")
     story.say("errand_see", sight=sight, tempt=tempt)
     if hasty:
         story.helper = friend.name
@@ -433,8 +436,8 @@ def errand(story: Story) -> None:
 
 ERRAND = """
 errand_begin:
-    [when], [S] gave [H] a [noun] and said, "(take|carry|bring) it to [R.name], who is [P.in]. (hurry|be quick), for time is short." [H] (nodded|set off), for [why].
-    "[R.name] needs this [noun]," [S] told [H] [when], "and (must have it|needs it) before noon. go [P.to] (and do not stop|at once)." it was important, for [why].
+    [when], [S] gave [H] a [noun] and said, "(take|carry|bring) it to [R.name], who is [P.in]." (it was urgent|there was no time to lose), for [why].
+    "[R.name] needs this [noun]," [S] told [H] [when]. "go [P.to] (and do not stop|at once)." it was important, for [why].
     [H] had to bring a [noun] [P.to], where [R] was waiting for it. [S] had (asked [H.him] to go|sent [H.him]) [when], for [why].
 errand_see:
     (on the way|at the first corner|near the [home]) [H.he] saw [sight]. (oh, how|how) [H.he!] (wanted|longed) to [tempt]!

@@ -70,7 +70,7 @@ def test_form(text: str) -> None:
     stories = text.rstrip("\n").split("\n\n")
     assert len(set(stories)) == len(stories)
     assert re.fullmatch(r"[A-Za-z .,!?'\"\n]+", text)
-    assert not re.search(r" [ .,!?]| $|\ba [aeiou]|\b[Aa]n [^aeioh]|[.!?,]{2}", text, re.MULTILINE)
+    assert not re.search(r" [ .,!?]| $|\ba [aeiou]|\b[Aa]n [^aeiouh]|[.!?,]{2}", text, re.MULTILINE)
     for story in stories:
         assert "\n" not in story
         assert story.count('"') % 2 == 0
@@ -115,7 +115,7 @@ def test_facts_are_told(stories: list[Story]) -> None:
     for story in stories:
         told = story.text
         for fact in (story.hero.name, story.place, story.thing, story.helper):
-            assert fact in told, (fact, told)
+            assert fact.lower() in told.lower(), (fact, told)
         assert story.want and story.obstacle and story.outcome, story.plot
         told_words = words(told.lower())
         names = {part for person in story.world.cast for part in person.name.lower().split()}
