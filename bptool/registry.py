@@ -38,7 +38,9 @@ class Registry:
 
         def add(cls: type[Any]) -> type[Any]:
             if name in self._classes:
-                raise ConfigError(f"{self.kind} '{name}' is registered already; choose another name")
+                raise ConfigError(
+                    f"{self.kind} '{name}' is registered already; choose another name"
+                )
             if not hasattr(cls, "Config"):
                 raise ConfigError(f"{self.kind} '{name}' has no Config class; see CONTRIBUTING.md")
             self._classes[name] = cls
@@ -53,7 +55,7 @@ class Registry:
         return sorted(self._classes)
 
     def get(self, name: str) -> type[Any]:
-        """The class registered as ``name``; a ConfigError with the nearest name if there is none."""
+        """The class registered as ``name``, or a ConfigError with the nearest name."""
         importlib.import_module(self.package)
         if name not in self._classes:
             raise ConfigError(f"unknown {self.kind} '{name}'{did_you_mean(name, self._classes)}")

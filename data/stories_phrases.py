@@ -1,6 +1,5 @@
 """Phrases that every plot shares: openings, traits, feelings, thanks."""
 
-# ruff: noqa: E501  (a phrase or a row of a table is one line)
 from __future__ import annotations
 
 import random

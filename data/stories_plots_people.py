@@ -1,6 +1,5 @@
 """Plots about people: a contest, a quarrel, a promise, sharing, a fear, building together."""
 
-# ruff: noqa: E501  (a phrase or a row of a table is one line)
 from __future__ import annotations
 
 from stories_world import Story, forms

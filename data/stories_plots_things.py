@@ -1,6 +1,5 @@
 """Plots about things: lost, made as a gift, borrowed and broken, and won by trading."""
 
-# ruff: noqa: E501  (a phrase or a row of a table is one line)
 from __future__ import annotations
 
 from stories_world import Story, forms

@@ -1,6 +1,5 @@
 """Plots about the world outside: rain, animals, learning a skill, growing a plant, an errand."""
 
-# ruff: noqa: E501  (a phrase or a row of a table is one line)
 from __future__ import annotations
 
 from stories_world import Story, forms

@@ -5,7 +5,6 @@
 itself fails while the corpus is made instead of reaching the reader.
 """
 
-# ruff: noqa: E501  (a phrase or a row of a table is one line)
 from __future__ import annotations
 
 import random

@@ -14,7 +14,7 @@ from bptool.ops.matmul import blas_engine
 
 pytest.importorskip("torch", reason="PyTorch is not installed; see CONTRIBUTING.md")
 
-import torch_models  # noqa: E402
+import torch_models
 
 N_VOCAB = 37
 GPT2_CONFIGS = [

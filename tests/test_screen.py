@@ -171,9 +171,7 @@ def test_an_interrupted_run_says_how_to_resume() -> None:
     text = "\n".join(visible(file.getvalue()))
     assert "Stopped at step 40 of 40" in text
     assert "not evaluated" in text
-    assert "bptool train 'runs/a b' --resume" in text.replace(
-        "\\", "/"
-    )
+    assert "bptool train 'runs/a b' --resume" in text.replace("\\", "/")
 
 
 def test_the_screen_is_drawn_at_most_eight_times_a_second() -> None:

@@ -17,7 +17,9 @@ ACTIVATIONS = {
 }
 
 
-def gpt2_logits(config: Any, tensors: dict[str, torch.Tensor], tokens: torch.Tensor) -> torch.Tensor:
+def gpt2_logits(
+    config: Any, tensors: dict[str, torch.Tensor], tokens: torch.Tensor
+) -> torch.Tensor:
     """Logits (B, T, V) of GPT-2 with the tensors named as in a checkpoint; no dropout."""
     n_time = tokens.shape[1]
     width, n_head = config.n_embd, config.n_head
@@ -33,9 +35,7 @@ def gpt2_logits(config: Any, tensors: dict[str, torch.Tensor], tokens: torch.Ten
     for layer in range(config.n_layer):
         h = f"h.{layer}"
         q, k, v = linear(norm(x, f"{h}.ln_1"), f"{h}.attn.c_attn").split(width, dim=2)
-        heads = [
-            t.view(*t.shape[:2], n_head, width // n_head).transpose(1, 2) for t in (q, k, v)
-        ]
+        heads = [t.view(*t.shape[:2], n_head, width // n_head).transpose(1, 2) for t in (q, k, v)]
         y = F.scaled_dot_product_attention(*heads, is_causal=True)
         x = x + linear(y.transpose(1, 2).reshape(x.shape), f"{h}.attn.c_proj")
         up = linear(norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc")

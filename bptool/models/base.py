@@ -148,7 +148,7 @@ class Model(ABC):
 
     @abstractmethod
     def decoder(self, params: Any, n_sequences: int, engine: Any) -> Any:
-        """An incremental decoder: ``append(tokens (n, t)) -> logits (n, V)`` of the last position."""
+        """An incremental decoder: ``append(tokens (n, t))`` -> logits (n, V) of the last one."""
 
     @property
     def context(self) -> int:

@@ -255,7 +255,7 @@ def gpt2_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets):  # 
 
 
 @kernel
-def gpt2_loss_and_gradient(  # type: ignore[no-untyped-def]  # noqa: PLR0913
+def gpt2_loss_and_gradient(  # type: ignore[no-untyped-def]
     hyper, params, grads, acts, tokens, targets, key, inverse_n_targets
 ):
     """A shard's whole step: forward, loss, backward."""

@@ -127,9 +127,7 @@ def mlp_backward(hyper, params, grads, acts, tokens, key):  # type: ignore[no-un
                 *(engine, dhidden, grads.hidden_w[layer - 1], grads.hidden_b[layer - 1]),
                 *(dpre, acts.hidden[layer - 1], params.hidden_w[layer - 1]),
             )
-    linear_backward(
-        engine, acts.dx, grads.input_w, grads.input_b, dpre, acts.x, params.input_w
-    )
+    linear_backward(engine, acts.dx, grads.input_w, grads.input_b, dpre, acts.x, params.input_w)
     dropout(acts.dx, hyper.dropout, key, 0, row0)
     window_backward(grads.embedding, acts.dx, tokens)
 
@@ -144,7 +142,7 @@ def mlp_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets):  # t
 
 
 @kernel
-def mlp_loss_and_gradient(  # type: ignore[no-untyped-def]  # noqa: PLR0913
+def mlp_loss_and_gradient(  # type: ignore[no-untyped-def]
     hyper, params, grads, acts, tokens, targets, key, inverse_n_targets
 ):
     """A shard's whole step: forward, loss, backward."""

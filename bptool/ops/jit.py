@@ -79,7 +79,6 @@ def kernel(function: Callable[..., Any]) -> Any:
     return numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")(function)
 
 
-
 @contextlib.contextmanager
 def compilations() -> Iterator[list[str]]:
     """Collect the names of kernels compiled inside the block; those loaded from disk are not."""

@@ -43,7 +43,7 @@ def blas_engine(dtype: npt.DTypeLike) -> MatmulEngine:
 
 
 @intrinsic
-def _call(  # noqa: PLR0913
+def _call(
     typing_context: Any,
     address: Any,
     c: Any,

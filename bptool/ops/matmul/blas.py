@@ -19,7 +19,7 @@ _ROUTINES = {"float32": "sgemm", "float64": "dgemm"}
 
 
 @intrinsic
-def _call_gemm(  # noqa: PLR0913
+def _call_gemm(
     typing_context: Any,
     address: Any,
     trans_a: Any,
@@ -74,7 +74,7 @@ def _routine(real: Any, gemm: int) -> Any:
     plain, transposed = ord("N"), ord("T")
 
     @cfunc(signature)
-    def routine(c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, scratch):  # type: ignore[no-untyped-def]  # noqa: PLR0913
+    def routine(c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, scratch):  # type: ignore[no-untyped-def]
         first = transposed if trans_b else plain
         second = transposed if trans_a else plain
         beta = real(1.0) if accumulate else real(0.0)

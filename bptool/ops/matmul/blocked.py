@@ -32,7 +32,7 @@ _tile_3 = tiles[VECTORS]
 
 
 @kernel
-def tile_of(c, c_stride, a, row_stride, k_stride, b, n_k, rows, columns, lanes, accumulate, real):  # type: ignore[no-untyped-def]  # noqa: PLR0913
+def tile_of(c, c_stride, a, row_stride, k_stride, b, n_k, rows, columns, lanes, accumulate, real):  # type: ignore[no-untyped-def]
     """One tile at most ``columns`` wide, by the narrowest kernel that covers it."""
     n_vectors = (columns + lanes - 1) // lanes
     last = columns - (n_vectors - 1) * lanes
@@ -45,7 +45,7 @@ def tile_of(c, c_stride, a, row_stride, k_stride, b, n_k, rows, columns, lanes, 
 
 
 @kernel
-def blocked_matmul(out, a, transpose_a, b, transpose_b, accumulate, m, n, n_depth, scratch):  # type: ignore[no-untyped-def]  # noqa: PLR0913
+def blocked_matmul(out, a, transpose_a, b, transpose_b, accumulate, m, n, n_depth, scratch):  # type: ignore[no-untyped-def]
     """out[:m, :n] = op(a) op(b), added if ``accumulate``; ``scratch`` holds SCRATCH elements.
 
     The arrays are whole rows of their storage: wider than what is multiplied where strided.
@@ -104,7 +104,7 @@ def _routine(real: Any) -> Any:
     )
 
     @cfunc(signature, cache=True)
-    def routine(c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, scratch):  # type: ignore[no-untyped-def]  # noqa: PLR0913
+    def routine(c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, scratch):  # type: ignore[no-untyped-def]
         blocked_matmul(
             carray(c, (m, ldc)),
             carray(a, (k if trans_a else m, lda)),

@@ -6,6 +6,7 @@ import os
 
 import llvmlite.binding as llvm
 
+
 def vector_bytes() -> int:
     """Width of the vector registers kernels are compiled for: 64, 32 or 16 bytes."""
     features = _features()

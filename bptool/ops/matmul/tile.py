@@ -8,8 +8,8 @@ elements of A, and does R V fused multiply-adds:
 R and V follow from the number of vector registers: R V accumulators, V vectors of B and one
 broadcast must fit. A is read in place through R row pointers (rows past the edge repeat the last
 one and are not stored), so it may be transposed: its element (i, k) is at i * row_stride +
-k * k_stride. B comes packed in panels of V W columns (see ``packing.py``), 64-byte aligned. The last vector of
-a row may be cut to ``lanes`` lanes.
+k * k_stride. B comes packed in panels of V W columns (see ``packing.py``), 64-byte aligned. The
+last vector of a row may be cut to ``lanes`` lanes.
 
 The code is LLVM IR through Numba's ``intrinsic``: scalar loops would leave the choice of registers
 to heuristics. Sources: Goto, van de Geijn 2008, "Anatomy of high-performance matrix
@@ -24,7 +24,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from bptool.ops.matmul.ir_helpers import declare, splat
 from bptool.ops.matmul.target import ROWS, VECTOR_BYTES, VECTORS, lanes_of
+from bptool.ops.matmul.tile_store import emit_store
 
 _INT = ir.IntType(64)
 
@@ -33,7 +35,7 @@ def _make_tile(n_vectors: int) -> Any:
     """The tile of ``n_vectors`` vectors, as an intrinsic over addresses and element counts."""
 
     @intrinsic
-    def tile(  # noqa: PLR0913
+    def tile(
         typing_context: Any,
         c: Any,
         c_stride: Any,
@@ -64,7 +66,7 @@ def _emit_tile(builder: Any, element: Any, width: int, n_vectors: int, args: Any
     c, c_stride, a, row_stride, k_stride, b, n_k, rows, lanes, accumulate, _ = args
     vector = ir.VectorType(element, width)
     n_bytes = 4 if isinstance(element, ir.FloatType) else 8
-    fma = _declare(builder, f"llvm.fma.v{width}f{8 * n_bytes}", vector, [vector] * 3)
+    fma = declare(builder, f"llvm.fma.v{width}f{8 * n_bytes}", vector, [vector] * 3)
     zero_index = ir.Constant(_INT, 0)
 
     def at(base: Any, offset: Any) -> Any:
@@ -100,7 +102,7 @@ def _emit_tile(builder: Any, element: Any, width: int, n_vectors: int, args: Any
     for i in range(ROWS):
         scalar = builder.load(at(row_pointers[i], a_offset))
         scalar.align = n_bytes
-        spread = _splat(builder, scalar, vector, width)
+        spread = splat(builder, scalar, vector, width)
         for v in range(n_vectors):
             updated.append(builder.call(fma, [spread, b_vectors[v], sums[i * n_vectors + v]]))
     next_k = builder.add(k, ir.Constant(_INT, 1))
@@ -123,89 +125,9 @@ def _emit_tile(builder: Any, element: Any, width: int, n_vectors: int, args: Any
         phi.add_incoming(zero, before)
         phi.add_incoming(new, loop)
         finals.append(phi)
-    _emit_store(builder, vector, element, n_bytes, n_vectors, finals, c, c_stride, rows, lanes, accumulate)
-
-
-def _emit_store(  # noqa: PLR0913
-    builder: Any,
-    vector: Any,
-    element: Any,
-    n_bytes: int,
-    n_vectors: int,
-    finals: list[Any],
-    c: Any,
-    c_stride: Any,
-    rows: Any,
-    lanes: Any,
-    accumulate: Any,
-) -> None:
-    """Write the first ``rows`` rows, the last vector cut to ``lanes``; added if ``accumulate``."""
-    width = vector.count
-    pointer_type = vector.as_pointer()
-    mask_type = ir.VectorType(ir.IntType(1), width)
-    integers = ir.VectorType(ir.IntType(64), width)
-    iota = ir.Constant(integers, [ir.Constant(_INT, i) for i in range(width)])
-    limit = _splat(builder, lanes, integers, width)
-    mask = builder.icmp_signed("<", iota, limit)
-    is_cut = builder.icmp_signed("<", lanes, ir.Constant(_INT, width))
-    adds = builder.trunc(accumulate, ir.IntType(1))
-    alignment = ir.Constant(ir.IntType(32), n_bytes)
-    zero = ir.Constant(vector, [ir.Constant(element, 0.0)] * width)
-    name = f"v{width}f{8 * n_bytes}.p0"
-    masked_load = _declare(
-        builder, f"llvm.masked.load.{name}", vector, [pointer_type, ir.IntType(32), mask_type, vector]
+    emit_store(
+        builder, vector, element, n_bytes, n_vectors, finals, c, c_stride, rows, lanes, accumulate
     )
-    masked_store = _declare(
-        builder,
-        f"llvm.masked.store.{name}",
-        ir.VoidType(),
-        [vector, pointer_type, ir.IntType(32), mask_type],
-    )
-    c_pointer = builder.inttoptr(c, element.as_pointer())
-    for i in range(ROWS):
-        inside = builder.icmp_signed("<", ir.Constant(_INT, i), rows)
-        with builder.if_then(inside):
-            row = builder.gep(c_pointer, [builder.mul(ir.Constant(_INT, i), c_stride)])
-            for v in range(n_vectors):
-                place = builder.gep(row, [ir.Constant(_INT, v * width)])
-                place = builder.bitcast(place, pointer_type)
-                value = finals[i * n_vectors + v]
-
-                def store_whole(place: Any = place, value: Any = value) -> None:
-                    with builder.if_else(adds) as (then, otherwise):
-                        with then:
-                            old = builder.load(place)
-                            old.align = n_bytes
-                            builder.store(builder.fadd(old, value), place).align = n_bytes
-                        with otherwise:
-                            builder.store(value, place).align = n_bytes
-
-                if v < n_vectors - 1:
-                    store_whole()
-                    continue
-                with builder.if_else(is_cut) as (then, otherwise):
-                    with then:
-                        old = builder.call(masked_load, [place, alignment, mask, zero])
-                        kept = builder.select(_splat(builder, adds, mask_type, width), old, zero)
-                        total = builder.fadd(kept, value)
-                        builder.call(masked_store, [total, place, alignment, mask])
-                    with otherwise:
-                        store_whole()
-
-
-def _declare(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
-    existing = builder.module.globals.get(name)
-    if existing is not None:
-        return existing
-    return ir.Function(builder.module, ir.FunctionType(result, arguments), name)
-
-
-def _splat(builder: Any, scalar: Any, vector: Any, width: int) -> Any:
-    """A vector with ``scalar`` in every lane."""
-    lane = ir.Constant(ir.IntType(32), 0)
-    single = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, lane)
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), width), [lane] * width)
-    return builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), zeros)
 
 
 tiles = {n: _make_tile(n) for n in range(1, VECTORS + 1)}
