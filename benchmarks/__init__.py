@@ -1,1 +1,1 @@
-"""Speed of bptool beside its peers, measured in turn in one run. Start: ``python -m benchmarks``."""
+"""Speed of bptool beside its peers, measured in turn in one run: ``python -m benchmarks``."""

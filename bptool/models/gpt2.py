@@ -125,6 +125,7 @@ class Activations(NamedTuple):
     dx: Array  # (N, C) gradient of the residual stream
     dnorm: Array  # (N, C)
     dqkv: Array  # (N, 3C)
+    dact: Array  # (N, F)
     dfc: Array  # (N, F)
     scratch: Array  # (2, T, T)
 
@@ -207,10 +208,10 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key):  # type: ignore[no-u
         branch[:] = dx
         dropout(branch, p.residual, key, 3 * layer + 3, row0)
         linear_backward(
-            *(engine, acts.dfc, grads.fc_proj_w[layer], grads.fc_proj_b[layer]),
+            *(engine, acts.dact, grads.fc_proj_w[layer], grads.fc_proj_b[layer]),
             *(branch, acts.act[layer], params.fc_proj_w[layer]),
         )
-        activation_backward(hyper.activation, acts.dfc, acts.dfc, acts.fc[layer])
+        activation_backward(hyper.activation, acts.dfc, acts.dact, acts.fc[layer])
         linear_backward(
             *(engine, dnorm, grads.fc_w[layer], grads.fc_b[layer]),
             *(acts.dfc, norm[i], params.fc_w[layer]),
@@ -381,6 +382,7 @@ class GPT2(Model):
             "dx": (n, c),
             "dnorm": (n, c),
             "dqkv": (n, 3 * c),
+            "dact": (n, f),
             "dfc": (n, f),
             "scratch": (2, n_time, n_time),
         }
