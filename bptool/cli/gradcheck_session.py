@@ -112,7 +112,7 @@ def check_model(
         watch("compiling for float64", 0, len(function.inputs))
         found.model = check(function, seed=seed, effort=effort_for(function), on_tensor=heard)
         watch("the training gradient", len(done), len(done))
-        found.training = _compare_training(pieces, function, seed)
+        found.training = compare_training(pieces, function, seed)
         found.facts = {
             "name": pieces.model.name,
             "n_parameters": pieces.model.n_parameters,
@@ -127,7 +127,7 @@ def check_model(
         pieces.close()
 
 
-def _compare_training(pieces: Pieces, function: ModelFunction, seed: int) -> list[PathReport]:
+def compare_training(pieces: Pieces, function: ModelFunction, seed: int) -> list[PathReport]:
     """Training's gradient on the very batch that was checked, and in training's own shape.
 
     The first is cut so that nothing is even: three sequences over two workers, one row each, so
@@ -144,17 +144,17 @@ def _compare_training(pieces: Pieces, function: ModelFunction, seed: int) -> lis
     with WorkerTeam(2) as team:
         shards = Shards(model, team, pieces.engine, team.n, function.tokens.shape[1])
         small = TrainingStep(shards, step.optimizer, step.regularizers)
-        reports = [compare("the checked batch", function, lambda f: _gradient(small, f))]
+        reports = [compare("the checked batch", function, lambda f: gradient_of(small, f))]
 
     tokens, targets = new_batch(pieces)
     pieces.batches.fill(0, tokens, targets)
     rows = min(len(tokens), max(1, MAX_PATH_TOKENS // pieces.sizes.n_time))
     targets = mask_unevenly(targets[:rows], seed)
     whole = ModelFunction(model, tokens[:rows], targets, function.weights, step.regularizers)
-    return [*reports, compare("a training batch", whole, lambda f: _gradient(step, f))]
+    return [*reports, compare("a training batch", whole, lambda f: gradient_of(step, f))]
 
 
-def _gradient(step: TrainingStep, function: ModelFunction) -> tuple[float, Any]:
+def gradient_of(step: TrainingStep, function: ModelFunction) -> tuple[float, Any]:
     """Loss with penalties and flat gradient, as the training step computes them."""
     from bptool.gradcheck.model import HELD_KEY
 

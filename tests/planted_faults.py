@@ -1,0 +1,468 @@
+"""Faults planted in the source of every backward, to see that gradcheck reports each one.
+
+Each fault is an edit of one file of a copy of the package; a process of its own compiles it in a
+fresh cache folder (patching a compiled function changes nothing: Numba freezes what it called),
+saves the gradients and runs the checks. The script then demands that the gradients differ from
+those of an unedited copy, that the checks report exactly what the fault touches, and that the
+unedited copy passes. Run it alone for a table::
+
+    python tests/planted_faults.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PACKAGE = Path(__file__).resolve().parent.parent / "bptool"
+WORKER = Path(__file__).with_name("planted_faults_worker.py")
+CHANGED = 1e-4
+"""Relative change of a gradient from which a fault counts as having had an effect."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An edit, found exactly once in its file, and the checks that must report it."""
+
+    kernel: str
+    kind: str
+    """``sign``, ``scale``, ``missing`` term, wrong ``index``, or ``mask``."""
+    file: str
+    old: str
+    new: str
+    reported: tuple[str, ...]
+    """Names of the operations or models whose check must fail; every other one must pass."""
+
+    @property
+    def name(self) -> str:
+        shown = self.new.strip().partition("\n")[0][:60] or f"without {self.old.strip()[:50]}"
+        return f"{self.kernel}: {self.kind}: {shown}"
+
+
+LINEAR = ("linear", "linear without bias")
+LAYERNORM = ("layernorm", "layernorm without bias")
+ATTENTION = ("attention", "attention with dropout")
+
+
+def _faults(
+    file: str, kernel: str, reported: tuple[str, ...], *edits: tuple[str, str, str]
+) -> list[Fault]:
+    return [Fault(kernel, kind, file, old, new, reported) for kind, old, new in edits]
+
+
+OPERATION_FAULTS = [
+    *_faults(
+        "ops/embedding.py",
+        "embedding_backward",
+        ("embedding",),
+        ("sign", "de[token, j] += dx[row, j]", "de[token, j] -= dx[row, j]"),
+        ("scale", "dp[t, j] += dx[row, j]", "dp[t, j] += 0.5 * dx[row, j]"),
+        ("missing", "de[token, j] += dx[row, j]", "de[token, j] = dx[row, j]"),
+        ("index", "dp[t, j] += dx[row, j]", "dp[t, j] += dx[t, j]"),
+    ),
+    *_faults(
+        "ops/window.py",
+        "window_backward",
+        ("window",),
+        ("sign", "de[token, j] += dx[", "de[token, j] -= dx["),
+        ("scale", "de[token, j] += dx[", "de[token, j] += 1.001 * dx["),
+        (
+            "mask",
+            "token = tokens[i, source] if source >= 0 else de.shape[0] - 1",
+            "token = tokens[i, source] if source > 0 else de.shape[0] - 1",
+        ),
+        (
+            "index",
+            "dx[i * n_time + t, w * width + j]",
+            "dx[i * n_time + t, (n_window - 1 - w) * width + j]",
+        ),
+    ),
+    *_faults(
+        "ops/linear.py",
+        "linear_backward",
+        LINEAR,
+        (
+            "scale",
+            "matmul(engine, dx, dy, False, w, False, False)",
+            "matmul(engine, dx, dy, False, w, False, False)\n    dx *= 0.5",
+        ),
+        (
+            "missing",
+            "matmul(engine, dw, dy, True, x, False, True)",
+            "matmul(engine, dw, dy, True, x, False, False)",
+        ),
+        (
+            "index",
+            "matmul(engine, dw, dy, True, x, False, True)",
+            "matmul(engine, dw, dy[::-1], True, x, False, True)",
+        ),
+    ),
+    *_faults(
+        "ops/linear.py",
+        "sum_rows",
+        ("linear",),
+        ("sign", "db[j] += dy[i, j]", "db[j] -= dy[i, j]"),
+    ),
+    *_faults(
+        "ops/layernorm.py",
+        "layernorm_backward",
+        LAYERNORM,
+        ("sign", "- mean_g - xhat * mean_g_xhat)", "- mean_g + xhat * mean_g_xhat)"),
+        ("scale", "mean_g = sum_g * inverse_width", "mean_g = sum_g * (inverse_width * 0.5)"),
+        ("missing", "- mean_g - xhat * mean_g_xhat)", "- xhat * mean_g_xhat)"),
+        ("index", "dw[j] += dy[i, j] * xhat", "dw[j - 1] += dy[i, j] * xhat"),
+    ),
+    *_faults(
+        "ops/activations.py",
+        "tanh_backward",
+        ("tanh",),
+        ("sign", "dy[i, j] * (one - t * t)\n", "dy[i, j] * (one + t * t)\n"),
+        ("scale", "dy[i, j] * (one - t * t)\n", "dy[i, j] * (one - t * t) * 0.5\n"),
+        ("missing", "dy[i, j] * (one - t * t)\n", "dy[i, j] * (one - t)\n"),
+    ),
+    *_faults(
+        "ops/activations.py",
+        "sigmoid_backward",
+        ("sigmoid",),
+        ("sign", "dy[i, j] * s * (one - s)", "dy[i, j] * s * (one + s)"),
+        ("missing", "dy[i, j] * s * (one - s)", "dy[i, j] * s"),
+    ),
+    *_faults(
+        "ops/activations.py",
+        "relu_backward",
+        ("relu",),
+        ("sign", "zero if x[i, j] <= zero else dy[i, j]", "dy[i, j] if x[i, j] <= zero else zero"),
+        (
+            "scale",
+            "zero if x[i, j] <= zero else dy[i, j]",
+            "zero if x[i, j] <= zero else 2.0 * dy[i, j]",
+        ),
+        ("index", "zero if x[i, j] <= zero else dy[i, j]", "zero if x[i, 0] <= zero else dy[i, j]"),
+    ),
+    *_faults(
+        "ops/activations.py",
+        "gelu_backward",
+        ("gelu",),
+        ("sign", "(normal_cdf(v) + v *", "(normal_cdf(v) - v *"),
+        ("missing", "(normal_cdf(v) + v * normal_density(v))", "normal_cdf(v)"),
+    ),
+    *_faults(
+        "ops/activations.py",
+        "activation_backward",
+        ("gelu",),
+        ("index", "gelu_backward(dx, dy, x)\n    else", "tanh_backward(dx, dy, x)\n    else"),
+    ),
+    *_faults(
+        "ops/activations.py",
+        "gelu_tanh_backward",
+        ("gelu_tanh",),
+        ("sign", "v * (one - t * t) * slope", "v * (one + t * t) * slope"),
+        ("scale", "three * cubic * v * v", "cubic * v * v"),
+        ("missing", "(one + t + v * (one - t * t) * slope)", "(one + t)"),
+    ),
+    *_faults(
+        "ops/attention.py",
+        "attention_backward",
+        ATTENTION,
+        ("sign", "(d_row[s] - dot)", "(d_row[s] + dot)"),
+        ("scale", "d_row[s] = scale * row[s]", "d_row[s] = row[s]"),
+        (
+            "missing",
+            "for s in range(t + 1):\n                    dot +=",
+            "for s in range(t):\n                    dot +=",
+        ),
+        (
+            "index",
+            "matmul(engine, dk, d_weights, True, q, False, False)",
+            "matmul(engine, dk, d_weights, False, q, False, False)",
+        ),
+    ),
+    *_faults(
+        "ops/attention.py",
+        "attention_backward",
+        ("attention with dropout",),
+        (
+            "mask",
+            "dropout_row(d_row, t + 1, p, key, site, first_row + t)",
+            "dropout_row(d_row, t + 1, p, key, site, first_row + t + 1)",
+        ),
+        ("missing", "matmul(engine, dv, dropped, True,", "matmul(engine, dv, weights, True,"),
+    ),
+    *_faults(
+        "ops/token_logprob.py",
+        "token_logprob_backward",
+        ("token_logprob",),
+        ("sign", "row[targets[i]] += d", "row[targets[i]] -= d"),
+        ("scale", "row[j] = -d * exp(", "row[j] = -0.999 * d * exp("),
+        ("missing", "row[targets[i]] += d", "pass"),
+        ("index", "row[targets[i]] += d", "row[targets[i] - 1] += d"),
+        ("mask", "if targets[i] < 0:\n            for j", "if targets[i] < -1:\n            for j"),
+    ),
+    *_faults(
+        "objectives/next_token.py",
+        "next_token_backward",
+        ("next_token",),
+        ("sign", "real(-inverse_n_targets) if", "real(inverse_n_targets) if"),
+        ("scale", "real(-inverse_n_targets) if", "real(-1.0 / dlogp.size) if"),
+        ("mask", "if targets[i] >= 0 else real(0.0)", "if targets[i] > 0 else real(0.0)"),
+        ("index", "if targets[i] >= 0 else real(0.0)", "if targets[i - 1] >= 0 else real(0.0)"),
+    ),
+    *_faults(
+        "regularizers/l1.py",
+        "l1_penalty_and_gradient",
+        ("regularizer l1",),
+        ("sign", "- (up if wi < zero else zero)", "+ (up if wi < zero else zero)"),
+        ("missing", " - (up if wi < zero else zero)", ""),
+    ),
+    *_faults(
+        "regularizers/l2.py",
+        "l2_penalty_and_gradient",
+        ("regularizer l2",),
+        ("sign", "g[i] += strength_ * w[i]", "g[i] -= strength_ * w[i]"),
+        ("scale", "g[i] += strength_ * w[i]", "g[i] += strength_ * 2.0 * w[i]"),
+        ("index", "g[i] += strength_ * w[i]", "g[i - 1] += strength_ * w[i]"),
+    ),
+]
+
+MODEL_FAULTS = [
+    *_faults(
+        "models/mlp.py",
+        "mlp_backward",
+        ("mlp",),
+        ("index", "dpre, dhidden, acts.pre[layer])", "dpre, dhidden, acts.hidden[layer])"),
+        (
+            "mask",
+            "dropout(dhidden, hyper.dropout, key, layer + 1, row0)",
+            "dropout(dhidden, hyper.dropout, key, layer, row0)",
+        ),
+        ("missing", "dropout(acts.dx, hyper.dropout, key, 0, row0)", "pass"),
+    ),
+    *_faults(
+        "models/gpt2.py",
+        "gpt2_backward",
+        ("gpt2",),
+        (
+            "sign",
+            "branch[:] = dx\n        dropout(branch, p.residual, key, 3 * layer + 2, row0)",
+            "branch[:] = -dx\n        dropout(branch, p.residual, key, 3 * layer + 2, row0)",
+        ),
+        (
+            "missing",
+            "dropout(dx, p.embedding, key, 0, row0)",
+            "pass",
+        ),
+        (
+            "index",
+            "*(x[i], mean[i], rstd[i], params.ln_2_w[layer]),",
+            "*(x[i], mean[i], rstd[i], params.ln_1_w[layer]),",
+        ),
+    ),
+]
+
+TRAINING_FAULTS = [
+    *_faults(
+        "ops/reduction.py",
+        "add_into",
+        ("training",),
+        ("sign", "total[i] += part[i]", "total[i] -= part[i]"),
+    ),
+    *_faults(
+        "training/step.py",
+        "Shards.reduce",
+        ("training",),
+        ("missing", "self.gradients[1:]", "self.gradients[2:]"),
+        ("index", "add_into(total, other[start:stop])", "add_into(total, other[: stop - start])"),
+    ),
+    *_faults(
+        "training/step.py",
+        "Shards.loss_and_gradient",
+        ("training",),
+        ("mask", "1.0 / max(n_targets, 1)", "1.0 / targets.size"),
+        (
+            "index",
+            "first + worker * self.rows_each)\n                    loss",
+            "first)\n                    loss",
+        ),
+        (
+            "missing",
+            "                    loss += self.model.loss_and_gradient(",
+            "                    self.gradients[worker].fill(0)\n"
+            "                    loss += self.model.loss_and_gradient(",
+        ),
+    ),
+]
+
+Outputs = tuple[dict[str, list[str]], dict[str, Any]]
+"""Problems by name of check, and gradients by name."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one fault."""
+
+    fault: Fault
+    change: float
+    """Largest change of a gradient that it touches, relative to the gradient's norm."""
+    silent: tuple[str, ...]
+    """Checks that should have reported it and did not."""
+    message: str
+    """The first problem reported."""
+
+    @property
+    def caught(self) -> bool:
+        return self.change > CHANGED and not self.silent
+
+
+def edit(folder: Path, faults: Iterable[Fault]) -> dict[Path, bytes]:
+    """Plant faults in a copy of the package; returns the files as they were."""
+    before: dict[Path, bytes] = {}
+    for fault in faults:
+        path = folder / "bptool" / fault.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(fault.old) != 1:
+            raise ValueError(
+                f"{fault.file}: found {text.count(fault.old)} times, should be once: {fault.old!r}"
+            )
+        before.setdefault(path, path.read_bytes())
+        path.write_text(text.replace(fault.old, fault.new), encoding="utf-8", newline="\n")
+    return before
+
+
+def rounds(faults: Sequence[Fault]) -> list[list[Fault]]:
+    """Faults that no check sees two of are compiled together."""
+    packed: list[list[Fault]] = []
+    for fault in faults:
+        for group in packed:
+            if not any(set(fault.reported) & set(other.reported) for other in group):
+                group.append(fault)
+                break
+        else:
+            packed.append([fault])
+    return packed
+
+
+def run_in_copy(folder: Path, check: str, series: Sequence[Sequence[Fault]]) -> list[Outputs]:
+    """Run ``check`` in one copy of the package, once with each group of faults in turn."""
+    folder.mkdir()
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PACKAGE, folder / "bptool", ignore=ignored)
+    environment = {
+        **os.environ,
+        "NUMBA_CACHE_DIR": str(folder / "kernels"),
+        "NUMBA_OPT": "0",  # compiles twice as fast; the mathematics is the same
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "BPTOOL_CACHE_DIR": str(folder / "data"),
+        "XDG_CACHE_HOME": str(folder / "data"),
+    }
+    results = []
+    for number, faults in enumerate(series):
+        before = edit(folder, faults)
+        out = folder / f"out{number}"
+        command = [sys.executable, str(WORKER), str(folder), check, str(out)]
+        done = subprocess.run(
+            command, env=environment, cwd=folder, capture_output=True, text=True, encoding="utf-8"
+        )
+        if done.returncode != 0:
+            names = ", ".join(fault.name for fault in faults)
+            raise RuntimeError(f"{check} with [{names}]:\n{done.stderr[-3000:]}")
+        problems = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+        with np.load(out.with_suffix(".npz")) as arrays:
+            results.append((problems, dict(arrays)))
+        for path, content in before.items():
+            path.write_bytes(content)
+    return results
+
+
+def judge(fault: Fault, clean: Outputs, faulty: Outputs) -> Outcome:
+    """Whether the gradients that ``fault`` touches changed, and the checks reported it."""
+    problems, gradients = faulty
+    by_operation = any("/" in name for name in gradients)
+    touched = [n for n in gradients if not by_operation or n.partition("/")[0] in fault.reported]
+    change = 0.0
+    for name in touched:
+        right, wrong = clean[1][name], gradients[name]
+        size = float(np.linalg.norm(right))
+        if size > 0:
+            found = float(np.linalg.norm(wrong - right)) / size
+            change = max(change, found if np.isfinite(found) else np.inf)
+    silent = tuple(name for name in fault.reported if not problems[name])
+    reported = [line for name in fault.reported for line in problems[name]]
+    return Outcome(fault, change, silent, reported[0] if reported else "nothing reported")
+
+
+def unexpected(faults: Sequence[Fault], clean: Outputs, faulty: Outputs) -> list[str]:
+    """Checks that no fault touches and that all the same reported something, or changed."""
+    touched = {name for fault in faults for name in fault.reported}
+    wrong = [name for name, found in faulty[0].items() if found and name not in touched]
+    for name, g in faulty[1].items():
+        check = name.partition("/")[0]
+        if "/" in name and check not in touched and not np.array_equal(g, clean[1][name]):
+            wrong.append(name)
+    return wrong
+
+
+def run_all(
+    folder: Path, only: str | None = None, n_processes: int = 2
+) -> tuple[list[Outcome], list[str]]:
+    """Run every fault; returns the outcomes, and checks that failed without a fault.
+
+    Args:
+        only: one check: ``models``, ``operations`` or ``training``.
+    """
+    jobs: list[tuple[str, list[list[Fault]]]] = []
+    for check, faults in (("models", MODEL_FAULTS), ("operations", OPERATION_FAULTS)):
+        jobs += [(check, [[]]), *((check, [group]) for group in rounds(faults))]
+    # A fault in the Python of the step leaves the kernels, and so their cache, as they are.
+    in_kernel = [f for f in TRAINING_FAULTS if f.file.startswith("ops/")]
+    in_python = [f for f in TRAINING_FAULTS if f not in in_kernel]
+    jobs += [("training", [[], *([f] for f in in_python)])]
+    jobs += [("training", [[f]]) for f in in_kernel]
+    jobs = [job for job in jobs if only in (None, job[0])]
+    with ThreadPoolExecutor(n_processes) as pool:
+        running = [
+            pool.submit(run_in_copy, folder / f"copy{i}", check, series)
+            for i, (check, series) in enumerate(jobs)
+        ]
+        results = [one.result() for one in running]
+    clean: dict[str, Outputs] = {}
+    alarms: list[str] = []
+    for (check, series), outputs in zip(jobs, results, strict=True):
+        if not series[0]:
+            clean[check] = outputs[0]
+            alarms += [line for lines in outputs[0][0].values() for line in lines]
+    outcomes = []
+    for (check, series), outputs in zip(jobs, results, strict=True):
+        for faults, output in zip(series, outputs, strict=True):
+            outcomes += [judge(fault, clean[check], output) for fault in faults]
+            alarms += unexpected(faults, clean[check], output) if faults else []
+    return outcomes, alarms
+
+
+def main() -> int:
+    """Print a line for each fault; 1 if any went unseen."""
+    with tempfile.TemporaryDirectory() as folder:
+        outcomes, alarms = run_all(Path(folder), *sys.argv[1:2])
+    for outcome in outcomes:
+        verdict = "caught" if outcome.caught else "MISSED"
+        sys.stdout.write(f"{verdict}  {outcome.fault.name}\n        {outcome.message}\n")
+    caught = sum(outcome.caught for outcome in outcomes)
+    sys.stdout.write(f"{caught} of {len(outcomes)} faults caught, {len(alarms)} false alarms\n")
+    for line in alarms:
+        sys.stdout.write(f"false alarm: {line}\n")
+    return 0 if caught == len(outcomes) and not alarms else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
