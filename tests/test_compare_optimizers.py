@@ -1,0 +1,203 @@
+"""``bptool compare-optimizers`` from the command line, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bptool.cli.main import main
+
+YAML = """
+model: {name: mlp, window: 2, n_embd: 4, n_hidden: 8, context: 8, dropout: 0.1}
+data: {text: book.txt, tokenizer: char}
+training: {steps: 50, batch_size: 4, seed: 3, workers: 2, eval_interval: 20, eval_tokens: 200}
+optimizer: {name: adamw, learning_rate: 0.03}
+schedule: {name: cosine, warmup_steps: 10}
+sample: {max_tokens: 4}
+"""
+TEXT = "the cat sat on the mat; the dog ran to the cat and sat.\n" * 60
+
+PLUGIN = '''
+"""Steps along the sign of the gradient."""
+import numpy as np
+from bptool.optim.base import Optimizer, OptimizerConfig
+from bptool.registry import optimizers
+
+@optimizers.register("test-sign")
+class Sign(Optimizer):
+    Config = OptimizerConfig
+
+    def update(self, w, g, slots, *, learning_rate, weight_decay, grad_scale, step):
+        w -= np.float32(learning_rate) * np.sign(g)
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a configuration and its text."""
+    path = tmp_path_factory.mktemp("compare")
+    (path / "config.yaml").write_text(YAML, encoding="utf-8", newline="\n")
+    (path / "book.txt").write_text(TEXT, encoding="utf-8", newline="\n")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("BPTOOL_CACHE_DIR", str(folder / "cache"))
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.fixture(scope="module")
+def study(folder: Path) -> subprocess.CompletedProcess[str]:
+    """A whole study in a process of its own: 2 optimizers, one of which diverges, and 2 seeds."""
+    words = ["compare-optimizers", "config.yaml", "--optimizers", "sgd,adamw", "--steps", "5"]
+    words += ["--seeds", "2", "--out", "study", "--learning-rate", "sgd=1e30"]
+    environment = {**os.environ, "BPTOOL_CACHE_DIR": str(folder / "cache"), "COLUMNS": "100"}
+    environment |= {"PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(
+        [sys.executable, "-m", "bptool", *words],
+        capture_output=True,
+        encoding="utf-8",
+        cwd=folder,
+        env=environment,
+        check=False,
+    )
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_table_ranks_the_diverged_optimizer_last(
+    study: subprocess.CompletedProcess[str],
+) -> None:
+    assert study.returncode == 0, study.stderr
+    lines = study.stdout.splitlines()
+    (adamw,) = [line.split() for line in lines if line.split()[:1] == ["adamw"] and "±" in line]
+    (sgd,) = [line.split() for line in lines if line.split()[:2] == ["sgd", "1e+30"]]
+    assert adamw[1] == "0.03"
+    assert [adamw[3], adamw[6]] == ["±", "±"]
+    assert 0 < float(adamw[2]) < 5
+    assert sgd[2:6] == ["diverged,", "2", "of", "2"]
+    assert lines.index(next(line for line in lines if "1e+30" in line)) > lines.index(
+        next(line for line in lines if line.split()[:1] == ["adamw"] and "±" in line)
+    )
+    assert sgd[-2:] == ["0", "B"]  # plain SGD has no state
+    assert adamw[-2] != "0"
+    assert "schedule.warmup_steps: 10 -> 1" in study.stdout
+    assert "trial 4 of 4" in study.stdout
+
+
+def test_results_are_complete(study: subprocess.CompletedProcess[str], folder: Path) -> None:
+    header, *trials = records(folder / "study" / "results.jsonl")
+    assert header["format_version"] == 1
+    assert header["workers"] == 2
+    assert {"versions", "machine", "engine", "data"} <= set(header)
+    assert [(t["optimizer"], t["seed"], t["data_seed"], t["status"]) for t in trials] == [
+        ("sgd", 3, 3, "diverged"),
+        ("adamw", 3, 3, "completed"),
+        ("sgd", 4, 4, "diverged"),
+        ("adamw", 4, 4, "completed"),
+    ]
+    for trial in trials:
+        assert trial["config"]["optimizer"]["name"] == trial["optimizer"]
+        assert trial["curve"][0]["step"] == 0
+    completed = trials[1]
+    assert [point["step"] for point in completed["curve"]] == [0, 2, 4, 5]
+    assert completed["curve"][-1]["val_loss"] == completed["final_loss"]
+    later = [point["val_loss"] for point in completed["curve"][1:]]
+    assert completed["best_loss"] == min(later)
+    n_floats = completed["state_bytes"] // 4
+    assert n_floats >= 2 * header["n_parameters"]
+    assert trials[0]["final_loss"] is None
+    assert (folder / "study" / "losses.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_optimizers_begin_at_the_same_weights_and_see_the_same_batches(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare-optimizers", "config.yaml", "--optimizers", "sgd,momentum,rmsprop,adam"]
+    assert main([*words, "--steps", "3", "--seeds", "2", "--out", "paired", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["seeds"] == [3, 4]
+    assert len(report["optimizers"]) == 4
+    _, *trials = records(folder / "paired" / "results.jsonl")
+    by_seed = {seed: [t for t in trials if t["seed"] == seed] for seed in (3, 4)}
+    for key in ("weights_sha256", "batches_sha256"):
+        found = {seed: {trial[key] for trial in group} for seed, group in by_seed.items()}
+        assert [len(values) for values in found.values()] == [1, 1]
+        assert found[3] != found[4]
+    # The rules are not the same, or the same weights and batches would prove nothing.
+    assert len({trial["final_loss"] for trial in by_seed[3]}) == 4
+    assert len({trial["curve"][0]["val_loss"] for trial in by_seed[3]}) == 1
+
+
+def test_a_replay_comes_to_the_same_loss(
+    study: subprocess.CompletedProcess[str], folder: Path
+) -> None:
+    trial = records(folder / "study" / "results.jsonl")[-1]
+    program, *words = shlex.split(trial["command"])
+    assert program == "bptool"
+    assert main([*words, "--quiet"]) == 0
+    run = Path(words[words.index("--out") + 1])
+    evaluations = [r for r in records(run / "metrics.jsonl") if r.get("kind") == "evaluation"]
+    replayed = {record["step"]: record["val_loss"] for record in evaluations}
+    assert replayed == {p["step"]: p["val_loss"] for p in trial["curve"] if p["step"]}
+    assert replayed[5] == trial["final_loss"]
+
+
+def test_an_unknown_optimizer_is_refused_before_anything_starts(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare-optimizers", "config.yaml", "--optimizers", "sgd,admw", "--out", "unknown"]
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "error: unknown optimizer 'admw'; did you mean 'adamw'?\n"
+    assert not (folder / "unknown").exists()
+
+
+def test_the_first_interrupt_keeps_what_is_done(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bptool.comparison.results import ResultsFolder
+
+    add = ResultsFolder.add
+
+    def interrupt(self: ResultsFolder, outcome: Any) -> None:
+        add(self, outcome)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(ResultsFolder, "add", interrupt)
+    words = ["compare-optimizers", "config.yaml", "--optimizers", "sgd,adam", "--steps", "3"]
+    before = signal.getsignal(signal.SIGINT)
+    assert main([*words, "--seeds", "2", "--out", "stopped", "--quiet"]) == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    out, err = capsys.readouterr()
+    assert "stopped: 1 of 4 trials are done; they are kept in stopped" in err
+    assert [line.split()[0] for line in out.splitlines() if " B " in line] == ["sgd"]
+    assert len(records(folder / "stopped" / "results.jsonl")) == 2
+
+
+def test_an_optimizer_of_ones_own_takes_part(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "sign.py").write_text(PLUGIN, encoding="utf-8")
+    words = ["compare-optimizers", "config.yaml", "--optimizers", "test-sign", "--steps", "3"]
+    words += ["--seeds", "1", "--plugin", "sign.py", "--out", "plugin", "--quiet"]
+    assert main(words) == 2
+    assert "no default learning rate; add --learning-rate test-sign=" in capsys.readouterr().err
+    assert main([*words, "--learning-rate", "test-sign=0.01"]) == 0
+    assert "test-sign" in capsys.readouterr().out
+    _, trial = records(folder / "plugin" / "results.jsonl")
+    assert shlex.split(trial["command"])[-2:] == ["--plugin", str((folder / "sign.py").resolve())]
+    assert trial["final_loss"] < trial["curve"][0]["val_loss"]
