@@ -24,7 +24,8 @@ from bptool.config.schema import MAX_SEED, RunConfig
 from bptool.data.corpus import Corpus, prepare
 from bptool.errors import ConfigError
 from bptool.training.events import Compiling
-from bptool.training.loop import manifest
+from bptool.training.machine import choose_engine
+from bptool.training.manifest import describe
 from bptool.training.setup import build, build_model, context_of, sizes
 
 
@@ -62,8 +63,8 @@ class Study:
         trials: of one model and one text. progress: told how far preparing the text is.
 
     Attributes:
-        trials: with ``training.workers`` set to what this machine gives, so that a trial's
-            configuration alone says how its sums are ordered.
+        trials: with ``training.workers`` and ``training.engine`` set to what this machine gives,
+            so that a trial's configuration alone says how its sums are ordered.
         about: what the results depend on besides the configurations, as a run's manifest.
 
     Raises:
@@ -79,12 +80,14 @@ class Study:
         self.corpus: Corpus = prepare(first.data, context_of(first), progress)
         model = build_model(first, self.corpus.tokenizer.vocab_size)
         plans = [sizes(trial.config, model, self.corpus.n_train) for trial in trials]
+        engine = choose_engine(first.training.engine).name
         self.trials = tuple(
-            _with_workers(trial, plan.n_workers) for trial, plan in zip(trials, plans, strict=True)
+            _pinned(trial, plan.n_workers, engine)
+            for trial, plan in zip(trials, plans, strict=True)
         )
         pieces = build(self.trials[0].config, self.corpus)
         try:
-            self.about: dict[str, Any] = manifest(pieces)
+            self.about: dict[str, Any] = describe(pieces)
             self.started = StudyStarted(
                 trials=self.trials,
                 n_parameters=pieces.model.n_parameters,
@@ -131,6 +134,7 @@ class Study:
         return outcomes
 
 
-def _with_workers(trial: Trial, n: int) -> Trial:
-    training = trial.config.training.model_copy(update={"workers": n})
+def _pinned(trial: Trial, n_workers: int, engine: str) -> Trial:
+    update = {"workers": n_workers, "engine": engine}
+    training = trial.config.training.model_copy(update=update)
     return Trial(trial.config.model_copy(update={"training": training}))
