@@ -47,9 +47,9 @@ def compare_optimizers(
 ) -> None:
     """Train the same model with several optimizers and compare the losses.
 
-    Within a seed all begin at the same weights and see the same batches. The configuration's own
-    optimizer keeps its settings; the others have their defaults, and a learning rate that suits
-    small models unless --learning-rate names one.
+    Within a seed all begin at the same weights and see the same batches.
+    The configuration's own optimizer keeps its settings; the others have their
+    defaults, with a learning rate that suits small models unless one is given.
     """
     from bptool.cli import comparison_session as session
 

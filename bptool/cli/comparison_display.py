@@ -139,7 +139,8 @@ def render(progress: StudyProgress) -> RenderableType:
     meter = ProgressBar(
         total=1.0, completed=progress.share, complete_style="cyan", finished_style="green"
     )
-    remaining = "" if math.isnan(left) else f"{wording.duration(left)} left"
+    ended = len(progress.outcomes) == progress.n_trials
+    remaining = "" if ended or math.isnan(left) else f"{wording.duration(left)} left"
     grid.add_row(meter, Text(f"{100 * progress.share:.0f} %", style="bold"), Text(remaining))
     now = Text(f"{len(progress.outcomes)} of {progress.n_trials} trials done", style="dim")
     if progress.running is not None:

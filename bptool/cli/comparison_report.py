@@ -85,7 +85,8 @@ def print_report(
     )
     for name, path in files.items():
         _say(console, f"{name}: {wording.near_path(path)}")
-    _say(console, f"replay one: {folder.replay_command(outcomes[0].trial)}")
+    shown = next(o.trial for o in outcomes if o.trial.optimizer == rows[0].optimizer)
+    _say(console, f"replay one: {folder.replay_command(shown)}")
 
 
 def result_table(rows: Sequence[Row]) -> Table:

@@ -105,7 +105,7 @@ def _draw_finals(
         xycoords=axes.get_yaxis_transform(),
         va="center",
         fontsize=8,
-        color=colour,
+        color="#444444",
     )
 
 
