@@ -11,7 +11,7 @@ Source: Vaswani et al. 2017, arXiv:1706.03762, equation 1.
 
 from __future__ import annotations
 
-from bptool.ops.dropout import dropout_row
+from bptool.ops.dropout import dropout_row, mask_scratch
 from bptool.ops.jit import kernel
 from bptool.ops.matmul import matmul
 from bptool.ops.token_logprob import row_max
@@ -41,6 +41,7 @@ def attention_forward(engine, y, probs, scratch, qkv, p, key, site):  # type: ig
     width = y.shape[1]
     head = width // n_head
     scale = qkv.dtype.type(1.0 / head**0.5)
+    mask = mask_scratch(qkv)
     for i in range(n_batch):
         rows = qkv[i * n_time : (i + 1) * n_time]
         for h in range(n_head):
@@ -56,7 +57,7 @@ def attention_forward(engine, y, probs, scratch, qkv, p, key, site):  # type: ig
                 dropped[:] = weights
                 first_row = ((key.sequence0 + i) * n_head + h) * n_time
                 for t in range(n_time):
-                    dropout_row(dropped[t], t + 1, p, key, site, first_row + t)
+                    dropout_row(dropped[t], t + 1, p, key, site, first_row + t, mask)
                 weights = dropped
             out = y[i * n_time : (i + 1) * n_time, h * head : (h + 1) * head]
             matmul(engine, out, weights, False, v, False, False)
@@ -69,6 +70,7 @@ def attention_backward(engine, dqkv, dy, probs, scratch, qkv, p, key, site):  # 
     head = width // n_head
     scale = qkv.dtype.type(1.0 / head**0.5)
     zero = qkv.dtype.type(0.0)
+    mask = mask_scratch(qkv)
     for i in range(n_batch):
         rows = qkv[i * n_time : (i + 1) * n_time]
         d_rows = dqkv[i * n_time : (i + 1) * n_time]
@@ -90,7 +92,7 @@ def attention_backward(engine, dqkv, dy, probs, scratch, qkv, p, key, site):  # 
                 dropped = scratch[0]
                 dropped[:] = weights
                 for t in range(n_time):
-                    dropout_row(dropped[t], t + 1, p, key, site, first_row + t)
+                    dropout_row(dropped[t], t + 1, p, key, site, first_row + t, mask)
             matmul(engine, dv, dropped, True, d_out, False, False)
             matmul(engine, d_weights, d_out, False, v, True, False)
 
@@ -98,7 +100,7 @@ def attention_backward(engine, dqkv, dy, probs, scratch, qkv, p, key, site):  # 
             for t in range(n_time):
                 d_row, row = d_weights[t], weights[t]
                 if p > 0.0:
-                    dropout_row(d_row, t + 1, p, key, site, first_row + t)
+                    dropout_row(d_row, t + 1, p, key, site, first_row + t, mask)
                 dot = zero
                 for s in range(t + 1):
                     dot += d_row[s] * row[s]

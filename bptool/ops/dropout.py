@@ -2,8 +2,9 @@
 
 Shapes: x (N, C), in place; row i of x is row ``row0 + i`` of the whole batch.
 The mask is a function of (seed, step, site, row, column) through Philox, so the backward makes it
-anew and it is the same however the batch is cut. Eight columns share a call (16 bits each), so p
-is rounded to a multiple of 2^-16, and the scale is that of the rounded p.
+anew and it is the same however the batch is cut. It takes 16 bits an element, so p is rounded to
+a multiple of 2^-16, and the scale is that of the rounded p. A group of 128 columns takes 16 calls
+side by side in vector lanes: column 16 h + b of the group has half h of the 128 bits of call b.
 Backward: dx = dy m / (1 - p), the same map; ``dropout`` serves as both.
 Source: Srivastava et al. 2014, JMLR 15.
 """
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bptool.ops.jit import kernel
-from bptool.ops.philox import philox
+from bptool.ops.philox import philox_lanes
 
 
 class MaskKey(NamedTuple):
@@ -26,40 +27,54 @@ class MaskKey(NamedTuple):
     sequence0: int
 
 
+LANES = 16  # calls side by side
+HALVES = 8  # of 16 bits in the four words of a call
+GROUP = LANES * HALVES
 _LOW16 = np.uint32(0xFFFF)
 _16 = np.uint32(16)
 
 
 @kernel
-def dropout_row(row, width, p, key, site, row_index):  # type: ignore[no-untyped-def]
+def mask_scratch(x):  # type: ignore[no-untyped-def]
+    """Words and factors of one group for rows of x's type, which :func:`dropout_row` takes."""
+    return np.empty((4, LANES), np.uint32), np.empty(GROUP, x.dtype)
+
+
+@kernel
+def _write_factors(factors, w0, w1, w2, w3, threshold, scale):  # type: ignore[no-untyped-def]
+    """factors[LANES h + b] = scale where half h of call b is at or above the threshold, else 0."""
+    zero = scale * factors.dtype.type(0.0)
+    for b in range(LANES):
+        factors[b] = scale if (w0[b] & _LOW16) >= threshold else zero
+        factors[LANES + b] = scale if (w0[b] >> _16) >= threshold else zero
+        factors[2 * LANES + b] = scale if (w1[b] & _LOW16) >= threshold else zero
+        factors[3 * LANES + b] = scale if (w1[b] >> _16) >= threshold else zero
+        factors[4 * LANES + b] = scale if (w2[b] & _LOW16) >= threshold else zero
+        factors[5 * LANES + b] = scale if (w2[b] >> _16) >= threshold else zero
+        factors[6 * LANES + b] = scale if (w3[b] & _LOW16) >= threshold else zero
+        factors[7 * LANES + b] = scale if (w3[b] >> _16) >= threshold else zero
+
+
+@kernel
+def dropout_row(row, width, p, key, site, row_index, scratch):  # type: ignore[no-untyped-def]
     """Drop from the first ``width`` elements of one row of the batch."""
-    real = row.dtype.type
-    threshold = np.uint32(round(p * 65536.0))
-    scale = real(65536.0 / (65536.0 - threshold))
-    zero = real(0.0)
+    words, factors = scratch
+    threshold = np.uint32(np.int64(p * 65536.0 + 0.5))
+    scale = row.dtype.type(65536.0 / (65536.0 - threshold))
+    w0, w1, w2, w3 = words[0], words[1], words[2], words[3]
     k0, k1 = np.uint32(key.seed), np.uint32(key.seed >> 32)
-    r0, r1 = np.uint32(row_index), np.uint32(row_index >> 32)
-    step = np.uint32(key.step)
-    site_word = np.uint32(site) << _16  # the low half counts the blocks of a row
-    n_blocks = width // 8
-    for block in range(n_blocks):
-        w0, w1, w2, w3 = philox(r0, r1, step, np.uint32(site_word | block), k0, k1)
-        j = block * 8
-        row[j] = row[j] * scale if (w0 & _LOW16) >= threshold else zero
-        row[j + 1] = row[j + 1] * scale if (w0 >> _16) >= threshold else zero
-        row[j + 2] = row[j + 2] * scale if (w1 & _LOW16) >= threshold else zero
-        row[j + 3] = row[j + 3] * scale if (w1 >> _16) >= threshold else zero
-        row[j + 4] = row[j + 4] * scale if (w2 & _LOW16) >= threshold else zero
-        row[j + 5] = row[j + 5] * scale if (w2 >> _16) >= threshold else zero
-        row[j + 6] = row[j + 6] * scale if (w3 & _LOW16) >= threshold else zero
-        row[j + 7] = row[j + 7] * scale if (w3 >> _16) >= threshold else zero
-    if n_blocks * 8 < width:
-        words = philox(r0, r1, step, np.uint32(site_word | n_blocks), k0, k1)
-        for j in range(n_blocks * 8, width):
-            lane = j - n_blocks * 8
-            word = words[lane // 2]
-            half = (word >> _16) if lane % 2 else (word & _LOW16)
-            row[j] = row[j] * scale if half >= threshold else zero
+    site_word = np.uint32(np.uint32(site) << _16)  # the low half counts the calls of a row
+    for start in range(0, width, GROUP):
+        first_call = np.uint32(site_word | np.uint32(start // HALVES))
+        w0[:] = np.uint32(row_index)
+        w1[:] = np.uint32(row_index >> 32)
+        w2[:] = np.uint32(key.step)
+        for b in range(LANES):
+            w3[b] = np.uint32(first_call + np.uint32(b))
+        philox_lanes(w0, w1, w2, w3, k0, k1)
+        _write_factors(factors, w0, w1, w2, w3, threshold, scale)
+        for j in range(min(GROUP, width - start)):
+            row[start + j] *= factors[j]
 
 
 @kernel
@@ -67,5 +82,6 @@ def dropout(x, p, key, site, row0):  # type: ignore[no-untyped-def]
     """Forward and backward alike, in place; nothing to do for p = 0."""
     if p <= 0.0:
         return
+    scratch = mask_scratch(x)
     for i in range(x.shape[0]):
-        dropout_row(x[i], x.shape[1], p, key, site, row0 + i)
+        dropout_row(x[i], x.shape[1], p, key, site, row0 + i, scratch)
