@@ -174,9 +174,7 @@ def test_metrics_up_to_a_checkpoint_are_on_the_disk_before_it(
     assert seen == [(3, 3), (6, 6), (9, 9), (12, 12)]
 
 
-def test_only_some_settings_may_change(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_some_settings_may_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = runs.settings(runs.write_text(tmp_path), runs.GPT2)
     path = runs.write_config(tmp_path, values)
     run = str(tmp_path / "run")
@@ -266,7 +264,10 @@ def test_samples_and_metrics_say_when_they_cannot_be_written(tmp_path: Path) -> 
         pytest.skip("needs /dev/full, a file that is always full")
     for name in ("metrics.jsonl", "samples.txt"):
         (tmp_path / name).symlink_to("/dev/full")
-    metrics, samples = MetricsFile(tmp_path / "metrics.jsonl"), SamplesFile(tmp_path / "samples.txt")
+    metrics, samples = (
+        MetricsFile(tmp_path / "metrics.jsonl"),
+        SamplesFile(tmp_path / "samples.txt"),
+    )
     metrics.open()
     event = Evaluated(1, 1.0, 1.0, 1.0, 1, 1.0, is_best=True, overfitting=False)
     with pytest.raises(RunError, match=r"metrics\.jsonl cannot be written: .*free some space"):
