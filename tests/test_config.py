@@ -667,7 +667,7 @@ RAW_CONFIGS = st.fixed_dictionaries(
         "regularizers": st.lists(
             st.fixed_dictionaries({"name": st.just("shrink"), "strength": POSITIVE}), max_size=3
         ),
-        "sample": st.fixed_dictionaries({"prompt": TEXT}),
+        "sample": st.fixed_dictionaries({"prompt": TEXT.filter(bool)}),
     },
 )
 

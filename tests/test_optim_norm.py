@@ -56,5 +56,12 @@ def test_clip_scale_bounds_the_norm_and_never_enlarges(norm: float, clip_norm: f
         assert scale == 1
 
 
+def test_clip_scale_by_hand() -> None:
+    assert clip_scale(0.0, 1.0) == 1.0
+    assert clip_scale(4.0, 1.0) == pytest.approx(1 / 4.000001, rel=1e-15)
+    # The 1e-6 of PyTorch's rule shows at tiny norms.
+    assert clip_scale(1e-6, 1e-6) == pytest.approx(0.5, rel=1e-12)
+
+
 def test_clip_scale_without_a_limit_is_one() -> None:
     assert clip_scale(1e9, None) == 1.0

@@ -61,6 +61,19 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+def run_python(script: str, argument: Path, **environment: str) -> str:
+    """What a new process prints that runs ``script`` with one argument."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(argument)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    )
+    return done.stdout
+
+
 def test_the_documented_optimizer_runs(tmp_path: Path) -> None:
     load_plugin(write(tmp_path / "sign_sgd.py", example()))
     cls = optimizers.get("sign-sgd")
@@ -109,20 +122,8 @@ def test_a_plugin_file_keeps_its_compiled_kernels(tmp_path: Path) -> None:
     )
 
     def run() -> list[float]:
-        environment = {
-            **os.environ,
-            "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
-            "PYTHONPATH": str(ROOT),
-        }
-        done = subprocess.run(
-            [sys.executable, "-c", script, str(path)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            check=True,
-        )
-        return [float(part) for part in done.stdout.split()]
+        output = run_python(script, path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+        return [float(part) for part in output.split()]
 
     assert run() == [0.75, 0, 1]
     assert run() == [0.75, 1, 0]
@@ -224,6 +225,22 @@ def test_a_name_that_is_taken(tmp_path: Path, taken: str) -> None:
     with pytest.raises(ConfigError, match=rf"clash\.py, line 5: schedule '{taken}' is registered"):
         load_plugin(path)
     assert schedules.get(taken).__module__ == f"bptool.optim.schedules.{taken}"
+
+
+def test_a_clash_is_the_plugins_in_a_fresh_process(tmp_path: Path) -> None:
+    """Our own parts come first, even where the plug-in imports none of them."""
+    source = (
+        "from bptool.registry import regularizers\n\n\n"
+        "@regularizers.register('l2')\nclass Mine:\n    Config = object\n"
+    )
+    script = (
+        "import sys\n"
+        "from bptool.errors import ConfigError\n"
+        "from bptool.plugins import load_plugin\n"
+        "try:\n    load_plugin(sys.argv[1])\nexcept ConfigError as error:\n    print(error)\n"
+    )
+    path = write(tmp_path / "clash.py", source)
+    assert "clash.py, line 4: regularizer 'l2' is registered" in run_python(script, path)
 
 
 def test_a_failed_plugin_leaves_nothing_behind_and_can_be_mended(tmp_path: Path) -> None:

@@ -126,9 +126,9 @@ def render(progress: TrainingProgress, console: Console) -> RenderableType:
     width = max(console.width - 4, 20)
     parts: list[RenderableType] = [Text("")]
     if progress.compiling is not None:
-        what = f"compiling {progress.compiling.what}, once; the result is cached"
+        what = f"compiling {progress.compiling.what}; needed once, then kept for later runs"
         parts.append(Text(what, style="cyan"))
-    if progress.started is not None:
+    if progress.started is not None and (progress.last or not progress.compiling):
         parts += [bar(progress), Text(""), numbers(progress, console, width)]
         parts += [Text(""), curve(progress, console, width)]
         parts += sample_block(progress, console, width)

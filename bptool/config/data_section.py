@@ -9,6 +9,12 @@ from pydantic import Field, field_validator
 from bptool.config.section import Section
 
 
+def _or_one_text(schema: dict[str, Any]) -> None:
+    """Let the JSON Schema say that one text needs no list around it."""
+    many = {key: schema.pop(key) for key in ("type", "items", "minItems")}
+    schema["anyOf"] = [{"type": "string", "minLength": 1}, many]
+
+
 class SplitConfig(Section):
     """How the text is divided into a training and a validation part."""
 
@@ -34,6 +40,7 @@ class DataConfig(Section):
 
     text: list[str] = Field(
         min_length=1,
+        json_schema_extra=_or_one_text,
         description="text files, in order, or dataset:NAME for one from `bptool data list`",
     )
     tokenizer: Any = Field(default="char", description="a tokenizer by name, with its settings")

@@ -56,13 +56,16 @@ class ModelFunction(Differentiable):
         self.model, self.tokens, self.targets, self.weights = model, tokens, targets, weights
         self.n_targets = int((targets >= 0).sum())
         self.regularizers = tuple(regularizers)
+        self._kinked_weights = any(kinked_at_zero(r) for r in regularizers)
         self.inputs = model.layout.named(weights)
         self.gradient = model.layout.allocate(np.float64)
         """Flat gradient that the last ``gradients`` left."""
         self._params = model.params(weights)
         self._grads = model.params(self.gradient)
         self._scratch = model.layout.allocate(np.float64)
-        workspace = model.workspace(*tokens.shape, np.float64, blas_engine(np.float64))
+        workspace = model.workspace(
+            tokens.shape[0], tokens.shape[1], np.float64, blas_engine(np.float64)
+        )
         # The evaluating forward is cheaper than a whole step; given training's numbers it
         # computes the training loss, dropout and all, under HELD_KEY.
         self._held = workspace._replace(evaluating=workspace.training)
@@ -87,8 +90,13 @@ class ModelFunction(Differentiable):
         """Loss with penalties as the training step computes it, its gradient in ``gradient``."""
         self.gradient[:] = 0
         loss = self.model.loss_and_gradient(
-            *(self._params, self._grads, self._workspace),
-            *(self.tokens, self.targets, 1 / self.n_targets, HELD_KEY),
+            self._params,
+            self._grads,
+            self._workspace,
+            self.tokens,
+            self.targets,
+            1 / self.n_targets,
+            HELD_KEY,
         )
         return loss + self._penalty(self.gradient)
 
@@ -104,7 +112,7 @@ class ModelFunction(Differentiable):
         before = self._kinked()
         if before is not None:
             signs |= {f"relu of layer {i}": layer > 0 for i, layer in enumerate(before)}
-        if self.regularizers:
+        if self._kinked_weights:
             signs["weight at 0"] = self.weights[: self.model.layout.n_decayed] > 0
         return signs
 
@@ -112,6 +120,15 @@ class ModelFunction(Differentiable):
         """Distance of the nearest ReLU input from its kink, at the last ``value``."""
         before = self._kinked()
         return math.inf if before is None else float(np.min(np.abs(before)))
+
+
+def kinked_at_zero(regularizer: Regularizer) -> bool:
+    """Whether a penalty's slope jumps where a weight is zero, as that of |w| does."""
+    w, g = np.array([-1e-12, 1e-12]), np.zeros(2)
+    regularizer.penalty_and_gradient(w, g)
+    at_one = np.zeros(1)
+    regularizer.penalty_and_gradient(np.ones(1), at_one)
+    return bool(abs(g[1] - g[0]) > 1e-3 * abs(at_one[0]))
 
 
 def draw_weights(model: Model, seed: int) -> Array:
@@ -129,24 +146,22 @@ def draw_weights(model: Model, seed: int) -> Array:
     return weights
 
 
-def draw_batch(
-    n_vocab: int, n_sequences: int, n_time: int, seed: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Random ids, few enough that some repeat, and targets masked unevenly.
-
-    The first sequence keeps every target, the second its first half, others about 70 %.
-    """
+def draw_batch(n_vocab: int, n_sequences: int, n_time: int, seed: int) -> tuple[Tokens, Tokens]:
+    """Random ids, few enough that some repeat, and targets masked unevenly."""
     rng = np.random.default_rng([seed, 2])
     ids = rng.choice(n_vocab, min(N_IDS, n_vocab), replace=False)
     ids[: min(2, n_vocab)] = (0, n_vocab - 1)[:n_vocab]
     drawn = rng.choice(ids, (n_sequences, n_time + 1)).astype(np.int32)
-    tokens, targets = drawn[:, :-1].copy(), drawn[:, 1:].copy()
-    for i in range(1, n_sequences):
-        masked = rng.random(n_time) < 0.3
-        if i == 1:
-            masked = np.arange(n_time) >= (n_time + 1) // 2
-        targets[i, masked] = -1
-    return tokens, targets
+    return drawn[:, :-1].copy(), mask_unevenly(drawn[:, 1:], seed)
+
+
+def mask_unevenly(targets: Tokens, seed: int) -> Tokens:
+    """A copy of (B, T) targets: the first row keeps all, the second half, others about 70 %."""
+    rng = np.random.default_rng([seed, 3])
+    masked = rng.random(targets.shape) < 0.3
+    masked[0] = False
+    masked[1:2] = np.arange(targets.shape[1]) >= (targets.shape[1] + 1) // 2
+    return np.where(masked, np.int32(-1), targets)
 
 
 def model_function(

@@ -265,7 +265,9 @@ def _regularizer(rng: np.random.Generator, name: str) -> Differentiable:
         regularizer.penalty_and_gradient(w, dw.reset())
         return {"w": dw.added * d["penalty"]}
 
-    return Composed(f"regularizer {name}", {"w": w}, forward, backward, lambda: {"w at 0": w > 0})
+    return Composed(
+        f"regularizer {name}", {"w": w}, forward, backward, lambda: {"weight at 0": w > 0}
+    )
 
 
 def check_operations(

@@ -9,12 +9,13 @@ import numpy as np
 
 from bptool.inference.sampling import Sampling
 from bptool.models.base import Array, Model
+from bptool.ops.matmul import MatmulEngine
 
 
 def generate(
     model: Model,
     params: Any,
-    engine_address: int,
+    engine: MatmulEngine,
     prompt: Array,
     max_tokens: int,
     sampling: Sampling,
@@ -28,7 +29,7 @@ def generate(
     prompt is cut to its last ``context`` tokens. A sample ends after one of the ``stop`` tokens.
     """
     context = model.context
-    decoder = model.decoder(params, n_samples, engine_address)
+    decoder = model.decoder(params, n_samples, engine)
     history = np.tile(np.asarray(prompt, np.int32)[-context:], (n_samples, 1))
     alive = [True] * n_samples
     logits = decoder.append(history) if max_tokens > 0 else None

@@ -13,6 +13,7 @@ from bptool.errors import DataError
 from bptool.inference.generate import generate
 from bptool.inference.sampling import Sampling
 from bptool.models.base import Array, Model
+from bptool.ops.matmul import MatmulEngine
 
 
 class TextCodec(Protocol):
@@ -24,10 +25,10 @@ class TextCodec(Protocol):
     def stream(self, skip_special: bool = False) -> Any: ...
 
 
-class HasAddress(Protocol):
+class MakesEngines(Protocol):
     """The part of a matrix engine that writing needs."""
 
-    def address(self, dtype: npt.DTypeLike) -> int: ...
+    def make(self, dtype: npt.DTypeLike) -> MatmulEngine: ...
 
 
 class Writer:
@@ -37,9 +38,11 @@ class Writer:
         model: the model. params: its weights. engine: matrix engine. tokenizer: its own.
     """
 
-    def __init__(self, model: Model, params: Any, engine: HasAddress, tokenizer: TextCodec) -> None:
+    def __init__(
+        self, model: Model, params: Any, engine: MakesEngines, tokenizer: TextCodec
+    ) -> None:
         self._model, self._params, self._tokenizer = model, params, tokenizer
-        self._address = engine.address(np.float32)
+        self._engine = engine.make(np.float32)
         self._stop = set(tokenizer.special_tokens.values())
 
     def encode_prompt(self, text: str) -> Array:
@@ -65,7 +68,7 @@ class Writer:
         """Yield pieces of text, one a sample, whole characters only; ends at a special token."""
         streams = [self._tokenizer.stream(skip_special=True) for _ in range(n_samples)]
         steps = generate(
-            *(self._model, self._params, self._address, prompt, max_tokens),
+            *(self._model, self._params, self._engine, prompt, max_tokens),
             *(sampling, n_samples, self._stop),
         )
         for tokens in steps:

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bptool.config.section import Section
+from bptool.ops.memory import ALIGNMENT_BYTES, aligned_zeros
 
-ALIGNMENT_BYTES = 64
 Array = npt.NDArray[Any]
 
 
@@ -94,15 +94,6 @@ class FlatLayout:
         return tensors
 
 
-def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-    """Zeros that start on a 64-byte boundary (numpy promises 16)."""
-    dtype = np.dtype(dtype)
-    n_bytes = math.prod(shape) * dtype.itemsize
-    raw = np.zeros(n_bytes + ALIGNMENT_BYTES, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT_BYTES
-    return raw[start : start + n_bytes].view(dtype).reshape(shape)
-
-
 class Model(ABC):
     """A language model: token ids in, log-probabilities of the next token out.
 
@@ -127,7 +118,7 @@ class Model(ABC):
         """The parameter tensors in the order of the NamedTuple."""
 
     @abstractmethod
-    def workspace(self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engine: int) -> Any:
+    def workspace(self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engine: Any) -> Any:
         """Activations of one shard, a NamedTuple, allocated once and reused."""
 
     @abstractmethod
@@ -156,7 +147,7 @@ class Model(ABC):
         """Sum (not mean) of the negative log-likelihoods over unmasked targets; no dropout."""
 
     @abstractmethod
-    def decoder(self, params: Any, n_sequences: int, engine: int) -> Any:
+    def decoder(self, params: Any, n_sequences: int, engine: Any) -> Any:
         """An incremental decoder: ``append(tokens (n, t)) -> logits (n, V)`` of the last position."""
 
     @property

@@ -24,7 +24,6 @@ from bptool.models.base import (
     Dropout,
     Model,
     ParamSpec,
-    aligned_zeros,
     allocate,
     bytes_of,
 )
@@ -36,7 +35,8 @@ from bptool.ops.embedding import embedding_backward, embedding_forward
 from bptool.ops.jit import kernel
 from bptool.ops.layernorm import layernorm_backward, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_forward
-from bptool.ops.matmul import matmul
+from bptool.ops.matmul import MatmulEngine, matmul
+from bptool.ops.memory import aligned_zeros
 from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
 from bptool.registry import models
 
@@ -132,7 +132,7 @@ class Activations(NamedTuple):
 class Hyper(NamedTuple):
     """Numbers that compiled code needs."""
 
-    engine: int
+    engine: MatmulEngine
     n_head: int
     activation: int
     tied: bool
@@ -385,7 +385,7 @@ class GPT2(Model):
             "scratch": (2, n_time, n_time),
         }
 
-    def hyper(self, engine: int, training: bool) -> Hyper:
+    def hyper(self, engine: MatmulEngine, training: bool) -> Hyper:
         """The numbers that compiled code needs; dropout only while training."""
         sites = self.config.dropout_sites() if training else NO_DROPOUT
         config = self.config
@@ -393,7 +393,7 @@ class GPT2(Model):
         return Hyper(engine, config.n_head, kind, config.tie_embeddings, sites)
 
     def workspace(
-        self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engine: int
+        self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engine: MatmulEngine
     ) -> Workspace:
         acts = Activations(*allocate(self._shapes(n_sequences, n_time), dtype))
         return Workspace(acts, self.hyper(engine, True), self.hyper(engine, False))
@@ -420,7 +420,7 @@ class GPT2(Model):
     def loss(self, params: Any, acts: Workspace, tokens: Array, targets: Array) -> float:
         return float(gpt2_loss(acts.evaluating, params, acts.acts, tokens, targets, NO_KEY, 1.0))
 
-    def decoder(self, params: Any, n_sequences: int, engine: int) -> GPT2Decoder:
+    def decoder(self, params: Any, n_sequences: int, engine: MatmulEngine) -> GPT2Decoder:
         return GPT2Decoder(self, params, n_sequences, engine)
 
     def flops_per_token(self, n_time: int) -> float:
@@ -444,7 +444,7 @@ class GPT2Decoder:
         engine: matrix engine.
     """
 
-    def __init__(self, model: GPT2, params: Params, n_sequences: int, engine: int) -> None:
+    def __init__(self, model: GPT2, params: Params, n_sequences: int, engine: MatmulEngine) -> None:
         config = model.config
         self._model, self._params, self._n = model, params, n_sequences
         self._hyper = model.hyper(engine, training=False)

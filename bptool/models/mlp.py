@@ -23,6 +23,7 @@ from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.jit import kernel
 from bptool.ops.linear import linear_backward, linear_forward
+from bptool.ops.matmul import MatmulEngine
 from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
 from bptool.ops.window import window_backward, window_forward
 from bptool.registry import models
@@ -72,7 +73,7 @@ class Activations(NamedTuple):
 class Hyper(NamedTuple):
     """Numbers that compiled code needs."""
 
-    engine: int
+    engine: MatmulEngine
     activation: int
     dropout: float
 
@@ -195,7 +196,7 @@ class MLP(Model):
         }
 
     def workspace(
-        self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engine: int
+        self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engine: MatmulEngine
     ) -> Workspace:
         acts = Activations(*allocate(self._shapes(n_sequences, n_time), dtype))
         kind = ACTIVATIONS[self.config.activation]
@@ -224,7 +225,7 @@ class MLP(Model):
     def loss(self, params: Any, acts: Workspace, tokens: Array, targets: Array) -> float:
         return float(mlp_loss(acts.evaluating, params, acts.acts, tokens, targets, NO_KEY, 1.0))
 
-    def decoder(self, params: Any, n_sequences: int, engine: int) -> MLPDecoder:
+    def decoder(self, params: Any, n_sequences: int, engine: MatmulEngine) -> MLPDecoder:
         return MLPDecoder(self, params, n_sequences, engine)
 
     def flops_per_token(self, n_time: int) -> float:
@@ -237,7 +238,7 @@ class MLPDecoder:
 
     room = 1 << 62
 
-    def __init__(self, model: MLP, params: Params, n_sequences: int, engine: int) -> None:
+    def __init__(self, model: MLP, params: Params, n_sequences: int, engine: MatmulEngine) -> None:
         self._model, self._params, self._n, self._engine = model, params, n_sequences, engine
         self._workspace: Workspace | None = None
         self.reset()

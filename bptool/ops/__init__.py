@@ -1,1 +1,1 @@
-"""Operations: one a file, its equation, forward and backward side by side, in Numba."""
+"""Operations: one a file, its equation, shapes and source first, then forward, then backward."""

@@ -27,7 +27,7 @@ import numba.core.config
 import numba.core.event
 import numpy as np
 
-FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+FASTMATH = {"contract", "reassoc", "nsz"}
 PACKAGES_WITH_KERNELS = ("ops", "models", "objectives", "optim", "regularizers")
 
 cache_notice: str | None = None

@@ -262,7 +262,7 @@ class Training:
         with jit.compilations() as compiled:
             self.pieces.step.compile()
             decoder = self.pieces.model.decoder(
-                self.pieces.step.params, 1, self.pieces.engine.address(np.float32)
+                self.pieces.step.params, 1, self.pieces.engine.make(np.float32)
             )
             decoder.append(np.zeros((1, 1), np.int32))
         seconds = time.perf_counter() - start

@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import threadpoolctl
 
+import bptool
 from bptool.errors import ConfigError, did_you_mean
-from bptool.ops.matmul import blas_engine, matmul
+from bptool.ops.matmul import MatmulEngine, blas_engine, matmul, tiled_engine
+from bptool.ops.matmul.target import has_fma
 
 
 def usable_cores() -> int:
@@ -66,27 +68,26 @@ def total_memory_bytes() -> int | None:
 
 @dataclass(frozen=True)
 class Engine:
-    """What multiplies matrices: a name, its version, and the routine's address by type."""
+    """What multiplies matrices: its name and version, and how kernels get it."""
 
     name: str
     version: str
-    address_of: Callable[[npt.DTypeLike], int]
-
-    def address(self, dtype: npt.DTypeLike) -> int:
-        """Address of the product for float32 or float64, as kernels take it."""
-        return self.address_of(dtype)
+    make: Callable[[npt.DTypeLike], MatmulEngine]
+    """The product for float32 or float64, as kernels take it; one for each thread."""
 
 
-ENGINES = ("blas",)
+ENGINES = ("tiled", "blas")
 
 
 def choose_engine(name: str) -> Engine:
-    """The engine called ``name``, or the fastest for ``auto``.
+    """The engine called ``name``; for ``auto`` our own, or a BLAS where there is no hardware FMA.
 
     Every BLAS in the process is held to one thread from here on: the workers are the threads.
     """
     if name not in ("auto", *ENGINES):
         raise ConfigError(f"training.engine: '{name}'{did_you_mean(name, ('auto', *ENGINES))}")
+    if name == "tiled" or (name == "auto" and has_fma()):
+        return Engine("tiled", f"bptool {bptool.__version__}", tiled_engine)
     os.environ.setdefault("VECLIB_MAXIMUM_THREADS", "1")
     import scipy.linalg.cython_blas  # loads the BLAS that is then limited
 
@@ -107,10 +108,11 @@ def measure_peak_flops(engine: Engine, run_on_all: Callable[[Callable[[int], Any
 
     def product(worker: int) -> None:
         if worker not in operands:
-            operands[worker] = [np.ones((size, size), np.float32) for _ in range(3)]
-        out, a, b = operands[worker]
+            arrays = [np.ones((size, size), np.float32) for _ in range(3)]
+            operands[worker] = (engine.make(np.float32), *arrays)
+        kernel_engine, out, a, b = operands[worker]
         for _ in range(n_products):
-            matmul(engine.address(np.float32), out, a, False, b, True, False)
+            matmul(kernel_engine, out, a, False, b, True, False)
 
     best = math.inf
     for _ in range(4):

@@ -59,9 +59,8 @@ class Shards:
     ) -> None:
         self.model, self.team, self.rows, self.n_time = model, team, rows, n_time
         self.rows_each = -(-rows // team.n)
-        address = engine.address(dtype)
         shape = (self.rows_each, n_time)
-        self._acts = [model.workspace(*shape, dtype, address) for _ in range(team.n)]
+        self._acts = [model.workspace(*shape, dtype, engine.make(dtype)) for _ in range(team.n)]
         self._tokens = [np.zeros(shape, np.int32) for _ in range(team.n)]
         self._targets = [np.full(shape, -1, np.int32) for _ in range(team.n)]
         n_buffers = team.n if with_gradients else 0

@@ -1,0 +1,54 @@
+"""``bptool gradcheck``: every gradient against finite differences, on the user's own model."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def gradcheck(
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="Check the model of this CONFIG.yaml, and the program that trains it."),
+    ] = None,
+    ops: Annotated[
+        bool,
+        typer.Option("--ops", help="Check every operation, loss and regulariser alone as well."),
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights, batch and probes.")] = 0,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting: model.n_layer=2. Repeatable."),
+    ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option("--plugin", help="A file or module of yours with more parts."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Check gradients by central differences and Taylor tests, at float64.
+
+    Without a CONFIG.yaml the operations alone are checked. Exit code 1 if any gradient is wrong.
+    """
+    from bptool.cli import gradcheck_session as session
+    from bptool.plugins import load_plugin
+
+    for name in plugin or []:
+        load_plugin(name)
+    found = session.Findings()
+    model_asked_for = config is not None or bool(sets)
+    with session.progress(quiet=json) as watch:
+        if ops or not model_asked_for:
+            session.check_operations(found, seed, watch)
+        if model_asked_for:
+            session.check_model(found, config, sets or [], seed, watch)
+    if json:
+        typer.echo(json_module.dumps(found.to_json()))
+    else:
+        from bptool.cli.gradcheck_report import show
+
+        show(found)
+    raise typer.Exit(0 if found.ok else 1)

@@ -1,0 +1,165 @@
+"""What ``bptool gradcheck`` runs, in order, and what it finds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bptool.gradcheck.model import ModelFunction
+    from bptool.gradcheck.report import Report
+    from bptool.gradcheck.training_path import PathReport
+    from bptool.training.setup import Pieces
+    from bptool.training.step import TrainingStep
+
+Watch = Callable[[str, int, int], None]
+"""Called with what is being checked, how much of it is done, and how much there is."""
+
+MAX_PATH_TOKENS = 4096
+"""Tokens of the batch on which the training gradient is compared in training's own shape."""
+
+
+@dataclass
+class Findings:
+    """Everything that was checked."""
+
+    operations: list[Report] = field(default_factory=list)
+    model: Report | None = None
+    training: list[PathReport] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    """How the model was checked: parameters, engine, workers, sequences."""
+
+    @property
+    def reports(self) -> list[Report]:
+        """Every finite-difference report."""
+        return [*self.operations, *([self.model] if self.model is not None else [])]
+
+    @property
+    def ok(self) -> bool:
+        return all(r.ok for r in self.reports) and all(r.ok for r in self.training)
+
+    def failures(self) -> list[str]:
+        """Every problem, one line each."""
+        lines = [line for report in self.reports for line in report.failures()]
+        return lines + [line for report in self.training for line in report.failures()]
+
+    def to_json(self) -> dict[str, Any]:
+        """One object for ``--json``."""
+        return {
+            "ok": self.ok,
+            "failures": self.failures(),
+            **self.facts,
+            "operations": [r.to_json() for r in self.operations],
+            "model": self.model.to_json() if self.model is not None else None,
+            "training": [r.to_json() for r in self.training],
+        }
+
+
+@contextlib.contextmanager
+def progress(quiet: bool) -> Iterator[Watch]:
+    """A bar on stderr where that is a terminal, else nothing."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    hidden = quiet or not console.is_terminal
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=hidden
+    ) as bar:
+        task = bar.add_task("compiling", total=None)
+
+        def watch(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield watch
+
+
+def check_operations(found: Findings, seed: int, watch: Watch) -> None:
+    """Every operation, activation, loss and regulariser alone."""
+    from bptool.gradcheck import operations
+
+    total = len(list(operations.cases()))
+
+    def heard(report: Report) -> None:
+        found.operations.append(report)
+        watch(report.name, len(found.operations), total)
+
+    operations.check_operations(seed=seed, on_report=heard)
+
+
+def check_model(
+    found: Findings, path: Path | None, sets: Sequence[str], seed: int, watch: Watch
+) -> None:
+    """The model of a configuration by finite differences, then the program that trains it."""
+    from bptool.config.load import resolve
+    from bptool.gradcheck.check import check
+    from bptool.gradcheck.model import effort_for, model_function
+    from bptool.training.setup import build
+
+    pieces = build(resolve(path, sets).config)
+    try:
+        function = model_function(pieces.model, seed=seed, regularizers=pieces.step.regularizers)
+        done: list[str] = []
+
+        def heard(tensor: Any) -> None:
+            done.append(tensor.name)
+            watch(tensor.name, len(done), len(function.inputs))
+
+        watch("compiling for float64", 0, len(function.inputs))
+        found.model = check(function, seed=seed, effort=effort_for(function), on_tensor=heard)
+        watch("the training gradient", len(done), len(done))
+        found.training = _compare_training(pieces, function, seed)
+        found.facts = {
+            "name": pieces.model.name,
+            "n_parameters": pieces.model.n_parameters,
+            "n_vocab": pieces.model.n_vocab,
+            "engine": pieces.engine.name,
+            "engine_version": pieces.engine.version,
+            "n_workers": pieces.sizes.n_workers,
+            "n_sequences": len(function.tokens),
+            "n_time": function.tokens.shape[1],
+        }
+    finally:
+        pieces.close()
+
+
+def _compare_training(pieces: Pieces, function: ModelFunction, seed: int) -> list[PathReport]:
+    """Training's gradient on the very batch that was checked, and in training's own shape.
+
+    The first is cut so that nothing is even: three sequences over two workers, one row each, so
+    that the second micro-batch leaves a worker without work. The second is a batch of the user's
+    own text as a step of the run cuts it.
+    """
+    from bptool.gradcheck.model import ModelFunction, mask_unevenly
+    from bptool.gradcheck.training_path import compare
+    from bptool.training.setup import new_batch
+    from bptool.training.step import Shards, TrainingStep
+    from bptool.training.workers import WorkerTeam
+
+    model, step = pieces.model, pieces.step
+    with WorkerTeam(2) as team:
+        shards = Shards(model, team, pieces.engine, team.n, function.tokens.shape[1])
+        small = TrainingStep(shards, step.optimizer, step.regularizers)
+        reports = [compare("the checked batch", function, lambda f: _gradient(small, f))]
+
+    tokens, targets = new_batch(pieces)
+    pieces.batches.fill(0, tokens, targets)
+    rows = min(len(tokens), max(1, MAX_PATH_TOKENS // pieces.sizes.n_time))
+    targets = mask_unevenly(targets[:rows], seed)
+    whole = ModelFunction(model, tokens[:rows], targets, function.weights, step.regularizers)
+    return [*reports, compare("a training batch", whole, lambda f: _gradient(step, f))]
+
+
+def _gradient(step: TrainingStep, function: ModelFunction) -> tuple[float, Any]:
+    """Loss with penalties and flat gradient, as the training step computes them."""
+    from bptool.gradcheck.model import HELD_KEY
+
+    step.weights[:] = function.weights
+    result = step.compute_gradient(
+        function.tokens, function.targets, function.n_targets, HELD_KEY.seed, HELD_KEY.step
+    )
+    return result.loss + result.penalty, step.shards.gradients[0]

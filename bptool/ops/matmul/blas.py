@@ -1,0 +1,94 @@
+"""The product by a BLAS, behind the same C function as our own.
+
+Row-major C = A B is computed as the column-major C^T = B^T A^T by the Fortran ``sgemm`` or
+``dgemm`` that scipy brings, so nothing is copied. It must run on one thread, since each worker
+calls it for itself.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from llvmlite import ir
+from numba import cfunc, types
+from numba.core import cgutils
+from numba.extending import get_cython_function_address, intrinsic
+
+_ROUTINES = {"float32": "sgemm", "float64": "dgemm"}
+
+
+@intrinsic
+def _call_gemm(  # noqa: PLR0913
+    typing_context: Any,
+    address: Any,
+    trans_a: Any,
+    trans_b: Any,
+    m: Any,
+    n: Any,
+    k: Any,
+    a: Any,
+    lda: Any,
+    b: Any,
+    ldb: Any,
+    beta: Any,
+    c: Any,
+    ldc: Any,
+) -> Any:
+    """Call Fortran's gemm at ``address`` with alpha = 1; it takes every number by reference."""
+    signature = types.void(address, trans_a, trans_b, m, n, k, a, lda, b, ldb, beta, c, ldc)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        real = context.get_value_type(beta)
+        char, integer = ir.IntType(8), ir.IntType(32)
+
+        def by_reference(value: Any, value_type: Any) -> Any:
+            slot = cgutils.alloca_once(builder, value_type)
+            builder.store(value, slot)
+            return slot
+
+        def number(position: int, integer_type: Any = integer) -> Any:
+            return by_reference(builder.trunc(args[position], integer_type), integer_type)
+
+        passed = [
+            *(number(1, char), number(2, char), number(3), number(4), number(5)),
+            by_reference(ir.Constant(real, 1.0), real),
+            *(args[6], number(7), args[8], number(9)),
+            *(by_reference(args[10], real), args[11], number(12)),
+        ]
+        gemm_type = ir.FunctionType(ir.VoidType(), [value.type for value in passed])
+        builder.call(builder.inttoptr(args[0], gemm_type.as_pointer()), passed)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _routine(real: Any, gemm: int) -> Any:
+    """The C function for one type; not cached on disk, since an address is good for one process."""
+    pointer = types.CPointer(real)
+    index = types.intp
+    signature = types.void(
+        *(pointer, index, pointer, index, index, pointer, index, index),
+        *(index, index, index, index, pointer),
+    )
+    plain, transposed = ord("N"), ord("T")
+
+    @cfunc(signature)
+    def routine(c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, scratch):  # type: ignore[no-untyped-def]  # noqa: PLR0913
+        first = transposed if trans_b else plain
+        second = transposed if trans_a else plain
+        beta = real(1.0) if accumulate else real(0.0)
+        _call_gemm(gemm, first, second, n, m, k, b, ldb, a, lda, beta, c, ldc)
+
+    return routine
+
+
+@functools.cache
+def _compiled(dtype: str) -> Any:
+    gemm = int(get_cython_function_address("scipy.linalg.cython_blas", _ROUTINES[dtype]))
+    return _routine({"float32": types.float32, "float64": types.float64}[dtype], gemm)
+
+
+def blas_address(dtype: str) -> int:
+    """Address of the C function for ``float32`` or ``float64``."""
+    return int(_compiled(dtype).address)

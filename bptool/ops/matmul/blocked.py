@@ -1,0 +1,125 @@
+"""The blocked matrix product around the tile: loops over blocks that fit the caches.
+
+    for blocks of N (COLUMNS) and of K (DEPTH):      pack that part of op(B) into panels
+        for blocks of M (HEIGHT):                    its part of op(A) stays in the second cache
+            for each panel:                          stays in the first cache
+                for each tile of rows
+
+The first block of K stores (or adds, if asked), the others add.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numba import carray, cfunc, types
+
+from bptool.ops.jit import kernel
+from bptool.ops.matmul.packing import lane_count, pack_block, pack_columns, pack_rows, panel_width
+from bptool.ops.matmul.target import ROWS, VECTORS
+from bptool.ops.matmul.tile import tiles
+
+DEPTH = 256
+HEIGHT = 192
+COLUMNS = 1536
+SCRATCH = DEPTH * (COLUMNS + HEIGHT)
+
+_tile_1 = tiles[1]
+_tile_2 = tiles[min(2, VECTORS)]
+_tile_3 = tiles[VECTORS]
+
+
+@kernel
+def tile_of(c, c_stride, a, row_stride, k_stride, b, n_k, rows, columns, lanes, accumulate, real):  # type: ignore[no-untyped-def]  # noqa: PLR0913
+    """One tile at most ``columns`` wide, by the narrowest kernel that covers it."""
+    n_vectors = (columns + lanes - 1) // lanes
+    last = columns - (n_vectors - 1) * lanes
+    if n_vectors == VECTORS:
+        _tile_3(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, accumulate, real)
+    elif n_vectors == 1:
+        _tile_1(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, accumulate, real)
+    else:
+        _tile_2(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, accumulate, real)
+
+
+@kernel
+def blocked_matmul(out, a, transpose_a, b, transpose_b, accumulate, m, n, n_depth, scratch):  # type: ignore[no-untyped-def]  # noqa: PLR0913
+    """out[:m, :n] = op(a) op(b), added if ``accumulate``; ``scratch`` holds SCRATCH elements.
+
+    The arrays are whole rows of their storage: wider than what is multiplied where strided.
+    """
+    size = out.itemsize
+    real = out.dtype.type(0.0)
+    lanes, panel = lane_count(out), panel_width(out)
+    a_stride, c_stride = a.strides[0] // size, out.strides[0] // size
+    row_stride, k_stride = (1, ROWS) if transpose_a else (a_stride, 1)
+    packed, packed_a = scratch[: DEPTH * COLUMNS], scratch[DEPTH * COLUMNS :]
+    c_address, b_address = np.intp(out.ctypes.data), np.intp(packed.ctypes.data)
+    for j0 in range(0, n, COLUMNS):
+        n_j = min(COLUMNS, n - j0)
+        for k0 in range(0, n_depth, DEPTH):
+            n_k = min(DEPTH, n_depth - k0)
+            if transpose_b:
+                pack_columns(packed, b, k0, n_k, j0, n_j)
+            else:
+                pack_rows(packed, b, k0, n_k, j0, n_j)
+            adds = 1 if accumulate or k0 > 0 else 0
+            for i0 in range(0, m, HEIGHT):
+                i_end = min(i0 + HEIGHT, m)
+                if transpose_a:
+                    pack_block(packed_a, a, k0, n_k, i0, i_end - i0)
+                    a_address, group = np.intp(packed_a.ctypes.data), n_k
+                else:
+                    first = (i0 * a_stride + k0) * size
+                    a_address, group = np.intp(a.ctypes.data) + first, a_stride
+                for j in range(0, n_j, panel):
+                    b_panel = b_address + j * n_k * size
+                    columns = min(panel, n_j - j)
+                    for i in range(i0, i_end, ROWS):
+                        tile_of(
+                            c_address + (i * c_stride + j0 + j) * size,
+                            c_stride,
+                            a_address + (i - i0) * group * size,
+                            row_stride,
+                            k_stride,
+                            b_panel,
+                            n_k,
+                            min(ROWS, i_end - i),
+                            columns,
+                            lanes,
+                            adds,
+                            real,
+                        )
+
+
+def _routine(real: Any) -> Any:
+    """A C function for one type: see ``call_signature`` of the package for its arguments."""
+    pointer = types.CPointer(real)
+    index = types.intp
+    signature = types.void(
+        *(pointer, index, pointer, index, index, pointer, index, index),
+        *(index, index, index, index, pointer),
+    )
+
+    @cfunc(signature, cache=True)
+    def routine(c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, scratch):  # type: ignore[no-untyped-def]  # noqa: PLR0913
+        blocked_matmul(
+            carray(c, (m, ldc)),
+            carray(a, (k if trans_a else m, lda)),
+            trans_a != 0,
+            carray(b, (n if trans_b else k, ldb)),
+            trans_b != 0,
+            accumulate != 0,
+            *(m, n, k),
+            carray(scratch, (SCRATCH,)),
+        )
+
+    return routine
+
+
+@functools.cache
+def tiled_address(dtype: str) -> int:
+    """Address of the compiled product for ``float32`` or ``float64``."""
+    return int(_routine({"float32": types.float32, "float64": types.float64}[dtype]).address)
