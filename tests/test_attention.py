@@ -10,7 +10,7 @@ import pytest
 
 from bptool.ops.attention import attention_backward, attention_decode, attention_forward
 from bptool.ops.dropout import MaskKey, dropout_row
-from bptool.ops.matmul import blas_engine
+from bptool.ops.matmul import blas_engine, tiled_engine
 
 B, H, T, D = 2, 3, 11, 5
 C = H * D
@@ -23,18 +23,19 @@ def inputs(dtype: str, seed: int = 0) -> tuple[Any, Any]:
     return tuple(generator.standard_normal((B * T, w)).astype(dtype) for w in (3 * C, C))  # type: ignore[return-value]
 
 
-def forward(qkv: Any, p: float = 0.0) -> tuple[Any, Any]:
+def forward(qkv: Any, p: float = 0.0, make_engine: Any = tiled_engine) -> tuple[Any, Any]:
     dtype = qkv.dtype
     y, probs = np.full((B * T, C), np.nan, dtype), np.full((B, H, T, T), np.nan, dtype)
     scratch = np.full((2, T, T), np.nan, dtype)
-    attention_forward(blas_engine(dtype.type), y, probs, scratch, qkv, p, KEY, SITE)
+    attention_forward(make_engine(dtype), y, probs, scratch, qkv, p, KEY, SITE)
     return y, probs
 
 
-def backward(qkv: Any, dy: Any, probs: Any, p: float = 0.0) -> Any:
+def backward(
+    qkv: Any, dy: Any, probs: Any, p: float = 0.0, make_engine: Any = tiled_engine
+) -> Any:
     dqkv, scratch = np.full_like(qkv, np.nan), np.full((2, T, T), np.nan, qkv.dtype)
-    engine = blas_engine(qkv.dtype.type)
-    attention_backward(engine, dqkv, dy, probs, scratch, qkv, p, KEY, SITE)
+    attention_backward(make_engine(qkv.dtype), dqkv, dy, probs, scratch, qkv, p, KEY, SITE)
     return dqkv
 
 
@@ -52,11 +53,12 @@ def masks(p: float) -> Any:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("p", [0.0, 0.3])
-def test_forward_and_backward_equal_autograd(dtype: str, p: float) -> None:
+@pytest.mark.parametrize("make_engine", [tiled_engine, blas_engine])
+def test_forward_and_backward_equal_autograd(dtype: str, p: float, make_engine: Any) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed; see CONTRIBUTING.md")
     qkv, dy = inputs(dtype)
-    y, probs = forward(qkv, p)
-    dqkv = backward(qkv, dy, probs, p)
+    y, probs = forward(qkv, p, make_engine)
+    dqkv = backward(qkv, dy, probs, p, make_engine)
 
     leaf = torch.tensor(qkv, dtype=torch.float64, requires_grad=True)
     q, k, v = (t.view(B, T, H, D).transpose(1, 2) for t in leaf.split(C, dim=1))

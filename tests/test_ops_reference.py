@@ -13,7 +13,7 @@ from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_
 from bptool.ops.embedding import embedding_backward, embedding_forward
 from bptool.ops.layernorm import layernorm_backward, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_backward_parameters, linear_forward
-from bptool.ops.matmul import blas_engine
+from bptool.ops.matmul import blas_engine, tiled_engine
 from bptool.ops.reduction import add_into
 from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
 from bptool.ops.window import window_backward, window_forward
@@ -24,7 +24,7 @@ F = torch.nn.functional
 Dtype = Any
 pytestmark = pytest.mark.parametrize("dtype", ["float32", "float64"])
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
-N, I, O = 13, 10, 7  # odd sizes, so that no vector width divides them
+N, IN, OUT = 13, 10, 7  # odd sizes, so that no vector width divides them
 
 
 def draw(dtype: str, *shapes: tuple[int, ...], seed: int = 0) -> list[Any]:
@@ -46,13 +46,14 @@ def assert_close(found: Any, want: Any, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_linear(dtype: str, bias: bool) -> None:
-    x, w, dy, dw, db = draw(dtype, (N, I), (O, I), (N, O), (O, I), (O,))
+@pytest.mark.parametrize("make_engine", [tiled_engine, blas_engine])
+def test_linear(dtype: str, bias: bool, make_engine: Any) -> None:
+    x, w, dy, dw, db = draw(dtype, (N, IN), (OUT, IN), (N, OUT), (OUT, IN), (OUT,))
     b = db[::-1].copy() if bias else np.empty(0, dtype)
     db = db if bias else b
     before_w, before_b = dw.copy(), db.copy()
-    y, dx = np.full((N, O), np.nan, dtype), np.full((N, I), np.nan, dtype)
-    engine = blas_engine(np.dtype(dtype))
+    y, dx = np.full((N, OUT), np.nan, dtype), np.full((N, IN), np.nan, dtype)
+    engine = make_engine(dtype)
     linear_forward(engine, y, x, w, b)
     linear_backward(engine, dx, dw, db, dy, x, w)
     arguments = (x, w, b) if bias else (x, w)
@@ -70,7 +71,7 @@ def test_linear(dtype: str, bias: bool) -> None:
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_layernorm(dtype: str, bias: bool) -> None:
-    x, dy, w, dx, dw, db = draw(dtype, (N, I), (N, I), (I,), (N, I), (I,), (I,))
+    x, dy, w, dx, dw, db = draw(dtype, (N, IN), (N, IN), (IN,), (N, IN), (IN,), (IN,))
     x = x * 3 + 5
     b = db[::-1].copy() if bias else np.empty(0, dtype)
     db = db if bias else b
@@ -80,7 +81,7 @@ def test_layernorm(dtype: str, bias: bool) -> None:
     layernorm_backward(dx, dw, db, dy, x, mean, rstd, w)
 
     def layer_norm(x: Any, w: Any, b: Any = None) -> Any:
-        return F.layer_norm(x, (I,), w, b, 1e-5)
+        return F.layer_norm(x, (IN,), w, b, 1e-5)
 
     want, grads = reference(layer_norm, dy, *((x, w, b) if bias else (x, w)))
     assert_close(y, want, dtype)
@@ -119,9 +120,9 @@ def test_relu_at_zero_has_slope_zero(dtype: str) -> None:
 
 def test_embedding(dtype: str) -> None:
     tokens = np.array([[3, 1, 3, 0], [6, 3, 6, 6]], np.int32)
-    e, p, dx, de, dp = draw(dtype, (7, I), (6, I), (8, I), (7, I), (6, I))
+    e, p, dx, de, dp = draw(dtype, (7, IN), (6, IN), (8, IN), (7, IN), (6, IN))
     before = de.copy(), dp.copy()
-    x = np.full((8, I), np.nan, dtype)
+    x = np.full((8, IN), np.nan, dtype)
     embedding_forward(x, tokens, e, p, 0)
     embedding_backward(de, dp, dx, tokens)
 
@@ -132,9 +133,9 @@ def test_embedding(dtype: str) -> None:
     assert_close(x, want, dtype)
     assert_close(de - before[0], grad_e, dtype)
     assert_close(dp - before[1], grad_p, dtype)
-    later = np.full((4, I), np.nan, dtype)
+    later = np.full((4, IN), np.nan, dtype)
     embedding_forward(later, np.ascontiguousarray(tokens[:, 2:]), e, p, 2)
-    assert np.array_equal(later.reshape(2, 2, I), x.reshape(2, 4, I)[:, 2:])
+    assert np.array_equal(later.reshape(2, 2, IN), x.reshape(2, 4, IN)[:, 2:])
 
 
 def test_window(dtype: str) -> None:
