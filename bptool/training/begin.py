@@ -19,8 +19,9 @@ from bptool.training.checkpoint import (
     load_weights,
 )
 from bptool.training.events import Listener, Notice
-from bptool.training.loop import Progress, Training
+from bptool.training.loop import Training
 from bptool.training.manifest import describe, differences
+from bptool.training.progress import Progress
 from bptool.training.run_folder import RunFolder, read_json, writing
 from bptool.training.setup import Pieces, build
 

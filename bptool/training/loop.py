@@ -11,7 +11,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -37,6 +36,7 @@ from bptool.training.events import (
 )
 from bptool.training.metrics import MetricsFile, read_metrics
 from bptool.training.plot import plot_losses
+from bptool.training.progress import Progress
 from bptool.training.run_folder import RunFolder
 from bptool.training.samples import SamplesFile
 from bptool.training.setup import Pieces, new_batch
@@ -44,35 +44,6 @@ from bptool.training.setup import Pieces, new_batch
 MAX_SKIPPED_IN_A_ROW = 10
 OVERFITTING_AFTER = 3
 """Evaluations without a better validation loss, while the training loss falls."""
-
-
-@dataclasses.dataclass
-class Progress:
-    """What changes from step to step besides weights and optimizer state; in every checkpoint."""
-
-    step: int = 0
-    n_updates: int = 0
-    skipped_in_a_row: int = 0
-    loss_sum: float = 0.0
-    n_losses: int = 0
-    best_val_loss: float | None = None
-    best_step: int = 0
-    train_loss_at_best: float | None = None
-    evaluations_since_best: int = 0
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any], place: object) -> Progress:
-        """What a checkpoint's ``state.json`` says; RunError where it is damaged."""
-        values = {}
-        for field in dataclasses.fields(cls):
-            value = state.get(field.name, "missing")
-            whole = isinstance(field.default, int)
-            optional = field.default is None
-            fits = isinstance(value, int) or (isinstance(value, float) and not whole)
-            if not (fits or (optional and value is None)):
-                raise RunError(f"{place} is damaged: '{field.name}' is {value!r}; restore it")
-            values[field.name] = value
-        return cls(**values)
 
 
 class Training:

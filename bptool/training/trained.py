@@ -11,10 +11,10 @@ import numpy as np
 from bptool.config.load import resolve
 from bptool.config.schema import RunConfig
 from bptool.data.tokenizers import Tokenizer, load_tokenizer
-from bptool.errors import RunError
 from bptool.models.base import Array, Model
-from bptool.training.checkpoint import CheckpointStore, load_state, load_weights
+from bptool.training.checkpoint import STATE, CheckpointStore, load_state, load_weights
 from bptool.training.machine import Engine, choose_engine
+from bptool.training.progress import Progress
 from bptool.training.run_folder import RunFolder, read_json
 from bptool.training.setup import build_model
 
@@ -48,9 +48,7 @@ def open_run(path: Path, last: bool = False) -> TrainedRun:
     checkpoint = CheckpointStore(folder.checkpoints).resolve("last" if last else "best")
     weights = model.layout.allocate(np.float32)
     load_weights(checkpoint, model.layout, weights)
-    step = load_state(checkpoint).get("step")
-    if not isinstance(step, int):
-        raise RunError(f"{checkpoint} does not say its step")
+    step = Progress.from_state(load_state(checkpoint), checkpoint / STATE).step
     engine = choose_engine(config.training.engine)
     return TrainedRun(
         folder, config, tokenizer, model, engine, weights, model.params(weights), step

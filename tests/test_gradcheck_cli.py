@@ -1,0 +1,91 @@
+"""``bptool gradcheck``: tables, JSON and exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bptool.cli import gradcheck_session
+from bptool.cli.main import main
+
+CONFIG = """
+model: {name: mlp, window: 3, n_embd: 4, n_hidden: 8, n_layer: 2, context: 6, dropout: 0.2,
+        activation: relu}
+data: {text: text.txt}
+training: {steps: 1, batch_size: 6, micro_batch_size: 3, workers: 2}
+regularizers: [{name: l2, strength: 0.01}]
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("BPTOOL_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "text.txt").write_text("the cat saw the dog on a mat. " * 20, encoding="utf-8")
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG, encoding="utf-8")
+    return str(path)
+
+
+def test_a_right_model_passes_with_a_line_for_each_tensor(config, capsys):
+    assert main(["gradcheck", config]) == 0
+    out = capsys.readouterr().out
+    for name in ("embedding.weight", "hidden.0.weight", "output.bias"):
+        assert name in out
+    assert "All 7 gradients agree" in out
+    assert "training's own gradient is within" in out
+    assert "relu of layer" in out
+    assert "WRONG" not in out
+
+
+def test_json_holds_every_number(config, capsys):
+    assert main(["gradcheck", config, "--json", "--set", "model.n_layer=1", "--seed", "3"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] is True
+    assert found["failures"] == []
+    assert found["n_workers"] == 2
+    assert [t["name"] for t in found["model"]["tensors"]] == [
+        "embedding.weight",
+        "input.weight",
+        "input.bias",
+        "output.weight",
+        "output.bias",
+    ]
+    first = found["model"]["tensors"][0]
+    assert first["taylor"]["slope"] >= 1.9
+    assert first["worst"]["ratio"] <= 1
+    assert [path["name"] for path in found["training"]] == ["the checked batch", "a training batch"]
+
+
+def test_training_that_differs_is_reported_with_exit_code_1(config, capsys, monkeypatch):
+    original = gradcheck_session.gradient_of
+
+    def halved(step, function):
+        loss, gradient = original(step, function)
+        return loss, gradient * 0.5
+
+    monkeypatch.setattr(gradcheck_session, "gradient_of", halved)
+    assert main(["gradcheck", config]) == 1
+    out = capsys.readouterr().out
+    assert "WRONG" in out
+    assert "the training gradient is off by 0.5" in out
+    assert "more (--json gives all)" in out
+
+
+def test_operations_alone_need_no_configuration(capsys):
+    assert main(["gradcheck"]) == 0
+    out = capsys.readouterr().out
+    assert "attention with dropout" in out
+    assert "regularizer l1" in out
+    assert main(["gradcheck", "--ops", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["model"] is None
+    assert len(found["operations"]) > 15
+
+
+def test_a_configuration_that_is_wrong_is_one_line_and_exit_code_2(config, capsys):
+    assert main(["gradcheck", config, "--set", "model.n_hiden=3"]) == 2
+    assert "n_hidden" in capsys.readouterr().err
+    assert main(["gradcheck", "nowhere.yaml"]) == 2
+    assert "nowhere.yaml" in capsys.readouterr().err

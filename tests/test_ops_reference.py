@@ -1,0 +1,197 @@
+"""Each operation, forward and backward, against PyTorch on the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptool.objectives.next_token import next_token_backward, next_token_forward
+from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
+from bptool.ops.embedding import embedding_backward, embedding_forward
+from bptool.ops.layernorm import layernorm_backward, layernorm_forward
+from bptool.ops.linear import linear_backward, linear_backward_parameters, linear_forward
+from bptool.ops.matmul import blas_engine, tiled_engine
+from bptool.ops.reduction import add_into
+from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
+from bptool.ops.window import window_backward, window_forward
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed; see CONTRIBUTING.md")
+F = torch.nn.functional
+
+Dtype = Any
+pytestmark = pytest.mark.parametrize("dtype", ["float32", "float64"])
+TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
+N, IN, OUT = 13, 10, 7  # odd sizes, so that no vector width divides them
+
+
+def draw(dtype: str, *shapes: tuple[int, ...], seed: int = 0) -> list[Any]:
+    generator = np.random.default_rng(seed)
+    return [generator.standard_normal(shape).astype(dtype) for shape in shapes]
+
+
+def reference(function: Callable[..., Any], d_out: Any, *arrays: Any) -> tuple[Any, list[Any]]:
+    """Value of ``function`` in float64, and the gradient of each of its arguments."""
+    leaves = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in arrays]
+    out = function(*leaves)
+    out.backward(torch.tensor(d_out, dtype=torch.float64))
+    return out.detach().numpy(), [leaf.grad.numpy() for leaf in leaves]
+
+
+def assert_close(found: Any, want: Any, dtype: str) -> None:
+    assert found.dtype == dtype
+    assert np.linalg.norm(found - want) <= TOLERANCE[dtype] * np.linalg.norm(want)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("make_engine", [tiled_engine, blas_engine])
+def test_linear(dtype: str, bias: bool, make_engine: Any) -> None:
+    x, w, dy, dw, db = draw(dtype, (N, IN), (OUT, IN), (N, OUT), (OUT, IN), (OUT,))
+    b = db[::-1].copy() if bias else np.empty(0, dtype)
+    db = db if bias else b
+    before_w, before_b = dw.copy(), db.copy()
+    y, dx = np.full((N, OUT), np.nan, dtype), np.full((N, IN), np.nan, dtype)
+    engine = make_engine(dtype)
+    linear_forward(engine, y, x, w, b)
+    linear_backward(engine, dx, dw, db, dy, x, w)
+    arguments = (x, w, b) if bias else (x, w)
+    want, grads = reference(F.linear, dy, *arguments)
+    assert_close(y, want, dtype)
+    assert_close(dx, grads[0], dtype)
+    assert_close(dw - before_w, grads[1], dtype)  # parameter gradients add
+    if bias:
+        assert_close(db - before_b, grads[2], dtype)
+    alone_w, alone_b = before_w.copy(), before_b.copy()
+    linear_backward_parameters(engine, alone_w, alone_b, dy, x)
+    assert np.array_equal(alone_w, dw)
+    assert np.array_equal(alone_b, db)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_layernorm(dtype: str, bias: bool) -> None:
+    x, dy, w, dx, dw, db = draw(dtype, (N, IN), (N, IN), (IN,), (N, IN), (IN,), (IN,))
+    x = x * 3 + 5
+    b = db[::-1].copy() if bias else np.empty(0, dtype)
+    db = db if bias else b
+    before = [a.copy() for a in (dx, dw, db)]
+    y, mean, rstd = np.full_like(x, np.nan), np.empty(N, dtype), np.empty(N, dtype)
+    layernorm_forward(y, mean, rstd, x, w, b)
+    layernorm_backward(dx, dw, db, dy, x, mean, rstd, w)
+
+    def layer_norm(x: Any, w: Any, b: Any = None) -> Any:
+        return F.layer_norm(x, (IN,), w, b, 1e-5)
+
+    want, grads = reference(layer_norm, dy, *((x, w, b) if bias else (x, w)))
+    assert_close(y, want, dtype)
+    assert_close(mean, x.astype(np.float64).mean(1), dtype)
+    for found, was, grad in zip((dx, dw, db), before, grads, strict=False):
+        assert_close(found - was, grad, dtype)
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_activation(dtype: str, kind: str) -> None:
+    x, dy = draw(dtype, (N, 501), (N, 501))
+    x *= 4
+    y, dx = np.full_like(x, np.nan), np.full_like(x, np.nan)
+    activation_forward(ACTIVATIONS[kind], y, x)
+    activation_backward(ACTIVATIONS[kind], dx, dy, x)
+    function = {
+        "tanh": torch.tanh,
+        "sigmoid": torch.sigmoid,
+        "relu": torch.relu,
+        "gelu": F.gelu,
+        "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    }[kind]
+    want, (grad,) = reference(function, dy, x)
+    assert_close(y, want, dtype)
+    assert_close(dx, grad, dtype)
+    in_place = dy.copy()
+    activation_backward(ACTIVATIONS[kind], in_place, in_place, x)
+    assert np.array_equal(in_place, dx)
+
+
+def test_relu_at_zero_has_slope_zero(dtype: str) -> None:
+    x, dx = np.zeros((1, 3), dtype), np.empty((1, 3), dtype)
+    activation_backward(ACTIVATIONS["relu"], dx, np.ones((1, 3), dtype), x)
+    assert np.array_equal(dx, x)
+
+
+def test_embedding(dtype: str) -> None:
+    tokens = np.array([[3, 1, 3, 0], [6, 3, 6, 6]], np.int32)
+    e, p, dx, de, dp = draw(dtype, (7, IN), (6, IN), (8, IN), (7, IN), (6, IN))
+    before = de.copy(), dp.copy()
+    x = np.full((8, IN), np.nan, dtype)
+    embedding_forward(x, tokens, e, p, 0)
+    embedding_backward(de, dp, dx, tokens)
+
+    def embed(e: Any, p: Any) -> Any:
+        return (e[torch.tensor(tokens, dtype=torch.long)] + p[:4]).flatten(0, 1)
+
+    want, (grad_e, grad_p) = reference(embed, dx, e, p)
+    assert_close(x, want, dtype)
+    assert_close(de - before[0], grad_e, dtype)
+    assert_close(dp - before[1], grad_p, dtype)
+    later = np.full((4, IN), np.nan, dtype)
+    embedding_forward(later, np.ascontiguousarray(tokens[:, 2:]), e, p, 2)
+    assert np.array_equal(later.reshape(2, 2, IN), x.reshape(2, 4, IN)[:, 2:])
+
+
+def test_window(dtype: str) -> None:
+    tokens = np.array([[3, 1, 3, 0, 2], [6, 3, 6, 6, 1]], np.int32)
+    e, dx, de = draw(dtype, (8, 4), (10, 12), (8, 4))
+    before = de.copy()
+    x = np.full((10, 12), np.nan, dtype)
+    window_forward(x, tokens, e)
+    window_backward(de, dx, tokens)
+
+    def windows(e: Any) -> Any:
+        blank = torch.full((2, 2), 7)
+        padded = torch.cat([blank, torch.tensor(tokens, dtype=torch.long)], 1)
+        return e[padded.unfold(1, 3, 1)].flatten(2).flatten(0, 1)
+
+    want, (grad,) = reference(windows, dx, e)
+    assert_close(x, want, dtype)
+    assert_close(de - before, grad, dtype)
+
+
+@pytest.mark.parametrize("size", [1.0, 60.0])
+def test_cross_entropy_through_the_log_probabilities(dtype: str, size: float) -> None:
+    (logits,) = draw(dtype, (N, 31))
+    logits *= np.array(size, dtype)
+    targets = np.random.default_rng(1).integers(0, 31, N).astype(np.int32)
+    targets[[2, 7]] = -1
+    inverse = 1 / (N - 2)
+    want, (grad,) = reference(
+        lambda x: F.cross_entropy(
+            x, torch.tensor(targets, dtype=torch.long), ignore_index=-1
+        ).reshape(1),
+        np.ones(1),
+        logits,
+    )
+    logp, log_sum, dlogp = (np.full(N, np.nan, dtype) for _ in range(3))
+    token_logprob_forward(logp, log_sum, logits, targets)
+    loss = next_token_forward(logp, targets, inverse)
+    next_token_backward(dlogp, targets, inverse)
+    token_logprob_backward(logits, dlogp, log_sum, targets)
+    assert loss == pytest.approx(float(want[0]), rel=TOLERANCE[dtype])
+    assert_close(logits, grad, dtype)
+    assert np.all(logp[targets < 0] == 0)
+    assert np.all(logits[targets < 0] == 0)
+
+
+def test_a_logit_that_is_no_number_spoils_the_loss_openly(dtype: str) -> None:
+    for place in range(9):
+        (logits,) = draw(dtype, (1, 9))
+        logits[0, place] = np.nan
+        logp, log_sum = np.zeros(1, dtype), np.zeros(1, dtype)
+        token_logprob_forward(logp, log_sum, logits, np.array([3], np.int32))
+        assert np.isnan(logp[0])
+
+
+def test_reduction(dtype: str) -> None:
+    total, part = draw(dtype, (1003,), (1003,))
+    want = total + part
+    add_into(total, part)
+    assert np.array_equal(total, want)
