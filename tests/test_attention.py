@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bptool.ops.attention import attention_backward, attention_decode, attention_forward
-from bptool.ops.dropout import MaskKey, dropout_row
+from bptool.ops.dropout import MaskKey, dropout_row, mask_scratch
 from bptool.ops.matmul import blas_engine, tiled_engine
 
 B, H, T, D = 2, 3, 11, 5
@@ -31,9 +31,7 @@ def forward(qkv: Any, p: float = 0.0, make_engine: Any = tiled_engine) -> tuple[
     return y, probs
 
 
-def backward(
-    qkv: Any, dy: Any, probs: Any, p: float = 0.0, make_engine: Any = tiled_engine
-) -> Any:
+def backward(qkv: Any, dy: Any, probs: Any, p: float = 0.0, make_engine: Any = tiled_engine) -> Any:
     dqkv, scratch = np.full_like(qkv, np.nan), np.full((2, T, T), np.nan, qkv.dtype)
     attention_backward(make_engine(qkv.dtype), dqkv, dy, probs, scratch, qkv, p, KEY, SITE)
     return dqkv
@@ -46,7 +44,8 @@ def masks(p: float) -> Any:
         for h in range(H):
             for t in range(T):
                 row = np.ones(T)
-                dropout_row(row, t + 1, p, KEY, SITE, ((KEY.sequence0 + i) * H + h) * T + t)
+                index = ((KEY.sequence0 + i) * H + h) * T + t
+                dropout_row(row, t + 1, p, KEY, SITE, index, mask_scratch(row))
                 out[i, h, t, : t + 1] = row[: t + 1]
     return out
 

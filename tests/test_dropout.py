@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bptool.ops.dropout import MaskKey, dropout, dropout_row
-from bptool.ops.philox import philox
+from bptool.ops.dropout import MaskKey, dropout, dropout_row, mask_scratch
+from bptool.ops.philox import philox, philox_lanes
 
 KNOWN_ANSWERS = [
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
@@ -28,6 +28,15 @@ KNOWN_ANSWERS = [
 def test_philox_gives_the_published_words(counter: Any, key: Any, words: Any) -> None:
     found = philox(*map(np.uint32, counter), *map(np.uint32, key))
     assert tuple(map(int, found)) == words
+
+
+@pytest.mark.parametrize("n_lanes", [1, 5, 16, 33])
+def test_philox_in_lanes_equals_philox(n_lanes: int) -> None:
+    words = np.random.default_rng(2).integers(0, 2**32, (4, n_lanes), np.uint32)
+    key = np.uint32(0xDEADBEEF), np.uint32(17)
+    want = np.array([philox(*words[:, b], *key) for b in range(n_lanes)], np.uint32).T
+    philox_lanes(*words, *key)
+    assert np.array_equal(words, want)
 
 
 def masked(
@@ -62,7 +71,7 @@ def test_the_mask_is_the_same_however_the_rows_are_cut(cuts: list[int], width: i
 def test_a_shorter_row_is_the_start_of_a_longer_one(width: int) -> None:
     assert np.array_equal(masked(20, width), masked(20, 144)[:, :width])
     row = np.ones(144, np.float32)
-    dropout_row(row, width, 0.3, MaskKey(7, 5, 0), 2, 4)
+    dropout_row(row, width, 0.3, MaskKey(7, 5, 0), 2, 4, mask_scratch(row))
     assert np.array_equal(row[:width], masked(5, 144)[4, :width])
     assert np.all(row[width:] == 1)
 
