@@ -31,9 +31,7 @@ def forward(qkv: Any, p: float = 0.0, make_engine: Any = tiled_engine) -> tuple[
     return y, probs
 
 
-def backward(
-    qkv: Any, dy: Any, probs: Any, p: float = 0.0, make_engine: Any = tiled_engine
-) -> Any:
+def backward(qkv: Any, dy: Any, probs: Any, p: float = 0.0, make_engine: Any = tiled_engine) -> Any:
     dqkv, scratch = np.full_like(qkv, np.nan), np.full((2, T, T), np.nan, qkv.dtype)
     attention_backward(make_engine(qkv.dtype), dqkv, dy, probs, scratch, qkv, p, KEY, SITE)
     return dqkv

@@ -41,9 +41,7 @@ def test_temperature_zero_takes_the_likeliest(logits: Any) -> None:
 
 
 @given(logits=LOGITS, temperature=TEMPERATURES, k=st.integers(1, 50))
-def test_top_k_keeps_the_k_likeliest_in_proportion(
-    logits: Any, temperature: float, k: int
-) -> None:
+def test_top_k_keeps_the_k_likeliest_in_proportion(logits: Any, temperature: float, k: int) -> None:
     p = Sampling(temperature, top_k=k).probabilities(logits)
     kept = p > 0
     want = softmax(logits, temperature)
@@ -57,9 +55,7 @@ def test_top_k_keeps_the_k_likeliest_in_proportion(
 
 
 @given(logits=LOGITS, temperature=TEMPERATURES, top_p=st.floats(0.01, 1.0))
-def test_top_p_keeps_the_smallest_likely_set(
-    logits: Any, temperature: float, top_p: float
-) -> None:
+def test_top_p_keeps_the_smallest_likely_set(logits: Any, temperature: float, top_p: float) -> None:
     p = Sampling(temperature, top_p=top_p).probabilities(logits)
     want = softmax(logits, temperature)
     kept = p > 0
@@ -102,9 +98,7 @@ def test_draws_follow_the_distribution_along_each_counter(by: str) -> None:
     assert chi_square < 23.5  # one in ten thousand at 4 degrees of freedom; the seeds are fixed
 
 
-@given(
-    seed=st.integers(0, 2**63 - 1), sample=st.integers(0, 4095), position=st.integers(0, 10**6)
-)
+@given(seed=st.integers(0, 2**63 - 1), sample=st.integers(0, 4095), position=st.integers(0, 10**6))
 @settings(max_examples=50)
 def test_a_draw_is_a_function_of_seed_sample_and_position(
     seed: int, sample: int, position: int
