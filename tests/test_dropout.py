@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_the_mask_is_the_same_however_the_rows_are_cut(cuts: list[int], width: i
     edges = [0, *sorted(cuts), 40]
     parts = [
         masked(stop - start, width, row0=start)
-        for start, stop in zip(edges, edges[1:], strict=False)
+        for start, stop in itertools.pairwise(edges)
     ]
     assert np.array_equal(np.concatenate(parts), whole)
 

@@ -115,7 +115,9 @@ class TrainingConfig(Section):
 class SampleConfig(Section):
     """The text that the model writes at each evaluation, to show what it has learnt."""
 
-    prompt: str = Field(default="\n", min_length=1, description="what the sample goes on from")
+    prompt: str = Field(
+        default="", description="what the sample goes on from; empty: the start of a document"
+    )
     max_tokens: int = Field(
         default=128, ge=0, le=10**6, description="length in tokens; 0: no sample"
     )

@@ -1,4 +1,4 @@
-"""Where a run stands."""
+"""Where a run stands, as its checkpoints keep it."""
 
 from __future__ import annotations
 
