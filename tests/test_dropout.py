@@ -61,10 +61,7 @@ def masked(
 def test_the_mask_is_the_same_however_the_rows_are_cut(cuts: list[int], width: int) -> None:
     whole = masked(40, width)
     edges = [0, *sorted(cuts), 40]
-    parts = [
-        masked(stop - start, width, row0=start)
-        for start, stop in itertools.pairwise(edges)
-    ]
+    parts = [masked(stop - start, width, row0=start) for start, stop in itertools.pairwise(edges)]
     assert np.array_equal(np.concatenate(parts), whole)
 
 

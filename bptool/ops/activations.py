@@ -1,6 +1,7 @@
 """Element-wise activations y = f(x): tanh, sigmoid, relu, gelu (exact), gelu_tanh.
 
-Shapes: x, y, dy, dx (N, F). Backward: dx = dy f'(x), overwritten; dx may be dy itself, but then does not vectorise.
+Shapes: x, y, dy, dx (N, F). Backward: dx = dy f'(x), overwritten; dx may be
+dy itself, but then the loop does not vectorise.
     tanh       f' = 1 - y^2                  sigmoid  f' = y (1 - y)
     relu       f' = 1 for x > 0, else 0 (0 at the kink, as in PyTorch)
     gelu       f = x Phi(x),  f' = Phi(x) + x phi(x)       Hendrycks, Gimpel 2016, arXiv:1606.08415

@@ -43,7 +43,7 @@ def mask_scratch(x):  # type: ignore[no-untyped-def]
 @kernel
 def _write_factors(factors, w0, w1, w2, w3, threshold, scale):  # type: ignore[no-untyped-def]
     """factors[LANES h + b] = scale where half h of call b is at or above the threshold, else 0."""
-    zero = scale * factors.dtype.type(0.0)
+    zero = factors.dtype.type(0.0)
     for b in range(LANES):
         factors[b] = scale if (w0[b] & _LOW16) >= threshold else zero
         factors[LANES + b] = scale if (w0[b] >> _16) >= threshold else zero
@@ -60,7 +60,7 @@ def dropout_row(row, width, p, key, site, row_index, scratch):  # type: ignore[n
     """Drop from the first ``width`` elements of one row of the batch."""
     words, factors = scratch
     threshold = np.uint32(np.int64(p * 65536.0 + 0.5))
-    scale = row.dtype.type(65536.0 / (65536.0 - threshold))
+    scale = row.dtype.type(65536.0 / max(65536.0 - threshold, 1.0))  # all may be dropped
     w0, w1, w2, w3 = words[0], words[1], words[2], words[3]
     k0, k1 = np.uint32(key.seed), np.uint32(key.seed >> 32)
     site_word = np.uint32(np.uint32(site) << _16)  # the low half counts the calls of a row
