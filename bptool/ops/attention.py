@@ -1,7 +1,8 @@
 """Causal multi-head self-attention: for each head, y = dropout(softmax(q k^T / sqrt D + mask)) v.
 
 Shapes: qkv (B*T, 3C), its columns q, k, v each as H heads of D; y (B*T, C);
-probs (B, H, T, T) saved, zero above the diagonal, before dropout; scratch (2, T, T).
+probs (B, H, T, T) saved, before dropout; scratch (2, T, T). Rows are taken BLOCK at a time and only
+the columns up to the block's last row: what lies to the right is neither computed nor read.
 Backward, with P' = dropout(P), for each head:
     dv = P'^T dy,   dP = dropout(dy v^T),   dS = P (dP - sum_s dP P),
     dq = dS k / sqrt D,   dk = dS^T q / sqrt D.     dqkv is overwritten.
@@ -17,10 +18,12 @@ from bptool.ops.matmul import matmul
 from bptool.ops.token_logprob import row_max
 from bptool.ops.vector_math import exp
 
+BLOCK = 64
+
 
 @kernel
 def softmax_row(row, n, scale):  # type: ignore[no-untyped-def]
-    """row[:n] = softmax(scale row[:n]); the rest of the row is set to 0."""
+    """row[:n] = softmax(scale row[:n]); the rest of the row, up to the block's edge, is set to 0."""
     real = row.dtype.type
     largest = row_max(row[:n])
     total = real(0.0)
@@ -48,19 +51,22 @@ def attention_forward(engine, y, probs, scratch, qkv, p, key, site):  # type: ig
             q = rows[:, h * head : (h + 1) * head]
             k = rows[:, width + h * head : width + (h + 1) * head]
             v = rows[:, 2 * width + h * head : 2 * width + (h + 1) * head]
-            weights = probs[i, h]
-            matmul(engine, weights, q, False, k, True, False)
-            for t in range(n_time):
-                softmax_row(weights[t], t + 1, scale)
-            if p > 0.0:
-                dropped = scratch[0]
-                dropped[:] = weights
-                first_row = ((key.sequence0 + i) * n_head + h) * n_time
-                for t in range(n_time):
-                    dropout_row(dropped[t], t + 1, p, key, site, first_row + t, mask)
-                weights = dropped
             out = y[i * n_time : (i + 1) * n_time, h * head : (h + 1) * head]
-            matmul(engine, out, weights, False, v, False, False)
+            first_row = ((key.sequence0 + i) * n_head + h) * n_time
+            head_probs = probs[i, h]
+            for start in range(0, n_time, BLOCK):
+                stop = min(start + BLOCK, n_time)
+                weights = probs[i, h, start:stop, :stop]
+                matmul(engine, weights, q[start:stop], False, k[:stop], True, False)
+                for t in range(start, stop):
+                    softmax_row(head_probs[t, :stop], t + 1, scale)
+                if p > 0.0:
+                    for t in range(start, stop):
+                        row = scratch[0, t, :stop]
+                        row[:] = head_probs[t, :stop]
+                        dropout_row(row, t + 1, p, key, site, first_row + t, mask)
+                    weights = scratch[0, start:stop, :stop]
+                matmul(engine, out[start:stop], weights, False, v[:stop], False, False)
 
 
 @kernel
@@ -71,6 +77,7 @@ def attention_backward(engine, dqkv, dy, probs, scratch, qkv, p, key, site):  # 
     scale = qkv.dtype.type(1.0 / head**0.5)
     zero = qkv.dtype.type(0.0)
     mask = mask_scratch(qkv)
+    dqkv[:, width:] = zero
     for i in range(n_batch):
         rows = qkv[i * n_time : (i + 1) * n_time]
         d_rows = dqkv[i * n_time : (i + 1) * n_time]
@@ -82,36 +89,39 @@ def attention_backward(engine, dqkv, dy, probs, scratch, qkv, p, key, site):  # 
             dk = d_rows[:, width + h * head : width + (h + 1) * head]
             dv = d_rows[:, 2 * width + h * head : 2 * width + (h + 1) * head]
             d_out = dy[i * n_time : (i + 1) * n_time, h * head : (h + 1) * head]
-            weights = probs[i, h]
-            d_weights = scratch[1]
             first_row = ((key.sequence0 + i) * n_head + h) * n_time
+            head_probs = probs[i, h]
+            for start in range(0, n_time, BLOCK):
+                stop = min(start + BLOCK, n_time)
+                weights = probs[i, h, start:stop, :stop]
+                d_weights = scratch[1, start:stop, :stop]
 
-            # y = P' v
-            dropped = weights
-            if p > 0.0:
-                dropped = scratch[0]
-                dropped[:] = weights
-                for t in range(n_time):
-                    dropout_row(dropped[t], t + 1, p, key, site, first_row + t, mask)
-            matmul(engine, dv, dropped, True, d_out, False, False)
-            matmul(engine, d_weights, d_out, False, v, True, False)
-
-            # P' = dropout(P), P = softmax(S / sqrt D); the factor 1 / sqrt D goes into dS
-            for t in range(n_time):
-                d_row, row = d_weights[t], weights[t]
+                # y = P' v
+                dropped = weights
                 if p > 0.0:
-                    dropout_row(d_row, t + 1, p, key, site, first_row + t, mask)
-                dot = zero
-                for s in range(t + 1):
-                    dot += d_row[s] * row[s]
-                for s in range(t + 1):
-                    d_row[s] = scale * row[s] * (d_row[s] - dot)
-                for s in range(t + 1, n_time):
-                    d_row[s] = zero
+                    for t in range(start, stop):
+                        row = scratch[0, t, :stop]
+                        row[:] = head_probs[t, :stop]
+                        dropout_row(row, t + 1, p, key, site, first_row + t, mask)
+                    dropped = scratch[0, start:stop, :stop]
+                matmul(engine, dv[:stop], dropped, True, d_out[start:stop], False, True)
+                matmul(engine, d_weights, d_out[start:stop], False, v[:stop], True, False)
 
-            # S = q k^T
-            matmul(engine, dq, d_weights, False, k, False, False)
-            matmul(engine, dk, d_weights, True, q, False, False)
+                # P' = dropout(P), P = softmax(S / sqrt D); the factor 1 / sqrt D goes into dS
+                for t in range(start, stop):
+                    d_row, row = scratch[1, t, :stop], head_probs[t]
+                    if p > 0.0:
+                        dropout_row(d_row, t + 1, p, key, site, first_row + t, mask)
+                    dot = zero
+                    for s in range(t + 1):
+                        dot += d_row[s] * row[s]
+                    for s in range(t + 1):
+                        d_row[s] = scale * row[s] * (d_row[s] - dot)
+                    d_row[t + 1 :] = zero
+
+                # S = q k^T
+                matmul(engine, dq[start:stop], d_weights, False, k[:stop], False, False)
+                matmul(engine, dk[:stop], d_weights, True, q[start:stop], False, True)
 
 
 @kernel
