@@ -9,6 +9,7 @@ import pytest
 
 from bptool.cli import gradcheck_session
 from bptool.cli.main import main
+from bptool.gradcheck.model import ModelFunction
 
 CONFIG = """
 model: {name: mlp, window: 3, n_embd: 4, n_hidden: 8, n_layer: 2, context: 6, dropout: 0.2,
@@ -71,6 +72,19 @@ def test_training_that_differs_is_reported_with_exit_code_1(config, capsys, monk
     assert "WRONG" in out
     assert "the training gradient is off by 0.5" in out
     assert "more (--json gives all)" in out
+
+
+def test_a_relu_input_at_its_kink_leaves_the_training_batch_out_and_says_so(
+    config, capsys, monkeypatch
+):
+    original = ModelFunction.kink_margin
+    monkeypatch.setattr(
+        ModelFunction,
+        "kink_margin",
+        lambda self: original(self) if len(self.tokens) == 3 else 0.0,
+    )
+    assert main(["gradcheck", config]) == 0
+    assert "Not compared on a training batch" in capsys.readouterr().out
 
 
 def test_operations_alone_need_no_configuration(capsys):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich import box
@@ -23,9 +25,9 @@ def show(found: Findings) -> None:
     if not console.is_terminal:
         console = Console(width=PLAIN_WIDTH)
     if found.operations:
-        console.print(_operations(found))
+        console.print(_operations(found, console.width))
     if found.model is not None:
-        console.print(_model(found))
+        console.print(_model(found, console.width))
         for line in _about_model(found):
             console.print(line, highlight=False)
     failures = found.failures()
@@ -36,47 +38,81 @@ def show(found: Findings) -> None:
     console.print(_verdict(found))
 
 
-def _table(title: str, first: tuple[str, ...], last: tuple[str, ...] = ()) -> Table:
+@dataclass(frozen=True)
+class Column:
+    """A heading and what stands under it for a tensor; narrow terminals go without some."""
+
+    heading: str
+    cell: Callable[[Any], str]
+    left: bool = False
+    needs_width: int = 0
+
+
+def _worst(tensor: Any, number: Callable[[Any], str]) -> str:
+    probe = tensor.worst_element or tensor.worst
+    return "-" if probe is None else number(probe)
+
+
+def _error(tensor: Any) -> str:
+    return "-" if tensor.worst is None else f"{tensor.worst.ratio:.1e}"
+
+
+def _slope(tensor: Any) -> str:
+    if tensor.taylor is None:
+        return "-"
+    return tensor.taylor.verdict if tensor.taylor.slope is None else f"{tensor.taylor.slope:.3f}"
+
+
+COLUMNS = (
+    Column("norm", lambda t: f"{t.gradient_norm:.1e}", needs_width=100),
+    Column("worst element", lambda t: _worst(t, lambda p: p.where), left=True),
+    Column(
+        "difference", lambda t: _worst(t, lambda p: f"{p.finite_difference:.4e}"), needs_width=116
+    ),
+    Column("gradient", lambda t: _worst(t, lambda p: f"{p.gradient:.4e}"), needs_width=116),
+    Column("error", _error),
+    Column("Taylor", _slope),
+)
+"""The error is that of the worst probe, directions included, as a share of the tolerance."""
+
+
+def _columns(width: int) -> list[Column]:
+    return [column for column in COLUMNS if column.needs_width <= width]
+
+
+def _table(title: str, first: Sequence[str], columns: Sequence[Column], *last: str) -> Table:
     table = Table(title=title, title_justify="left", pad_edge=False, box=box.SIMPLE_HEAD)
     for heading in first:
         table.add_column(heading, no_wrap=True)
-    right = ("gradient norm", "worst probe", "difference", "gradient", "error", "Taylor", *last)
-    for heading in right:
-        left = heading == "worst probe"
-        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    for column in columns:
+        table.add_column(column.heading, justify="left" if column.left else "right", no_wrap=True)
+    for heading in last:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, min_width=len("WRONG"))
     return table
-
-
-def _cells(tensor: Any) -> tuple[str, ...]:
-    """Cells from the norm to the Taylor slope; the error as a share of what is accepted."""
-    worst, taylor = tensor.worst_element or tensor.worst, tensor.taylor
-    if worst is None or taylor is None:
-        return (f"{tensor.gradient_norm:.2e}", *("-",) * 5)
-    largest = max(p.ratio for p in (tensor.worst, worst) if p is not None)
-    numbers = (f"{worst.finite_difference:.6e}", f"{worst.gradient:.6e}", f"{largest:.1e}")
-    slope = taylor.verdict if taylor.slope is None else f"{taylor.slope:.3f}"
-    return (f"{tensor.gradient_norm:.2e}", worst.where, *numbers, slope)
 
 
 def _mark(ok: bool, note: str = "") -> Text:
     return Text(note or "ok", "green") if ok else Text("WRONG", "bold red")
 
 
-def _operations(found: Findings) -> Table:
-    table = _table("Operations, each alone", ("operation", "input"))
+def _operations(found: Findings, width: int) -> Table:
+    columns = _columns(width)
+    table = _table("Operations, each alone", ("operation", "input"), columns)
     for report in found.operations:
         for i, tensor in enumerate(report.tensors):
+            cells = (column.cell(tensor) for column in columns)
             name = report.name if i == 0 else ""
-            table.add_row(name, tensor.name, *_cells(tensor), _mark(tensor.ok and report.ok))
+            table.add_row(name, tensor.name, *cells, _mark(tensor.ok and report.ok))
     return table
 
 
-def _model(found: Findings) -> Table:
+def _model(found: Findings, width: int) -> Table:
     assert found.model is not None
-    facts = found.facts
-    title = f"{facts['name']}, {facts['n_parameters']:,} parameters"
-    table = _table(title, ("tensor", "shape"), ("float32",))
+    columns = _columns(width)
+    title = f"{found.facts['name']}, {found.facts['n_parameters']:,} parameters"
+    first = ("tensor", "shape") if width >= 100 else ("tensor",)
+    table = _table(title, first, columns, "float32")
     errors: dict[str, list[Any]] = {}
     for path in found.training:
         for agreement in path.tensors:
@@ -85,8 +121,9 @@ def _model(found: Findings) -> Table:
         paths = errors.get(tensor.name, [])
         trained = f"{max(a.error for a in paths):.1e}" if paths else "-"
         ok = tensor.ok and all(a.ok for a in paths)
-        shape = " x ".join(map(str, tensor.shape))
-        table.add_row(tensor.name, shape, *_cells(tensor), trained, _mark(ok, tensor.note))
+        names = (tensor.name, " x ".join(map(str, tensor.shape)))[: len(first)]
+        cells = (column.cell(tensor) for column in columns)
+        table.add_row(*names, *cells, trained, _mark(ok, tensor.note))
     return table
 
 
@@ -116,6 +153,10 @@ def _about_model(found: Findings) -> list[str]:
     floor = sum(t.taylor.n_under_floor for t in tensors if t.taylor is not None)
     lines.append(f"Taylor points left out under the rounding floor: {floor}.")
     lines += [f"{path.name}: {path.note}" for path in found.training if path.note]
+    if len(found.training) == 1:
+        lines.append(
+            "Not compared on a training batch: each has a ReLU input too near its kink for float32."
+        )
     return lines
 
 

@@ -28,7 +28,7 @@ def train(request: Request, quiet: bool, json: bool) -> int:
             interrupted = _run_under_signals(training)
         finally:
             training.pieces.close()
-    if interrupted:
+    if interrupted and (quiet or json):  # the other displays have said so
         run = wording.argument(str(request.folder.path))
         sys.stderr.write(f"stopped and saved; go on with: bptool train {run} --resume\n")
     return INTERRUPTED if interrupted else 0
