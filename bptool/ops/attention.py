@@ -23,7 +23,7 @@ BLOCK = 64
 
 @kernel
 def softmax_row(row, n, scale):  # type: ignore[no-untyped-def]
-    """row[:n] = softmax(scale row[:n]); the rest of the row, up to the block's edge, is set to 0."""
+    """row[:n] = softmax(scale row[:n]); what is left of the row is set to 0."""
     real = row.dtype.type
     largest = row_max(row[:n])
     total = real(0.0)
