@@ -77,18 +77,18 @@ def pack_rows(packed, b, k0, n_k, j0, n_j):  # type: ignore[no-untyped-def]
     source = np.intp(b.ctypes.data) + k0 * stride + j0 * size
     target = np.intp(packed.ctypes.data)
     whole = n_j // panel * panel
-    for first in range(0, whole, panel):
-        for k in range(n_k):
-            place = target + (first * n_k + k * panel) * size
-            _copy_panel_row(place, source + k * stride + first * size, real)
     whole_lanes = n_j // lanes * lanes
-    for k in range(n_k if whole < n_j else 0):
+    for k in range(n_k):
+        row = source + k * stride
+        for first in range(0, whole, panel):
+            place = target + (first * n_k + k * panel) * size
+            _copy_panel_row(place, row + first * size, real)
         place = target + (whole * n_k + k * panel - whole) * size
         for j in range(whole, whole_lanes, lanes):
-            _copy_lanes(place + j * size, source + k * stride + j * size, real)
+            _copy_lanes(place + j * size, row + j * size, real)
         if whole_lanes < n_j:
-            row = source + k * stride + whole_lanes * size
-            _copy_first_lanes(place + whole_lanes * size, row, n_j - whole_lanes, real)
+            n = n_j - whole_lanes
+            _copy_first_lanes(place + whole_lanes * size, row + whole_lanes * size, n, real)
 
 
 @kernel
