@@ -63,8 +63,11 @@ def _call_gemm(
     return signature, codegen
 
 
-def _routine(real: Any, gemm: int) -> Any:
-    """The C function for one type; not cached on disk, since an address is good for one process."""
+def gemm_routine(real: Any, gemm: int) -> Any:
+    """The C function around Fortran's gemm for the type ``real`` at the address ``gemm``.
+
+    It is not cached on disk, since an address is good for one process.
+    """
     pointer = types.CPointer(real)
     index = types.intp
     signature = types.void(
@@ -86,7 +89,7 @@ def _routine(real: Any, gemm: int) -> Any:
 @functools.cache
 def _compiled(dtype: str) -> Any:
     gemm = int(get_cython_function_address("scipy.linalg.cython_blas", _ROUTINES[dtype]))
-    return _routine({"float32": types.float32, "float64": types.float64}[dtype], gemm)
+    return gemm_routine({"float32": types.float32, "float64": types.float64}[dtype], gemm)
 
 
 def blas_address(dtype: str) -> int:

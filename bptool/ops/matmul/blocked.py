@@ -1,11 +1,12 @@
 """The blocked matrix product around the tile: loops over blocks that fit the caches.
 
-    for blocks of N (COLUMNS) and of K (DEPTH):      pack that part of op(B) into panels
-        for blocks of M (HEIGHT):                    its part of op(A) stays in the second cache
-            for each panel:                          stays in the first cache
-                for each tile of rows
+    for blocks of N (COLUMNS) and of K (depth):      op(B) packed into panels, for the second cache
+        for blocks of M (HEIGHT):                    op(A) packed if it is stored transposed
+            for each ROWS rows:                      op(A) stays in the first cache
+                for each panel:                      a tile; panels are streamed
 
-The first block of K stores (or adds, if asked), the others add.
+The first block of K stores (or adds, if asked), the others add. Blocks of K are equal but for
+rounding, since a short last one would pay for its pass over C without doing much.
 """
 
 from __future__ import annotations
@@ -18,13 +19,18 @@ from numba import carray, cfunc, types
 
 from bptool.ops.jit import kernel
 from bptool.ops.matmul.packing import lane_count, pack_block, pack_columns, pack_rows, panel_width
-from bptool.ops.matmul.target import ROWS, VECTORS
+from bptool.ops.matmul.target import ROWS, VECTORS, panel_columns
 from bptool.ops.matmul.tile import tiles
 
-DEPTH = 256
-HEIGHT = 192
-COLUMNS = 1536
-SCRATCH = DEPTH * (COLUMNS + HEIGHT)
+DEPTH_BYTES = 2048
+"""Of a row of op(A) in a block: ROWS such rows are 16 KiB at most."""
+HEIGHT = 96
+COLUMNS = 384
+SCRATCH = DEPTH_BYTES // 4 * (COLUMNS + HEIGHT)
+"""Elements an engine's scratch must have; float64 needs half of them."""
+assert HEIGHT % ROWS == 0
+assert COLUMNS % panel_columns(4) == 0
+assert COLUMNS % panel_columns(8) == 0
 
 _tile_1 = tiles[1]
 _tile_2 = tiles[min(2, VECTORS)]
@@ -55,12 +61,19 @@ def blocked_matmul(out, a, transpose_a, b, transpose_b, accumulate, m, n, n_dept
     lanes, panel = lane_count(out), panel_width(out)
     a_stride, c_stride = a.strides[0] // size, out.strides[0] // size
     row_stride, k_stride = (1, ROWS) if transpose_a else (a_stride, 1)
-    packed, packed_a = scratch[: DEPTH * COLUMNS], scratch[DEPTH * COLUMNS :]
+    depth = DEPTH_BYTES // size
+    packed, packed_a = scratch[: depth * COLUMNS], scratch[depth * COLUMNS :]
     c_address, b_address = np.intp(out.ctypes.data), np.intp(packed.ctypes.data)
+    if n_depth == 0 and not accumulate:
+        for i in range(m):
+            for j in range(n):
+                out[i, j] = real
+    n_blocks = max(1, (n_depth + depth - 1) // depth)
+    step = max(1, ((n_depth + n_blocks - 1) // n_blocks + lanes - 1) // lanes * lanes)
     for j0 in range(0, n, COLUMNS):
         n_j = min(COLUMNS, n - j0)
-        for k0 in range(0, n_depth, DEPTH):
-            n_k = min(DEPTH, n_depth - k0)
+        for k0 in range(0, n_depth, step):
+            n_k = min(step, n_depth - k0)
             if transpose_b:
                 pack_columns(packed, b, k0, n_k, j0, n_j)
             else:
@@ -74,20 +87,18 @@ def blocked_matmul(out, a, transpose_a, b, transpose_b, accumulate, m, n, n_dept
                 else:
                     first = (i0 * a_stride + k0) * size
                     a_address, group = np.intp(a.ctypes.data) + first, a_stride
-                for j in range(0, n_j, panel):
-                    b_panel = b_address + j * n_k * size
-                    columns = min(panel, n_j - j)
-                    for i in range(i0, i_end, ROWS):
+                for i in range(i0, i_end, ROWS):
+                    for j in range(0, n_j, panel):
                         tile_of(
                             c_address + (i * c_stride + j0 + j) * size,
                             c_stride,
                             a_address + (i - i0) * group * size,
                             row_stride,
                             k_stride,
-                            b_panel,
+                            b_address + j * n_k * size,
                             n_k,
                             min(ROWS, i_end - i),
-                            columns,
+                            min(panel, n_j - j),
                             lanes,
                             adds,
                             real,
@@ -95,7 +106,11 @@ def blocked_matmul(out, a, transpose_a, b, transpose_b, accumulate, m, n, n_dept
 
 
 def _routine(real: Any) -> Any:
-    """A C function for one type: see ``call_signature`` of the package for its arguments."""
+    """A C function for one type, its arguments in the order of ``_call`` of the package.
+
+    Cached on disk: the key holds the signature, so the type, and the processor with its features,
+    so the width of vectors.
+    """
     pointer = types.CPointer(real)
     index = types.intp
     signature = types.void(
@@ -120,6 +135,11 @@ def _routine(real: Any) -> Any:
 
 
 @functools.cache
+def compiled(dtype: str) -> Any:
+    """The product for ``float32`` or ``float64`` as Numba's C function."""
+    return _routine({"float32": types.float32, "float64": types.float64}[dtype])
+
+
 def tiled_address(dtype: str) -> int:
     """Address of the compiled product for ``float32`` or ``float64``."""
-    return int(_routine({"float32": types.float32, "float64": types.float64}[dtype]).address)
+    return int(compiled(dtype).address)

@@ -1,9 +1,12 @@
-"""Packing B into panels: for each group of P columns, its K rows of P contiguous elements.
+"""Packing, so that a tile reads one stream from each matrix whatever its layout.
 
-    packed[panel * K * P + k * P + j] = op(B)[k, panel * P + j],  0 past the last column
+B goes into panels, for each group of P columns its K rows of P contiguous elements:
 
-P is the tile's width. Where B is stored transposed, (N, K), blocks of W by W elements are turned in
-registers: W loads, log2(W) rounds of W shuffles, W stores.
+    packed[panel * K * P + k * P + j] = op(B)[k, panel * P + j]
+
+P is the tile's width. Lanes past the last column hold anything; nothing made from them is stored.
+Where B is stored transposed, (N, K), blocks of W by W elements are turned in registers. A stored
+transposed goes into groups of ROWS rows in the same way; A as it is needs no packing.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from bptool.ops.jit import kernel
+from bptool.ops.matmul.ir_helpers import first_lanes, masked_load
 from bptool.ops.matmul.target import ROWS, lanes_of, panel_columns
 from bptool.ops.matmul.transpose import transpose_block
 
@@ -45,30 +49,67 @@ _copy_rows = _make_copy(lambda itemsize: ROWS)
 _copy_lanes = _make_copy(lanes_of)
 
 
+@intrinsic
+def _copy_first_lanes(
+    typing_context: Any, target: Any, source: Any, n_lanes: Any, real: Any
+) -> Any:
+    """Copy ``n_lanes`` elements and fill the vector with zeros; nothing else is read."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        n_bytes = real.bitwidth // 8
+        vector = ir.VectorType(context.get_value_type(real), lanes_of(n_bytes))
+        mask = first_lanes(builder, args[2], vector.count)
+        place = builder.inttoptr(args[1], vector.as_pointer())
+        value = masked_load(builder, place, mask, vector, n_bytes)
+        builder.store(value, builder.inttoptr(args[0], vector.as_pointer())).align = n_bytes
+        return context.get_dummy_value()
+
+    return types.void(target, source, n_lanes, real), codegen
+
+
 @kernel
 def pack_rows(packed, b, k0, n_k, j0, n_j):  # type: ignore[no-untyped-def]
     """Pack rows k0.. and columns j0.. of B stored as (K, N)."""
-    panel = panel_width(b)
+    panel, lanes = panel_width(b), lane_count(b)
     real = b.dtype.type(0.0)
     size = b.itemsize
     stride = b.strides[0]
     source = np.intp(b.ctypes.data) + k0 * stride + j0 * size
     target = np.intp(packed.ctypes.data)
     whole = n_j // panel * panel
-    for first in range(0, whole, panel):
-        for k in range(n_k):
+    whole_lanes = n_j // lanes * lanes
+    for k in range(n_k):
+        row = source + k * stride
+        for first in range(0, whole, panel):
             place = target + (first * n_k + k * panel) * size
-            _copy_panel_row(place, source + k * stride + first * size, real)
-    lanes = lane_count(b)
-    whole_lanes = whole + (n_j - whole) // lanes * lanes
-    for k in range(n_k if whole < n_j else 0):
-        place = whole * n_k + k * panel
+            _copy_panel_row(place, row + first * size, real)
+        place = target + (whole * n_k + k * panel - whole) * size
         for j in range(whole, whole_lanes, lanes):
-            _copy_lanes(target + (place + j - whole) * size, source + k * stride + j * size, real)
-        for j in range(whole_lanes, n_j):
-            packed[place + j - whole] = b[k0 + k, j0 + j]
-        for j in range(n_j - whole, panel):
-            packed[place + j] = real
+            _copy_lanes(place + j * size, row + j * size, real)
+        if whole_lanes < n_j:
+            n = n_j - whole_lanes
+            _copy_first_lanes(place + whole_lanes * size, row + whole_lanes * size, n, real)
+
+
+@kernel
+def pack_columns(packed, b, k0, n_k, j0, n_j):  # type: ignore[no-untyped-def]
+    """Pack rows k0.. and columns j0.. of op(B), B stored transposed as (N, K)."""
+    panel, lanes = panel_width(b), lane_count(b)
+    real = b.dtype.type(0.0)
+    size = b.itemsize
+    stride = b.strides[0] // size
+    source, target = np.intp(b.ctypes.data), np.intp(packed.ctypes.data)
+    k_whole = n_k // lanes * lanes
+    for j in range(0, n_j, lanes):
+        base = j // panel * panel * n_k + j % panel
+        row = (j0 + j) * stride + k0
+        n = min(lanes, n_j - j)
+        for k in range(0, k_whole, lanes):
+            place = target + (base + k * panel) * size
+            transpose_block(place, panel, source + (row + k) * size, stride, n, real)
+        for k in range(k_whole, n_k):
+            for i in range(n):
+                packed[base + k * panel + i] = b[j0 + j + i, k0 + k]
 
 
 @kernel
@@ -83,46 +124,12 @@ def pack_block(packed, a, k0, n_k, i0, n_i):  # type: ignore[no-untyped-def]
     source = np.intp(a.ctypes.data) + k0 * stride + i0 * size
     target = np.intp(packed.ctypes.data)
     whole = n_i // ROWS * ROWS
-    for first in range(0, whole, ROWS):
-        for k in range(n_k):
-            place = target + (first * n_k + k * ROWS) * size
-            _copy_rows(place, source + k * stride + first * size, real)
-    for k in range(n_k if whole < n_i else 0):
-        place = whole * n_k + k * ROWS
+    for k in range(n_k):
+        row = source + k * stride
+        for first in range(0, whole, ROWS):
+            _copy_rows(target + (first * n_k + k * ROWS) * size, row + first * size, real)
         for i in range(whole, n_i):
-            packed[place + i - whole] = a[k0 + k, i0 + i]
-
-
-@kernel
-def pack_columns(packed, b, k0, n_k, j0, n_j):  # type: ignore[no-untyped-def]
-    """Pack rows k0.. and columns j0.. of op(B), B stored transposed as (N, K)."""
-    panel = panel_width(b)
-    lanes = lane_count(b)
-    real = b.dtype.type(0.0)
-    size = b.itemsize
-    stride = b.strides[0] // size
-    source, target = np.intp(b.ctypes.data), np.intp(packed.ctypes.data)
-    k_whole = n_k // lanes * lanes
-    for first in range(0, n_j, panel):
-        n = min(panel, n_j - first)
-        n_whole = n // lanes * lanes
-        base = (first // panel) * n_k * panel
-        for j in range(0, n_whole, lanes):
-            row = (j0 + first + j) * stride + k0
-            for k in range(0, k_whole, lanes):
-                transpose_block(
-                    target + (base + k * panel + j) * size,
-                    panel,
-                    source + (row + k) * size,
-                    stride,
-                    real,
-                )
-        for j in range(n):
-            for k in range(k_whole if j < n_whole else 0, n_k):
-                packed[base + k * panel + j] = b[j0 + first + j, k0 + k]
-        for j in range(n, panel):
-            for k in range(n_k):
-                packed[base + k * panel + j] = real
+            packed[whole * n_k + k * ROWS + i - whole] = a[k0 + k, i0 + i]
 
 
 @intrinsic

@@ -1,40 +1,66 @@
-"""What the processor's vector registers allow: their width, and the shape of a tile."""
+"""What the processor's vector registers allow: their width, their number, the shape of a tile.
+
+Not the processor's list of features is asked but the compiler: it is given one fused multiply-add
+of 64 bytes for the processor and features that Numba compiles for (``NUMBA_CPU_NAME`` and
+``NUMBA_CPU_FEATURES`` included), and its assembly shows which registers and instructions come out.
+"""
 
 from __future__ import annotations
 
-import os
+import re
+from typing import NamedTuple
 
 import llvmlite.binding as llvm
+from numba.core.registry import cpu_target
+
+_PROBE = """
+target triple = "{triple}"
+declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
+define <16 x float> @probe(<16 x float> %a, <16 x float> %b, <16 x float> %c) {{
+  %sum = call <16 x float> @llvm.fma.v16f32(<16 x float> %a, <16 x float> %b, <16 x float> %c)
+  ret <16 x float> %sum
+}}
+"""
 
 
-def vector_bytes() -> int:
-    """Width of the vector registers kernels are compiled for: 64, 32 or 16 bytes."""
-    features = _features()
-    if features.get("avx512f"):
-        return 64
-    return 32 if features.get("avx2") else 16
+class VectorUnit(NamedTuple):
+    """What compiled code has to multiply with."""
+
+    name: str
+    vector_bytes: int
+    rows: int
+    """Rows of a tile."""
+    vectors: int
+    """Vectors in a tile's row."""
+    has_fma: bool
+    """Whether a fused multiply-add is an instruction, not a library call a lane."""
+
+
+# (instruction in the probe's assembly, what it tells); rows * vectors sums, the vectors of B and
+# one broadcast must fit the registers: 8 * 3 + 3 + 1 of 32, or 6 * 2 + 2 + 1 of 16.
+_UNITS = (
+    (r"vfmadd.*%zmm", VectorUnit("AVX-512", 64, 8, 3, True)),
+    (r"vfmadd.*%ymm", VectorUnit("AVX2", 32, 6, 2, True)),
+    (r"fmla(\.4s)?\s+v", VectorUnit("NEON", 16, 8, 3, True)),
+)
+_OTHER = VectorUnit("no vector FMA", 16, 6, 2, False)
+
+
+def vector_unit(triple: str, cpu: str, features: str) -> VectorUnit:
+    """What LLVM makes of a fused multiply-add for this processor and these features."""
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
+    assembly = machine.emit_assembly(llvm.parse_assembly(_PROBE.format(triple=triple)))
+    return next((unit for pattern, unit in _UNITS if re.search(pattern, assembly)), _OTHER)
+
+
+UNIT = vector_unit(*cpu_target.target_context.codegen().magic_tuple())
+"""Of the processor that kernels are compiled for."""
+VECTOR_BYTES, ROWS, VECTORS = UNIT.vector_bytes, UNIT.rows, UNIT.vectors
 
 
 def has_fma() -> bool:
-    """Whether a fused multiply-add is an instruction, not a library call a lane."""
-    return bool(_features().get("fma")) or llvm.get_process_triple().startswith(
-        ("aarch64", "arm64")
-    )
-
-
-def _features() -> dict[str, bool]:
-    named = os.environ.get("NUMBA_CPU_FEATURES")
-    if named:
-        return {item[1:]: item[0] == "+" for item in named.split(",") if item}
-    cpu = os.environ.get("NUMBA_CPU_NAME")
-    if cpu in ("haswell", "skylake"):
-        return {"avx2": True, "fma": True}
-    return dict(llvm.get_host_cpu_features())
-
-
-VECTOR_BYTES = vector_bytes()
-ROWS, VECTORS = {64: (8, 3), 32: (6, 2), 16: (8, 3)}[VECTOR_BYTES]
-"""24 + 3 + 1 of 32 registers (AVX-512, NEON), or 12 + 2 + 1 of 16 (AVX2)."""
+    """Whether our own product runs at the processor's speed here; if not, a BLAS is better."""
+    return UNIT.has_fma
 
 
 def lanes_of(itemsize: int) -> int:

@@ -8,61 +8,90 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from bptool.ops.matmul.ir_helpers import integer, local_function, prefetch
 from bptool.ops.matmul.target import lanes_of
 
-_INT = ir.IntType(64)
+AHEAD_BYTES = 256
+"""How far along its row the source is fetched ahead: W rows are more streams than a processor
+follows by itself."""
 
 
 @intrinsic
 def transpose_block(
-    typing_context: Any, out: Any, out_stride: Any, source: Any, source_stride: Any, real: Any
+    typing_context: Any,
+    out: Any,
+    out_stride: Any,
+    source: Any,
+    source_stride: Any,
+    n_rows: Any,
+    real: Any,
 ) -> Any:
-    """out[i, j] = source[j, i] for a block of W by W elements, W lanes a vector; addresses."""
-    width = lanes_of(real.bitwidth // 8)
-    signature = types.void(out, out_stride, source, source_stride, real)
+    """out[i, j] = source[j, i] for a block of W by W elements, W lanes a vector; addresses.
+
+    Where the source has only ``n_rows`` rows, the lanes j >= n_rows repeat the last.
+    """
+    n_bytes = real.bitwidth // 8
+    width = lanes_of(n_bytes)
+    signature = types.void(out, out_stride, source, source_stride, n_rows, real)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         element = context.get_value_type(real)
-        n_bytes = real.bitwidth // 8
-        vector = ir.VectorType(element, width)
-        target = builder.inttoptr(args[0], element.as_pointer())
-        origin = builder.inttoptr(args[2], element.as_pointer())
 
-        def place(base: Any, row: int, stride: Any) -> Any:
-            offset = builder.mul(ir.Constant(_INT, row), stride)
-            return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
+        def emit(inner: Any, passed: Any) -> None:
+            _emit_block(inner, element, width, n_bytes, *passed)
 
-        rows = []
-        for i in range(width):
-            load = builder.load(place(origin, i, args[3]))
-            load.align = n_bytes
-            rows.append(load)
-        distance = width // 2
-        while distance:  # swap the off-diagonal blocks of side ``distance``
-            low, high = _swap_masks(width, distance)
-            new = list(rows)
-            for i in range(width):
-                if not i & distance:
-                    x, y = rows[i], rows[i + distance]
-                    new[i] = builder.shuffle_vector(x, y, low)
-                    new[i + distance] = builder.shuffle_vector(x, y, high)
-            rows = new
-            distance //= 2
-        for i in range(width):
-            store = builder.store(rows[i], place(target, i, args[1]))
-            store.align = n_bytes
+        name = f"bptool.transpose.{element}"
+        builder.call(local_function(builder, name, len(args) - 1, emit), args[:-1])
         return context.get_dummy_value()
 
     return signature, codegen
 
 
+def _emit_block(
+    builder: Any,
+    element: Any,
+    width: int,
+    n_bytes: int,
+    out: Any,
+    out_stride: Any,
+    source: Any,
+    source_stride: Any,
+    n_rows: Any,
+) -> None:
+    vector = ir.VectorType(element, width)
+    target = builder.inttoptr(out, element.as_pointer())
+    origin = builder.inttoptr(source, element.as_pointer())
+    last = builder.sub(n_rows, integer(1))
+    rows = []
+    for i in range(width):
+        inside = builder.icmp_signed("<", integer(i), n_rows)
+        row = builder.select(inside, integer(i), last)
+        place = builder.gep(origin, [builder.mul(row, source_stride)])
+        prefetch(builder, builder.gep(place, [integer(AHEAD_BYTES // n_bytes)]))
+        load = builder.load(builder.bitcast(place, vector.as_pointer()))
+        load.align = n_bytes
+        rows.append(load)
+    distance = width // 2
+    while distance:  # swap the off-diagonal blocks of side ``distance``
+        low, high = _swap_masks(width, distance)
+        new = list(rows)
+        for i in range(width):
+            if not i & distance:
+                x, y = rows[i], rows[i + distance]
+                new[i] = builder.shuffle_vector(x, y, low)
+                new[i + distance] = builder.shuffle_vector(x, y, high)
+        rows = new
+        distance //= 2
+    for i in range(width):
+        place = builder.gep(target, [builder.mul(integer(i), out_stride)])
+        store = builder.store(rows[i], builder.bitcast(place, vector.as_pointer()))
+        store.align = n_bytes
+
+
 def _swap_masks(width: int, distance: int) -> tuple[Any, Any]:
     """Shuffles of rows x, y: the lanes without bit ``distance``, and those with it."""
-    number = ir.IntType(32)
-    mask_type = ir.VectorType(number, width)
+    mask_type = ir.VectorType(ir.IntType(32), width)
     low = [j if not j & distance else width + j - distance for j in range(width)]
     high = [j + distance if not j & distance else width + j for j in range(width)]
-    as_mask = [
-        ir.Constant(mask_type, [ir.Constant(number, j) for j in lanes]) for lanes in (low, high)
-    ]
+    as_mask = [ir.Constant(mask_type, [integer(j, 32) for j in lanes]) for lanes in (low, high)]
     return as_mask[0], as_mask[1]
