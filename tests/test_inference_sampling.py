@@ -15,9 +15,10 @@ from bptool.inference.sampling import Sampling
 LOGITS = hnp.arrays(
     np.float32,
     st.integers(1, 40),
-    elements=st.floats(-30, 30, width=32),
+    elements=st.floats(-15, 15, width=32),
 )
-TEMPERATURES = st.floats(0.05, 20.0)
+TEMPERATURES = st.floats(0.1, 20.0)
+"""With these logits no probability falls out of the range of float64."""
 
 
 def softmax(logits: Any, temperature: float = 1.0) -> Any:
@@ -47,9 +48,7 @@ def test_top_k_keeps_the_k_likeliest_in_proportion(logits: Any, temperature: flo
     want = softmax(logits, temperature)
     kept_at_most = np.sort(logits)[::-1][min(k, logits.size) - 1]
     assert np.all(logits[kept] >= kept_at_most)
-    assert kept.sum() <= min(k, logits.size)
-    # a token may only be missing if its probability is nothing in float64
-    assert kept.sum() == min(k, logits.size) or want[logits >= kept_at_most].min() < 1e-300
+    assert kept.sum() == min(k, logits.size)
     assert p.sum() == pytest.approx(1)
     assert p[kept] == pytest.approx(want[kept] / want[kept].sum(), rel=1e-9)
 

@@ -53,7 +53,7 @@ class Sampling:
         scores = (scores - scores.max()) / self.temperature
         if self.top_k is not None and self.top_k < scores.size:
             # ties at the edge are kept in order of token id, so that exactly k remain
-            order = np.argsort(-scores, kind="stable")
+            order = np.argsort(-logits, kind="stable")
             scores[order[self.top_k :]] = -np.inf
         p = np.exp(scores)
         p /= p.sum()
