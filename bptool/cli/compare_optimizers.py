@@ -64,4 +64,4 @@ def compare_optimizers(
         out=out,
         plugins=plugin or [],
     )
-    raise typer.Exit(session.compare(wanted, quiet, json))
+    session.compare(wanted, quiet, json)

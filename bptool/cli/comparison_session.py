@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bptool.cli.failures import INTERRUPTED, say
+from bptool.cli.failures import Stopped, say
 from bptool.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def request(
     return Request(source, trials, budgeted.scaled, folder)
 
 
-def compare(wanted: Request, quiet: bool, json: bool) -> int:
-    """Run the study; returns the exit code."""
+def compare(wanted: Request, quiet: bool, json: bool) -> None:
+    """Run the study; raises Stopped where the user stopped it before its last trial."""
     if quiet and json:
         raise UserError("--quiet and --json exclude each other; choose one")
     from rich.console import Console
@@ -101,7 +101,7 @@ def compare(wanted: Request, quiet: bool, json: bool) -> int:
     if interrupted:
         done = f"{len(outcomes)} of {len(study.trials)} trials are done"
         sys.stderr.write(f"stopped: {done}; they are kept in {wanted.folder.path}\n")
-    return INTERRUPTED if interrupted else 0
+        raise Stopped
 
 
 def _draw(wanted: Request, rows: list[Row], outcomes: list[Outcome]) -> bool:

@@ -23,6 +23,11 @@ BROKEN_PIPE = 1
 USAGE_ERROR: type[BaseException] = typer.BadParameter.__mro__[1]
 """The class of wrong usage, whether Typer brings its own copy of click or not."""
 
+
+class Stopped(Exception):
+    """The user stopped a command that has saved its work and said how to go on."""
+
+
 REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
     errno.EACCES: "permission denied; choose a place you may read and write",
@@ -70,6 +75,8 @@ def report(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, USAGE_ERROR):
         return _usage(error)
+    if isinstance(error, Stopped):
+        return INTERRUPTED
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         typer.echo("interrupted", err=True)
         return INTERRUPTED

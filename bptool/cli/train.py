@@ -51,4 +51,4 @@ def train(
         return
     from bptool.cli.training_session import train as run
 
-    raise typer.Exit(run(request, quiet, json))
+    run(request, quiet, json)

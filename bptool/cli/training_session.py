@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 
 from bptool.cli import wording
-from bptool.cli.failures import INTERRUPTED
+from bptool.cli.failures import Stopped
 from bptool.cli.signals import stopping
 from bptool.cli.training_request import Request
 
 
-def train(request: Request, quiet: bool, json: bool) -> int:
-    """Train; returns the exit code: 0, or 130 where the run was stopped before its last step."""
+def train(request: Request, quiet: bool, json: bool) -> None:
+    """Train; raises Stopped where the user stopped the run before its last step."""
     from rich.console import Console
 
     from bptool.cli.display import listener_for
@@ -25,7 +25,9 @@ def train(request: Request, quiet: bool, json: bool) -> int:
                 interrupted = training.run()
         finally:
             training.pieces.close()
-    if interrupted and (quiet or json):  # the other displays have said so
+    if not interrupted:
+        return
+    if quiet or json:  # the other displays have said so
         run = wording.argument(str(request.folder.path))
         sys.stderr.write(f"stopped and saved; go on with: bptool train {run} --resume\n")
-    return INTERRUPTED if interrupted else 0
+    raise Stopped

@@ -8,7 +8,7 @@ Chebyshev nodes) made for this file; ``tests/test_vector_math.py`` holds their e
 
     exp(x)  = 2^n exp(r),  x = n ln 2 + r,  |r| <= ln 2 / 2,  exp(r) = 1 + r + r^2 P(r)
     tanh(x) = x + x^3 P(x^2) for |x| < 0.625, else sign(x) (1 - 2 / (exp(2|x|) + 1))
-    cdf(x)  = phi(x) P(1 / (1 + 0.28 |x|)) for x <= 0 (Mills' ratio), else 1 - cdf(-x)
+    cdf(x)  = phi(x) P(-0.28 |x| / (1 + 0.28 |x|)) for x <= 0 (Mills' ratio), else 1 - cdf(-x)
 
 They are called from kernels only. NaN comes out as NaN; exp saturates at 1.2e-38 and 2.4e38.
 """
@@ -35,8 +35,8 @@ _TANH = tuple(
 _MILLS = tuple(
     np.float32(c)
     for c in (
-        *(0.0022952946, 0.2752330641, 0.2203322385, 0.5917569711),
-        *(-0.5200140601, 0.9419532079, -0.2582426045),
+        *(1.2533141116, 3.5714226265, 4.4214118027, 2.7663807197),
+        *(0.3161129119, -0.6075024191, -0.2582426045),
     )
 )
 _INVERSE_SQRT_2PI = 0.3989422804014327
@@ -68,7 +68,7 @@ def normal_density(x: Any) -> Any:
 
 
 def normal_cdf(x: Any) -> Any:
-    """(1 + erf(x / sqrt 2)) / 2; absolute error below 1e-7 in float32."""
+    """(1 + erf(x / sqrt 2)) / 2; absolute error below 1.5e-7 in float32."""
     raise NotImplementedError("called from compiled kernels only")
 
 
@@ -144,11 +144,14 @@ def _normal_cdf(x: Any) -> Any:
 
         return cdf64
     c0, c1, c2, c3, c4, c5, c6 = _MILLS
-    one, slope, zero = np.float32(1.0), np.float32(0.28), np.float32(0.0)
+    one, ten, zero = np.float32(1.0), np.float32(10.0), np.float32(0.0)
+    slope = np.float32(0.28)
 
     def cdf32(x: Any) -> Any:
-        t = one / (one + slope * abs(x))
-        mills = c0 + t * (c1 + t * (c2 + t * (c3 + t * (c4 + t * (c5 + t * c6)))))
+        size = slope * abs(x)
+        size = size if size < ten else ten  # infinity over infinity would be no number
+        s = -size / (one + size)  # in [-1, 0], and small where rounding would show most
+        mills = c0 + s * (c1 + s * (c2 + s * (c3 + s * (c4 + s * (c5 + s * c6)))))
         tail = normal_density(x) * mills
         return tail if x < zero else one - tail
 

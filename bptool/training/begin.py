@@ -10,7 +10,7 @@ from bptool.config.schema import RunConfig
 from bptool.data.tokenizers import load_tokenizer
 from bptool.errors import RunError
 from bptool.files import write_json, write_text
-from bptool.training import metrics, samples
+from bptool.training import machine, metrics, samples
 from bptool.training.checkpoint import (
     STATE,
     CheckpointStore,
@@ -63,7 +63,7 @@ def resume_run(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Training:
     """Go on with a run from its last checkpoint (from its start if it has none yet), with as many
-    workers as its manifest names.
+    workers and the matrix engine as its manifest names.
 
     ``config`` is the run's own, with whatever may change on a resume changed. Where the bits will
     differ from an unbroken run, a Notice says why.
@@ -73,12 +73,14 @@ def resume_run(
     """
     folder.require_run()
     saved = read_json(folder.manifest, "manifest")
-    n_workers = None
+    n_workers, engine = None, None
+    if config.training.engine == "auto" and saved.get("engine") in machine.ENGINES:
+        engine = saved["engine"]
     if config.training.workers == "auto":
         n_workers = saved.get("workers")
         if not isinstance(n_workers, int) or n_workers < 1:
             raise RunError(f"{folder.manifest} is damaged: workers is {n_workers!r}; restore it")
-    pieces = build(config, n_workers=n_workers, progress=progress)
+    pieces = build(config, n_workers=n_workers, engine=engine, progress=progress)
     try:
         now = describe(pieces)
         _check_same_data(pieces, folder, saved, now)

@@ -20,7 +20,7 @@ import threadpoolctl
 import bptool
 from bptool.errors import ConfigError, did_you_mean
 from bptool.ops.matmul import MatmulEngine, blas_engine, matmul, tiled_engine
-from bptool.ops.matmul.target import has_fma
+from bptool.ops.matmul.target import VECTOR_BYTES, has_fma
 
 
 def usable_cores() -> int:
@@ -122,17 +122,6 @@ def measure_peak_flops(engine: Engine, run_on_all: Callable[[Callable[[int], Any
     return 2.0 * size**3 * n_products * len(operands) / best
 
 
-def vector_width_bits() -> int:
-    """Width of the vector registers that compiled kernels use."""
-    features = llvm.get_host_cpu_features()
-    override = os.environ.get("NUMBA_CPU_FEATURES")
-    if override is not None:
-        features = {item[1:]: item[0] == "+" for item in override.split(",") if item}
-    if features.get("avx512f"):
-        return 512
-    return 256 if features.get("avx2") or features.get("avx") else 128
-
-
 def describe() -> dict[str, Any]:
     """What a manifest says of the machine."""
     return {
@@ -140,7 +129,7 @@ def describe() -> dict[str, Any]:
         "machine": platform.machine(),
         "processor": processor_name(),
         "llvm_cpu": os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name(),
-        "vector_width_bits": vector_width_bits(),
+        "vector_width_bits": 8 * VECTOR_BYTES,
         "cores": usable_cores(),
     }
 

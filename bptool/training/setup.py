@@ -145,13 +145,14 @@ def build(
     config: RunConfig,
     corpus: Corpus | None = None,
     n_workers: int | None = None,
+    engine: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Pieces:
     """Prepare the data and build every piece, with initial weights of the configured seed.
 
     Args:
         config: the resolved configuration. corpus: data prepared before.
-        n_workers: as a run's manifest says. progress: told how far preparing the data is.
+        n_workers, engine: as a run's manifest says. progress: told how far preparing the data is.
 
     Raises:
         UserError: any setting or file is unfit; nothing has been written then.
@@ -159,9 +160,9 @@ def build(
     corpus = corpus or prepare(config.data, context_of(config), progress)
     model = build_model(config, corpus.tokenizer.vocab_size)
     plan = sizes(config, model, corpus.n_train, n_workers)
-    engine = choose_engine(config.training.engine)
+    chosen = choose_engine(engine or config.training.engine)
     team = WorkerTeam(plan.n_workers)
-    shards = Shards(model, team, engine, plan.micro_rows, plan.n_time)
+    shards = Shards(model, team, chosen, plan.micro_rows, plan.n_time)
     step = TrainingStep(
         shards,
         build_optimizer(config),
@@ -174,7 +175,7 @@ def build(
         corpus.train, batch_size, plan.n_time, config.data.sampling, config.training.data_seed
     )
     schedule = schedules.get(config.schedule.name)(config.schedule.config)
-    return Pieces(config, corpus, model, plan, engine, team, step, schedule, batches)
+    return Pieces(config, corpus, model, plan, chosen, team, step, schedule, batches)
 
 
 def context_of(config: RunConfig) -> int:
