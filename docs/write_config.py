@@ -1,0 +1,191 @@
+"""Writes docs/config.md from the JSON Schema of a configuration: ``make docs``.
+
+``tests/test_docs.py`` fails when the file is not what this script would write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bptool.config.schema import json_schema
+from bptool.files import write_text
+
+PAGE = Path(__file__).resolve().parent / "config.md"
+HEAD = """# Configurations
+
+A configuration is a YAML file with the sections below. Only `model`, `data` and `training` must be
+there, and of their keys only those marked *required*:
+
+```yaml
+model: {name: gpt2, n_layer: 4, n_head: 4, n_embd: 128, context: 64}
+data: {text: book.txt, tokenizer: char}
+training: {steps: 2000, batch_size: 12}
+```
+
+- A part that is chosen by name (`model`, `data.tokenizer`, `optimizer`, `schedule`, each entry of
+  `regularizers`) is a section with `name` and the part's own keys, or the name alone where the
+  defaults will do: `optimizer: adamw`.
+- A path in a file is relative to that file; on the command line, to the folder you are in.
+- `3e-4` and `1e5` are numbers. A key given twice is refused. A text is not taken for a number, nor
+  `true` for 1.
+- `--set key.path=value` changes a value from the command line, with the value written as in YAML:
+  `--set model.dropout=0.1`, `--set 'training.batch_size=full'`,
+  `--set 'regularizers=[{name: l1, strength: 1e-5}]'`. It wins over the file.
+- Everything wrong is reported at once, each with file, line and key, what was found and what would
+  do. `bptool config show FILE` checks a file and prints every value with where it came from.
+- `bptool config schema` prints the JSON Schema of what follows. Save it and put
+  `# yaml-language-server: $schema=PATH` in the first line of a configuration: editors then complete
+  and check while you type.
+- Parts of your own: [plugins.md](plugins.md). Their keys are checked as those below are, but not
+  listed here.
+
+This page is written by `make docs` from that schema.
+"""
+SECTIONS = ("model", "data", "training", "optimizer", "schedule", "regularizers", "sample")
+INTRODUCTIONS = {
+    "model": "`gpt2` is the transformer of Radford et al. (2019): normalisation before each "
+    "branch, learned positions. `mlp` is the feed-forward model of Bengio et al. (2003).",
+    "training": "`batch_size: 1` is stochastic gradient descent as first defined, `full` is "
+    "gradient descent on the whole training text. With `micro_batch_size` the gradient of a batch "
+    "is added up over smaller ones, with the same result up to rounding and less memory.",
+    "optimizer": "Definitions and defaults are PyTorch's; the files in `bptool/optim/` say where "
+    "other frameworks differ. Biases and norms are not decayed.",
+    "schedule": "Every schedule begins with a linear warm-up, if `warmup_steps` is not 0.",
+    "regularizers": "A list of penalties that are added to the loss, on weights that are decayed. "
+    "Dropout belongs to the model, decoupled weight decay to `adamw`.",
+}
+
+
+LARGEST_SHOWN = 2**53
+"""Upper bounds from here on only say what fits into 64 bits."""
+
+
+def number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}".replace("e-0", "e-")
+
+
+def bounds(schema: dict[str, Any]) -> str:
+    """``, 1 to 1,000`` and the like."""
+    low, above = schema.get("minimum"), schema.get("exclusiveMinimum")
+    high, below = schema.get("maximum"), schema.get("exclusiveMaximum")
+    if high is not None and high >= LARGEST_SHOWN:
+        high = None
+    if below is not None and below >= LARGEST_SHOWN:
+        below = None
+    if low is not None and high is not None:
+        return f", {number(low)} to {number(high)}"
+    parts = []
+    if low is not None:
+        parts.append(f"{number(low)} or more")
+    if above is not None:
+        parts.append(f"above {number(above)}")
+    if high is not None:
+        parts.append(f"{number(high)} at most")
+    if below is not None:
+        parts.append(f"below {number(below)}")
+    return ", " + ", ".join(parts) if parts else ""
+
+
+def kind(schema: dict[str, Any]) -> str:
+    """What may stand for a key, in words."""
+    if "anyOf" in schema:
+        return ", or ".join(kind(one) for one in schema["anyOf"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "enum" in schema:
+        return ", ".join(f"`{one}`" for one in schema["enum"])
+    if "$ref" in schema or "oneOf" in schema:
+        return "a section"
+    names = {"integer": "whole number", "boolean": "`true` or `false`", "null": "`null`"}
+    if schema["type"] == "array":
+        return "a list" if "oneOf" in schema["items"] else f"a list of {kind(schema['items'])}s"
+    name = names.get(schema["type"], {"string": "text"}.get(schema["type"], schema["type"]))
+    return name + bounds(schema)
+
+
+def default_of(schema: dict[str, Any], required: bool) -> str:
+    if required:
+        return "*required*"
+    if "default" not in schema:
+        return ""
+    value = schema["default"]
+    if isinstance(value, bool) or value is None:
+        return f"`{str(value).lower() if value is not None else 'null'}`"
+    if isinstance(value, str):
+        return (
+            "`" + value.replace("\n", "\\n").join(('"', '"') if "\n" in value else ("", "")) + "`"
+        )
+    return "`" + number(value).replace(",", "") + "`"
+
+
+def table(section: dict[str, Any]) -> str:
+    """The keys of a section, one a row."""
+    rows = ["| key | value | default | |", "|---|---|---|---|"]
+    for key, schema in section["properties"].items():
+        if "const" in schema and key == "name":
+            continue
+        default = default_of(schema, key in section.get("required", ()))
+        says = " ".join(schema.get("description", "").replace("``", "`").split()).rstrip(".")
+        says = says[:1].lower() + says[1:] if not says[:2].isupper() else says
+        cells = (f"`{key}`", kind(schema), default, says)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows) if len(rows) > 2 else "No keys but `name`."
+
+
+def part_sections(key: str, schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[str]:
+    """A heading and a table for each part that a name can choose."""
+    for part in schema["oneOf"]:
+        if "properties" not in part:
+            continue
+        name = part["properties"]["name"]["const"]
+        yield f"### `{key}: {name}`"
+        yield table(part)
+        yield from below(f"{key}", part, definitions)
+
+
+def below(path: str, section: dict[str, Any], definitions: dict[str, Any]) -> Iterator[str]:
+    """The sections inside a section."""
+    for key, schema in section["properties"].items():
+        options = [schema, *schema.get("anyOf", [])]
+        if "oneOf" in schema:
+            yield from part_sections(f"{path}.{key}", schema, definitions)
+        for option in options:
+            if "$ref" in option:
+                inner = definitions[option["$ref"].rpartition("/")[2]]
+                yield f"### `{path}.{key}`"
+                yield table(inner)
+
+
+def page() -> str:
+    """The whole reference."""
+    schema = json_schema()
+    definitions, parts = schema["$defs"], [HEAD.rstrip()]
+    for key in SECTIONS:
+        section = schema["properties"][key]
+        parts.append(f"## `{key}`")
+        required = key in schema["required"]
+        default = f" Default: {default_of(section, False)}." if section.get("default") else ""
+        description = section["description"]
+        parts.append(f"{description[:1].upper()}{description[1:]}.{default}")
+        if required:
+            parts[-1] += " Required."
+        if key in INTRODUCTIONS:
+            parts.append(INTRODUCTIONS[key])
+        if "oneOf" in section:
+            parts.extend(part_sections(key, section, definitions))
+        elif "items" in section:
+            parts.extend(part_sections(f"{key}[]", section["items"], definitions))
+        else:
+            inner = (
+                definitions[section["$ref"].rpartition("/")[2]] if "$ref" in section else section
+            )
+            parts.append(table(inner))
+            parts.extend(below(key, inner, definitions))
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    write_text(PAGE, page())
+    print(f"wrote {PAGE}")
