@@ -135,7 +135,7 @@ def fma_rounds(n_rounds, start):  # type: ignore[no-untyped-def]
 
 
 def peak_flops(dtype: Any) -> float:
-    """Floating-point operations a second of fused multiply-adds alone, the best of several turns."""
+    """Operations a second of fused multiply-adds alone, the best of several turns."""
     scalar = np.dtype(dtype).type(0.5)
     fma_rounds(10, scalar)
     n_rounds, best = 200_000, 0.0

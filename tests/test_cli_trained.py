@@ -154,6 +154,14 @@ def test_writing_goes_on_past_the_context_and_may_be_empty(capsys: Shown) -> Non
     assert len(output(capsys, "generate", "run", "--max-tokens", "5")) == 6
 
 
+def test_more_samples_than_fit_are_refused(capsys: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bptool.training.machine.total_memory_bytes", lambda: 10**6)
+    assert main(["generate", "run", "--num-samples", "4096"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: --num-samples 4096 needs ")
+    assert said.count("\n") == 1
+
+
 def test_control_characters_are_not_sent_to_a_terminal(
     capsys: Shown, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -147,7 +147,9 @@ def test_large_products_agree_with_float64_and_between_engines(
         out = start.copy()
         product(make(dtype), out, a, transpose_a, b, transpose_b, accumulate, m, n, k)
         wrong = ~(np.abs(out - expected) <= bound)
-        assert not wrong.any(), f"{name}: {wrong.sum()} elements, the first at {np.argwhere(wrong)[0]}"
+        assert not wrong.any(), (
+            f"{name}: {wrong.sum()} elements, the first at {np.argwhere(wrong)[0]}"
+        )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -32,10 +32,12 @@ def generate(
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Write text that goes on from a prompt."""
-    from bptool.errors import DataError
+    from bptool.errors import DataError, UserError
     from bptool.inference.sampling import Sampling
     from bptool.inference.writer import Writer
     from bptool.plugins import load_plugin
+    from bptool.training.machine import total_memory_bytes
+    from bptool.training.setup import format_bytes
     from bptool.training.trained import open_run
 
     for name in plugin or []:
@@ -46,6 +48,12 @@ def generate(
     if given == "":
         raise DataError("--prompt is empty; give at least one character, or leave it out")
     shown = trained.config.sample.prompt if given is None else given
+    needed, memory = trained.model.decoder_bytes(num_samples), total_memory_bytes()
+    if memory is not None and needed > memory:
+        raise UserError(
+            f"--num-samples {num_samples} needs {format_bytes(needed)} of memory and the machine "
+            f"has {format_bytes(memory)}; draw fewer at a time"
+        )
     writer = Writer(trained.model, trained.params, trained.engine, trained.tokenizer)
     try:
         prompt_ids = writer.encode_prompt(shown)

@@ -150,6 +150,10 @@ class Model(ABC):
     def decoder(self, params: Any, n_sequences: int, engine: Any) -> Any:
         """An incremental decoder: ``append(tokens (n, t))`` -> logits (n, V) of the last one."""
 
+    def decoder_bytes(self, n_sequences: int) -> int:
+        """Bytes that decoding so many sequences takes at most, but for the weights."""
+        return 4 * n_sequences * self.n_vocab
+
     @property
     def context(self) -> int:
         """Longest sequence the model takes."""

@@ -422,6 +422,11 @@ class GPT2(Model):
     def loss(self, params: Any, acts: Workspace, tokens: Array, targets: Array) -> float:
         return float(gpt2_loss(acts.evaluating, params, acts.acts, tokens, targets, NO_KEY, 1.0))
 
+    def decoder_bytes(self, n_sequences: int) -> int:
+        c, n_layer = self.config.n_embd, self.config.n_layer
+        a_position = 2 * n_layer * c + 11 * c  # keys, values; the scratch of a whole prompt
+        return 4 * n_sequences * (self.config.context * a_position + self.n_vocab)
+
     def decoder(self, params: Any, n_sequences: int, engine: MatmulEngine) -> GPT2Decoder:
         return GPT2Decoder(self, params, n_sequences, engine)
 
