@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
@@ -27,16 +26,16 @@ from bptool.models.base import (
     allocate,
     bytes_of,
 )
+from bptool.models.gpt2_decode import GPT2Decoder
 from bptool.objectives.next_token import next_token_backward, next_token_forward
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
-from bptool.ops.attention import attention_backward, attention_decode, attention_forward
+from bptool.ops.attention import attention_backward, attention_forward
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
 from bptool.ops.jit import kernel
 from bptool.ops.layernorm import layernorm_backward, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_forward
 from bptool.ops.matmul import MatmulEngine, matmul
-from bptool.ops.memory import aligned_zeros
 from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
 from bptool.registry import models
 
@@ -268,55 +267,12 @@ def gpt2_loss_and_gradient(  # type: ignore[no-untyped-def]
     return loss
 
 
-class Cache(NamedTuple):
-    """Keys and values of the positions so far, and scratch for B*n_new rows."""
+class Workspace(NamedTuple):
+    """Activations of a shard and the numbers for the two ways to run it."""
 
-    keys: Array  # (L, B, context, C)
-    values: Array  # (L, B, context, C)
-    x: Array  # (rows, C)
-    norm: Array  # (rows, C)
-    mean: Array  # (rows,)
-    rstd: Array  # (rows,)
-    qkv: Array  # (rows, 3C)
-    att: Array  # (rows, C)
-    fc: Array  # (rows, F)
-    branch: Array  # (rows, C)
-    scores: Array  # (context,)
-    last: Array  # (B, C)
-    logits: Array  # (B, V)
-
-
-@kernel
-def gpt2_decode(hyper, params, cache, tokens, position0):  # type: ignore[no-untyped-def]
-    """Append ``tokens`` (B, n_new) at ``position0``; logits of the last position of each row."""
-    n_batch, n_new = tokens.shape
-    n_head = hyper.n_head
-    engine = hyper.engine
-    x, norm, branch = cache.x, cache.norm, cache.branch
-    embedding_forward(x, tokens, params.wte, params.wpe, position0)
-    for layer in range(params.ln_1_w.shape[0]):
-        ln_1_w, ln_1_b = params.ln_1_w[layer], params.ln_1_b[layer]
-        layernorm_forward(norm, cache.mean, cache.rstd, x, ln_1_w, ln_1_b)
-        linear_forward(engine, cache.qkv, norm, params.attn_w[layer], params.attn_b[layer])
-        attention_decode(
-            *(cache.att, cache.keys[layer], cache.values[layer], cache.qkv),
-            *(n_head, position0, n_new, cache.scores),
-        )
-        attn_proj_w, attn_proj_b = params.attn_proj_w[layer], params.attn_proj_b[layer]
-        linear_forward(engine, branch, cache.att, attn_proj_w, attn_proj_b)
-        x += branch
-        ln_2_w, ln_2_b = params.ln_2_w[layer], params.ln_2_b[layer]
-        layernorm_forward(norm, cache.mean, cache.rstd, x, ln_2_w, ln_2_b)
-        linear_forward(engine, cache.fc, norm, params.fc_w[layer], params.fc_b[layer])
-        activation_forward(hyper.activation, cache.fc, cache.fc)
-        fc_proj_w, fc_proj_b = params.fc_proj_w[layer], params.fc_proj_b[layer]
-        linear_forward(engine, branch, cache.fc, fc_proj_w, fc_proj_b)
-        x += branch
-    layernorm_forward(norm, cache.mean, cache.rstd, x, params.ln_f_w, params.ln_f_b)
-    for i in range(n_batch):
-        cache.last[i] = norm[i * n_new + n_new - 1]
-    head = params.wte if hyper.tied else params.head_w
-    matmul(engine, cache.logits, cache.last, False, head, True, False)
+    acts: Activations
+    training: Hyper
+    evaluating: Hyper
 
 
 @models.register("gpt2")
@@ -433,58 +389,3 @@ class GPT2(Model):
     def flops_per_token(self, n_time: int) -> float:
         n_weights = self.n_parameters - self.config.context * self.config.n_embd
         return 6.0 * n_weights + 12.0 * self.config.n_layer * self.config.n_embd * n_time
-
-
-class Workspace(NamedTuple):
-    """Activations of a shard and the numbers for the two ways to run it."""
-
-    acts: Activations
-    training: Hyper
-    evaluating: Hyper
-
-
-class GPT2Decoder:
-    """Incremental decoding with a cache of keys and values.
-
-    Args:
-        model: the model. params: its parameters. n_sequences: decoded side by side.
-        engine: matrix engine.
-    """
-
-    def __init__(self, model: GPT2, params: Params, n_sequences: int, engine: MatmulEngine) -> None:
-        config = model.config
-        self._model, self._params, self._n = model, params, n_sequences
-        self._hyper = model.hyper(engine, training=False)
-        self.position = 0
-        shape = (config.n_layer, n_sequences, config.context, config.n_embd)
-        self._keys = aligned_zeros(shape, params.wte.dtype)
-        self._values = aligned_zeros(shape, params.wte.dtype)
-        self._cache: Cache | None = None
-
-    @property
-    def room(self) -> int:
-        """How many more positions fit."""
-        return int(self._model.config.context) - self.position
-
-    def reset(self) -> None:
-        """Forget every position."""
-        self.position = 0
-
-    def append(self, tokens: Array) -> Array:
-        """Process (n_sequences, t) more tokens at once; logits (n_sequences, V) after the last."""
-        n_new = tokens.shape[1]
-        rows = self._n * n_new
-        if self._cache is None or len(self._cache.x) != rows:
-            c, n_vocab = self._model.config.n_embd, self._model.n_vocab
-            shapes: dict[str, tuple[int, ...]] = {
-                **{"x": (rows, c), "norm": (rows, c), "mean": (rows,), "rstd": (rows,)},
-                **{"qkv": (rows, 3 * c), "att": (rows, c), "fc": (rows, 4 * c)},
-                **{"branch": (rows, c), "scores": (self._model.config.context,)},
-                **{"last": (self._n, c), "logits": (self._n, n_vocab)},
-            }
-            scratch = allocate(shapes, self._params.wte.dtype)
-            self._cache = Cache(self._keys, self._values, *scratch)
-        new = np.ascontiguousarray(tokens, np.int32)
-        gpt2_decode(self._hyper, self._params, self._cache, new, self.position)
-        self.position += n_new
-        return self._cache.logits
