@@ -2,7 +2,7 @@
 # make test    the tests
 # make lint    ruff and mypy
 # make bench   the benchmarks against PyTorch
-# make docs    write docs/commands.md from the commands' own help
+# make docs    write docs/commands.md from the commands' help, docs/config.md from the schema
 # make clean   remove what these verbs made, .venv included
 
 PYTHON ?= python3
@@ -64,6 +64,7 @@ bench: $(VENV)/ready-bench
 
 docs: $(VENV)/ready
 	@$(BIN)/python docs/write_commands.py
+	@$(BIN)/python docs/write_config.py
 
 clean:
 	@if [ -e $(MARK) ]; then rm -rf $(DEMO); fi

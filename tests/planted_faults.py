@@ -52,7 +52,7 @@ class Fault:
 
 LINEAR = ("linear", "linear without bias")
 LAYERNORM = ("layernorm", "layernorm without bias")
-ATTENTION = ("attention", "attention with dropout")
+ATTENTION = ("attention", "attention with dropout", "attention over blocks")
 
 
 def _faults(
@@ -179,25 +179,35 @@ OPERATION_FAULTS = [
         ("scale", "d_row[s] = scale * row[s]", "d_row[s] = row[s]"),
         (
             "missing",
-            "for s in range(t + 1):\n                    dot +=",
-            "for s in range(t):\n                    dot +=",
+            "for s in range(t + 1):\n                        dot +=",
+            "for s in range(t):\n                        dot +=",
         ),
         (
             "index",
-            "matmul(engine, dk, d_weights, True, q, False, False)",
-            "matmul(engine, dk, d_weights, False, q, False, False)",
+            "matmul(engine, dk[:stop], d_weights, True, q[start:stop], False, True)",
+            "matmul(engine, dk[:stop], d_weights, True, k[start:stop], False, True)",
         ),
     ),
     *_faults(
         "ops/attention.py",
         "attention_backward",
-        ("attention with dropout",),
+        ATTENTION[1:],
         (
             "mask",
-            "dropout_row(d_row, t + 1, p, key, site, first_row + t)",
-            "dropout_row(d_row, t + 1, p, key, site, first_row + t + 1)",
+            "dropout_row(d_row, t + 1, p, key, site, first_row + t, mask)",
+            "dropout_row(d_row, t + 1, p, key, site, first_row + t + 1, mask)",
         ),
-        ("missing", "matmul(engine, dv, dropped, True,", "matmul(engine, dv, weights, True,"),
+        ("missing", "dv[:stop], dropped, True,", "dv[:stop], weights, True,"),
+    ),
+    *_faults(
+        "ops/attention.py",
+        "attention_backward",
+        ATTENTION[2:],
+        (
+            "missing",
+            "matmul(engine, dk[:stop], d_weights, True, q[start:stop], False, True)",
+            "matmul(engine, dk[:stop], d_weights, True, q[start:stop], False, False)",
+        ),
     ),
     *_faults(
         "ops/token_logprob.py",

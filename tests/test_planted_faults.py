@@ -24,6 +24,13 @@ def test_every_backward_kernel_has_faults():
     assert {fault.kind for fault in FAULTS} == {"sign", "scale", "missing", "index", "mask"}
 
 
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_every_edit_fits_its_file(fault):
+    source = (PACKAGE / fault.file).read_text(encoding="utf-8")
+    assert source.count(fault.old) == 1, "the source has changed: plant this fault anew"
+    compile(source.replace(fault.old, fault.new), fault.file, "exec")
+
+
 def test_an_edit_that_does_not_match_once_is_refused(tmp_path):
     (tmp_path / "bptool").mkdir()
     (tmp_path / "bptool" / "x.py").write_text("a = 1\na = 1\n", encoding="utf-8")

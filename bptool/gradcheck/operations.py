@@ -22,7 +22,7 @@ from bptool.gradcheck.differentiable import Array, Composed, Differentiable
 from bptool.gradcheck.report import Report
 from bptool.objectives.next_token import next_token_backward, next_token_forward
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
-from bptool.ops.attention import attention_backward, attention_forward
+from bptool.ops.attention import BLOCK, attention_backward, attention_forward
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
 from bptool.ops.layernorm import layernorm_backward, layernorm_forward
@@ -36,6 +36,12 @@ KEY = MaskKey(seed=7, step=3, sequence0=5)
 """Holds every dropout mask: the checked function must not change between evaluations."""
 SITE = 2
 DROPOUT = 0.3
+ATTENTION = {
+    "attention": (0.0, (2, 2, 5, 6)),
+    "attention with dropout": (DROPOUT, (2, 2, 5, 6)),
+    "attention over blocks": (DROPOUT, (1, 2, 2 * BLOCK + 3, 4)),
+}
+"""Probability of dropout, and B, H, T, C; the last goes past the rows taken at a time."""
 EFFORT = Effort(n_elements=12, n_directions=3)
 
 
@@ -62,9 +68,8 @@ def cases() -> Iterator[Case]:
     for kind in ACTIVATIONS:
         kernels = ("activation_backward", f"{kind}_backward")
         yield Case(kind, kernels, partial(_activation, kind=kind))
-    for p in (0.0, DROPOUT):
-        name = "attention with dropout" if p else "attention"
-        yield Case(name, ("attention_backward",), partial(_attention, p=p))
+    for name, (p, shape) in ATTENTION.items():
+        yield Case(name, ("attention_backward",), partial(_attention, name=name, p=p, shape=shape))
     yield Case("token_logprob", ("token_logprob_backward",), _token_logprob)
     yield Case("next_token", ("next_token_backward",), _next_token)
     for name in regularizers.names():
@@ -197,9 +202,11 @@ def _activation(rng: np.random.Generator, kind: str) -> Differentiable:
     )
 
 
-def _attention(rng: np.random.Generator, p: float) -> Differentiable:
+def _attention(
+    rng: np.random.Generator, name: str, p: float, shape: tuple[int, int, int, int]
+) -> Differentiable:
     engine = blas_engine(np.float64)
-    n_batch, n_head, n_time, width = 2, 2, 5, 6
+    n_batch, n_head, n_time, width = shape
     qkv = rng.normal(size=(n_batch * n_time, 3 * width))
     y = overwritten((n_batch * n_time, width))
     probs = overwritten((n_batch, n_head, n_time, n_time))
@@ -214,7 +221,6 @@ def _attention(rng: np.random.Generator, p: float) -> Differentiable:
         attention_backward(engine, dqkv, d["y"], probs, scratch, qkv, p, KEY, SITE)
         return {n: dqkv[:, i * width : (i + 1) * width] for i, n in enumerate("qkv")}
 
-    name = "attention with dropout" if p else "attention"
     inputs = {n: qkv[:, i * width : (i + 1) * width] for i, n in enumerate("qkv")}
     return Composed(name, inputs, forward, backward)
 

@@ -18,15 +18,22 @@ import numpy as np
 from numba import carray, cfunc, types
 
 from bptool.ops.jit import kernel
-from bptool.ops.matmul.packing import lane_count, pack_block, pack_columns, pack_rows, panel_width
+from bptool.ops.matmul.packing import (
+    GAP,
+    lane_count,
+    pack_block,
+    pack_columns,
+    pack_rows,
+    panel_width,
+)
 from bptool.ops.matmul.target import ROWS, VECTORS, panel_columns
 from bptool.ops.matmul.tile import tiles
 
 DEPTH_BYTES = 2048
 """Of a row of op(A) in a block: ROWS such rows are 16 KiB at most."""
 HEIGHT = 96
-COLUMNS = 384
-SCRATCH = DEPTH_BYTES // 4 * (COLUMNS + HEIGHT)
+COLUMNS = 768
+SCRATCH = (DEPTH_BYTES // 4 + GAP) * (COLUMNS + HEIGHT)
 """Elements an engine's scratch must have; float64 needs half of them."""
 assert HEIGHT % ROWS == 0
 assert COLUMNS % panel_columns(4) == 0
@@ -62,7 +69,8 @@ def blocked_matmul(out, a, transpose_a, b, transpose_b, accumulate, m, n, n_dept
     a_stride, c_stride = a.strides[0] // size, out.strides[0] // size
     row_stride, k_stride = (1, ROWS) if transpose_a else (a_stride, 1)
     depth = DEPTH_BYTES // size
-    packed, packed_a = scratch[: depth * COLUMNS], scratch[depth * COLUMNS :]
+    room = (depth + GAP) * COLUMNS
+    packed, packed_a = scratch[:room], scratch[room:]
     c_address, b_address = np.intp(out.ctypes.data), np.intp(packed.ctypes.data)
     if n_depth == 0 and not accumulate:
         for i in range(m):
@@ -83,7 +91,7 @@ def blocked_matmul(out, a, transpose_a, b, transpose_b, accumulate, m, n, n_dept
                 i_end = min(i0 + HEIGHT, m)
                 if transpose_a:
                     pack_block(packed_a, a, k0, n_k, i0, i_end - i0)
-                    a_address, group = np.intp(packed_a.ctypes.data), n_k
+                    a_address, group = np.intp(packed_a.ctypes.data), n_k + GAP
                 else:
                     first = (i0 * a_stride + k0) * size
                     a_address, group = np.intp(a.ctypes.data) + first, a_stride
@@ -95,7 +103,7 @@ def blocked_matmul(out, a, transpose_a, b, transpose_b, accumulate, m, n, n_dept
                             a_address + (i - i0) * group * size,
                             row_stride,
                             k_stride,
-                            b_address + j * n_k * size,
+                            b_address + j * (n_k + GAP) * size,
                             n_k,
                             min(ROWS, i_end - i),
                             min(panel, n_j - j),

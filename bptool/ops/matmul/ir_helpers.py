@@ -38,12 +38,12 @@ def local_function(
     return function
 
 
-def prefetch(builder: Any, pointer: Any, to_write: bool = False) -> None:
-    """Ask for the cache line at ``pointer``; any address will do."""
+def prefetch(builder: Any, pointer: Any, level: int = 1, to_write: bool = False) -> None:
+    """Ask for the line at ``pointer`` in the first or second cache; any address will do."""
     byte = ir.IntType(8).as_pointer()
     function = declare(builder, "llvm.prefetch.p0", ir.VoidType(), [byte, *[ir.IntType(32)] * 3])
-    nearest, data = 3, 1
-    numbers = [integer(n, 32) for n in (int(to_write), nearest, data)]
+    data = 1
+    numbers = [integer(n, 32) for n in (int(to_write), 4 - level, data)]
     builder.call(function, [builder.bitcast(pointer, byte), *numbers])
 
 

@@ -2,9 +2,11 @@
 
 B goes into panels, for each group of P columns its K rows of P contiguous elements:
 
-    packed[panel * K * P + k * P + j] = op(B)[k, panel * P + j]
+    packed[panel * (K + GAP) * P + k * P + j] = op(B)[k, panel * P + j]
 
 P is the tile's width. Lanes past the last column hold anything; nothing made from them is stored.
+The gap keeps panels from starting a multiple of 4096 bytes apart, where K is a round number: they
+are written side by side, and would share one set of the first cache.
 Where B is stored transposed, (N, K), blocks of W by W elements are turned in registers. A stored
 transposed goes into groups of ROWS rows in the same way; A as it is needs no packing.
 """
@@ -22,6 +24,9 @@ from bptool.ops.jit import kernel
 from bptool.ops.matmul.ir_helpers import first_lanes, masked_load
 from bptool.ops.matmul.target import ROWS, lanes_of, panel_columns
 from bptool.ops.matmul.transpose import transpose_block
+
+GAP = 2
+"""Rows left free after each panel and each group."""
 
 
 def _make_copy(n_elements: Any) -> Any:
@@ -81,9 +86,9 @@ def pack_rows(packed, b, k0, n_k, j0, n_j):  # type: ignore[no-untyped-def]
     for k in range(n_k):
         row = source + k * stride
         for first in range(0, whole, panel):
-            place = target + (first * n_k + k * panel) * size
+            place = target + (first * (n_k + GAP) + k * panel) * size
             _copy_panel_row(place, row + first * size, real)
-        place = target + (whole * n_k + k * panel - whole) * size
+        place = target + (whole * (n_k + GAP) + k * panel - whole) * size
         for j in range(whole, whole_lanes, lanes):
             _copy_lanes(place + j * size, row + j * size, real)
         if whole_lanes < n_j:
@@ -101,7 +106,7 @@ def pack_columns(packed, b, k0, n_k, j0, n_j):  # type: ignore[no-untyped-def]
     source, target = np.intp(b.ctypes.data), np.intp(packed.ctypes.data)
     k_whole = n_k // lanes * lanes
     for j in range(0, n_j, lanes):
-        base = j // panel * panel * n_k + j % panel
+        base = j // panel * panel * (n_k + GAP) + j % panel
         row = (j0 + j) * stride + k0
         n = min(lanes, n_j - j)
         for k in range(0, k_whole, lanes):
@@ -127,9 +132,10 @@ def pack_block(packed, a, k0, n_k, i0, n_i):  # type: ignore[no-untyped-def]
     for k in range(n_k):
         row = source + k * stride
         for first in range(0, whole, ROWS):
-            _copy_rows(target + (first * n_k + k * ROWS) * size, row + first * size, real)
+            place = target + (first * (n_k + GAP) + k * ROWS) * size
+            _copy_rows(place, row + first * size, real)
         for i in range(whole, n_i):
-            packed[whole * n_k + k * ROWS + i - whole] = a[k0 + k, i0 + i]
+            packed[whole * (n_k + GAP) + k * ROWS + i - whole] = a[k0 + k, i0 + i]
 
 
 @intrinsic

@@ -33,7 +33,7 @@ from bptool.ops.matmul.target import ROWS, VECTOR_BYTES, VECTORS, lanes_of
 from bptool.ops.matmul.tile_store import emit_store
 
 CACHE_LINE_BYTES = 64
-AHEAD_BYTES = 1536
+AHEAD_BYTES = 3072
 """How far ahead of its use a line of B is fetched."""
 
 

@@ -13,7 +13,8 @@ from bptool.ops.matmul.target import lanes_of
 
 AHEAD_BYTES = 256
 """How far along its row the source is fetched ahead: W rows are more streams than a processor
-follows by itself."""
+follows by itself. To the second cache, since rows a multiple of 4096 bytes apart share one set of
+the first."""
 
 
 @intrinsic
@@ -67,7 +68,7 @@ def _emit_block(
         inside = builder.icmp_signed("<", integer(i), n_rows)
         row = builder.select(inside, integer(i), last)
         place = builder.gep(origin, [builder.mul(row, source_stride)])
-        prefetch(builder, builder.gep(place, [integer(AHEAD_BYTES // n_bytes)]))
+        prefetch(builder, builder.gep(place, [integer(AHEAD_BYTES // n_bytes)]), level=2)
         load = builder.load(builder.bitcast(place, vector.as_pointer()))
         load.align = n_bytes
         rows.append(load)
