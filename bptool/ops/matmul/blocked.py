@@ -1,7 +1,7 @@
 """The blocked matrix product around the tile: loops over blocks that fit the caches.
 
     for blocks of N (COLUMNS) and of K (depth):      op(B) packed into panels, for the second cache
-        for blocks of M (HEIGHT):                    op(A) packed if it is stored transposed
+        for blocks of M (HEIGHT):                    op(A) packed if transposed and not small
             for each ROWS rows:                      op(A) stays in the first cache
                 for each panel:                      a tile; panels are streamed
 
@@ -33,6 +33,8 @@ DEPTH_BYTES = 2048
 """Of a row of op(A) in a block: ROWS such rows are 16 KiB at most."""
 HEIGHT = 96
 COLUMNS = 768
+IN_PLACE_BYTES = 16384
+"""Up to here a transposed A stays in the first cache, and packing it would gain nothing."""
 SCRATCH = (DEPTH_BYTES // 4 + GAP) * (COLUMNS + HEIGHT)
 """Elements an engine's scratch must have; float64 needs half of them."""
 assert HEIGHT % ROWS == 0
@@ -67,7 +69,10 @@ def blocked_matmul(out, a, transpose_a, b, transpose_b, accumulate, m, n, n_dept
     real = out.dtype.type(0.0)
     lanes, panel = lane_count(out), panel_width(out)
     a_stride, c_stride = a.strides[0] // size, out.strides[0] // size
-    row_stride, k_stride = (1, ROWS) if transpose_a else (a_stride, 1)
+    packs_a = transpose_a and n_depth * a_stride * size > IN_PLACE_BYTES
+    row_stride, k_stride, group = a_stride, 1, a_stride
+    if transpose_a:
+        row_stride, k_stride, group = 1, ROWS if packs_a else a_stride, 1
     depth = DEPTH_BYTES // size
     room = (depth + GAP) * COLUMNS
     packed, packed_a = scratch[:room], scratch[room:]
@@ -89,12 +94,12 @@ def blocked_matmul(out, a, transpose_a, b, transpose_b, accumulate, m, n, n_dept
             adds = 1 if accumulate or k0 > 0 else 0
             for i0 in range(0, m, HEIGHT):
                 i_end = min(i0 + HEIGHT, m)
-                if transpose_a:
+                if packs_a:
                     pack_block(packed_a, a, k0, n_k, i0, i_end - i0)
                     a_address, group = np.intp(packed_a.ctypes.data), n_k + GAP
                 else:
-                    first = (i0 * a_stride + k0) * size
-                    a_address, group = np.intp(a.ctypes.data) + first, a_stride
+                    first = (i0 * row_stride + k0 * k_stride) * size
+                    a_address = np.intp(a.ctypes.data) + first
                 for i in range(i0, i_end, ROWS):
                     for j in range(0, n_j, panel):
                         tile_of(
