@@ -43,6 +43,8 @@ class Product(NamedTuple):
     transpose_a: bool
     transpose_b: bool
     accumulate: bool
+    strided: str = ""
+    """Those of ``a``, ``b`` and ``out`` whose rows are parts of wider rows."""
 
 
 def products(workload: Workload, rows: int) -> list[Product]:
@@ -61,26 +63,26 @@ def products(workload: Workload, rows: int) -> list[Product]:
     t, d = workload.context, c // workload.n_head
     return [
         *found,
-        Product("attention  q k^T", t, d, t, False, True, False),
-        Product("attention  P v", t, t, d, False, False, False),
-        Product("attention  P^T dy", t, t, d, True, False, False),
+        Product("attention  q k^T", t, d, t, False, True, False, "a b"),
+        Product("attention  P v", t, t, d, False, False, False, "b out"),
+        Product("attention  P^T dy", t, t, d, True, False, False, "b out"),
     ]
 
 
 def operands(product: Product, dtype: Any) -> tuple[Any, Any, Any]:
-    """out, a and b for a product; attention's are columns of wider rows, as in the model."""
+    """out, a and b for a product."""
     rng = np.random.default_rng(0)
 
-    def matrix(n_rows: int, n_columns: int, spare: int) -> Any:
+    def matrix(name: str, n_rows: int, n_columns: int) -> Any:
+        spare = 11 * n_columns if name in product.strided.split() else 0
         whole = aligned_zeros((n_rows, n_columns + spare), dtype)
         whole[:] = rng.standard_normal(whole.shape, dtype=np.float32)
         return whole[:, :n_columns]
 
     m, k, n = product.m, product.k, product.n
-    spare = 2 * max(k, n) if product.name.startswith("attention") else 0
-    a = matrix(*((k, m) if product.transpose_a else (m, k)), spare)
-    b = matrix(*((n, k) if product.transpose_b else (k, n)), spare)
-    return matrix(m, n, spare), a, b
+    a = matrix("a", *((k, m) if product.transpose_a else (m, k)))
+    b = matrix("b", *((n, k) if product.transpose_b else (k, n)))
+    return matrix("out", m, n), a, b
 
 
 @kernel

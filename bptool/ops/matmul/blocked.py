@@ -27,7 +27,7 @@ from bptool.ops.matmul.packing import (
     panel_width,
 )
 from bptool.ops.matmul.target import ROWS, VECTORS, panel_columns
-from bptool.ops.matmul.tile import tiles
+from bptool.ops.matmul.tile import FEW_ROWS, few_rows_tiles, tiles
 
 DEPTH_BYTES = 2048
 """Of a row of op(A) in a block: ROWS such rows are 16 KiB at most."""
@@ -41,22 +41,28 @@ assert HEIGHT % ROWS == 0
 assert COLUMNS % panel_columns(4) == 0
 assert COLUMNS % panel_columns(8) == 0
 
-_tile_1 = tiles[1]
-_tile_2 = tiles[min(2, VECTORS)]
-_tile_3 = tiles[VECTORS]
+_tile_1, _tile_2, _tile_3 = (tiles[min(n, VECTORS)] for n in (1, 2, 3))
+_few_1, _few_2, _few_3 = (few_rows_tiles[min(n, VECTORS)] for n in (1, 2, 3))
 
 
 @kernel
-def tile_of(c, c_stride, a, row_stride, k_stride, b, n_k, rows, columns, lanes, accumulate, real):  # type: ignore[no-untyped-def]
-    """One tile at most ``columns`` wide, by the narrowest kernel that covers it."""
+def tile_of(c, c_stride, a, row_stride, k_stride, b, n_k, rows, columns, lanes, adds, real):  # type: ignore[no-untyped-def]
+    """One tile at most ``columns`` wide, by the smallest kernel that covers it."""
     n_vectors = (columns + lanes - 1) // lanes
     last = columns - (n_vectors - 1) * lanes
-    if n_vectors == VECTORS:
-        _tile_3(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, accumulate, real)
+    if rows <= FEW_ROWS:
+        if n_vectors == VECTORS:
+            _few_3(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
+        elif n_vectors == 1:
+            _few_1(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
+        else:
+            _few_2(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
+    elif n_vectors == VECTORS:
+        _tile_3(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
     elif n_vectors == 1:
-        _tile_1(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, accumulate, real)
+        _tile_1(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
     else:
-        _tile_2(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, accumulate, real)
+        _tile_2(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
 
 
 @kernel

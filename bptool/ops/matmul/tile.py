@@ -37,8 +37,8 @@ AHEAD_BYTES = 3072
 """How far ahead of its use a line of B is fetched."""
 
 
-def _make_tile(n_vectors: int) -> Any:
-    """The tile of ``n_vectors`` vectors, as an intrinsic over addresses and element counts."""
+def _make_tile(n_rows: int, n_vectors: int) -> Any:
+    """The tile of this size, as an intrinsic over addresses and element counts."""
 
     @intrinsic
     def tile(
@@ -62,9 +62,9 @@ def _make_tile(n_vectors: int) -> Any:
             element = context.get_value_type(real)
 
             def emit(inner: Any, passed: Any) -> None:
-                _emit_tile(inner, element, width, n_vectors, *passed)
+                _emit_tile(inner, element, width, n_rows, n_vectors, *passed)
 
-            name = f"bptool.tile.{n_vectors}.{element}"
+            name = f"bptool.tile.{n_rows}.{n_vectors}.{element}"
             builder.call(local_function(builder, name, len(args) - 1, emit), args[:-1])
             return context.get_dummy_value()
 
@@ -77,6 +77,7 @@ def _emit_tile(
     builder: Any,
     element: Any,
     width: int,
+    n_rows: int,
     n_vectors: int,
     c: Any,
     c_stride: Any,
@@ -101,7 +102,7 @@ def _emit_tile(
     b_stop = builder.gep(b_start, [builder.mul(n_k, integer(VECTORS * width))])
     last_row = builder.sub(rows, integer(1))
     row_pointers = []
-    for i in range(ROWS):
+    for i in range(n_rows):
         inside = builder.icmp_signed("<", integer(i), rows)
         row = builder.select(inside, integer(i), last_row)
         row_pointers.append(builder.gep(a_pointer, [builder.mul(row, row_stride)]))
@@ -117,7 +118,7 @@ def _emit_tile(
     builder.position_at_end(loop)
     a_offset = builder.phi(ir.IntType(64))
     b_pointer = builder.phi(b_start.type)
-    sums = [builder.phi(vector) for _ in range(ROWS * n_vectors)]
+    sums = [builder.phi(vector) for _ in range(n_rows * n_vectors)]
     for ahead in range(0, n_vectors * VECTOR_BYTES, CACHE_LINE_BYTES):
         prefetch(builder, builder.gep(b_pointer, [integer((AHEAD_BYTES + ahead) // n_bytes)]))
     b_vectors = []
@@ -127,7 +128,7 @@ def _emit_tile(
         load.align = VECTOR_BYTES
         b_vectors.append(load)
     updated = []
-    for i in range(ROWS):
+    for i in range(n_rows):
         scalar = builder.load(builder.gep(row_pointers[i], [a_offset]))
         scalar.align = n_bytes
         spread = splat(builder, scalar, vector, width)
@@ -150,5 +151,9 @@ def _emit_tile(
     )
 
 
-tiles = {n: _make_tile(n) for n in range(1, VECTORS + 1)}
+FEW_ROWS = 2
+tiles = {n: _make_tile(ROWS, n) for n in range(1, VECTORS + 1)}
 """Tiles by number of vectors; narrower ones serve the last columns."""
+few_rows_tiles = {n: _make_tile(FEW_ROWS, n) for n in range(1, VECTORS + 1)}
+"""The same for up to FEW_ROWS rows, as when one token is generated; each element's bits are equal,
+since it is summed in the same order."""

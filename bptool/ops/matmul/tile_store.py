@@ -13,7 +13,6 @@ from bptool.ops.matmul.ir_helpers import (
     masked_store,
     splat,
 )
-from bptool.ops.matmul.target import ROWS
 
 
 def emit_store(
@@ -47,7 +46,7 @@ def emit_store(
             with otherwise:
                 builder.store(value, place).align = n_bytes
 
-    for i in range(ROWS):
+    for i in range(len(finals) // n_vectors):
         with builder.if_then(builder.icmp_signed("<", integer(i), rows)):
             row = builder.gep(c_pointer, [builder.mul(integer(i), c_stride)])
             for v in range(n_vectors):
