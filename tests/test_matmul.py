@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bptool.ops.jit import kernel
 from bptool.ops.matmul import MatmulEngine, blas_engine, matmul, tiled_engine
 from bptool.ops.matmul.blocked import COLUMNS, DEPTH_BYTES, HEIGHT
+from bptool.ops.matmul.few_rows import FEW_ROWS
 from bptool.ops.matmul.target import ROWS, lanes_of, panel_columns
 
 DTYPES = ("float32", "float64")
@@ -220,7 +221,7 @@ def test_bits_are_equal_between_runs_and_threads(dtype: str) -> None:
 def test_bits_do_not_depend_on_how_the_rows_and_columns_are_cut(
     transpose_a: bool, transpose_b: bool
 ) -> None:
-    """So a step gives the same numbers whatever the number of workers, where rows are cut."""
+    """A part of a product, but for one of FEW_ROWS rows or less, has the bits of the whole."""
     rng = np.random.default_rng(5)
     m, n, k = 75, 470, 600
     a = rng.standard_normal((k, m) if transpose_a else (m, k)).astype(np.float32)
@@ -235,3 +236,16 @@ def test_bits_do_not_depend_on_how_the_rows_and_columns_are_cut(
             second = b[columns] if transpose_b else b[:, columns]
             matmul(engine, cut[rows, columns], first, transpose_a, second, transpose_b, False)
     assert cut.tobytes() == whole.tobytes()
+
+
+def test_bits_of_few_rows_do_not_depend_on_their_number() -> None:
+    """So a sample is the same whether few others are drawn beside it or none."""
+    rng = np.random.default_rng(6)
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((FEW_ROWS, 77), (90, 77)))
+    engine = tiled_engine("float32")
+    together = np.empty((FEW_ROWS, 90), np.float32)
+    matmul(engine, together, a, False, b, True, False)
+    for i in range(FEW_ROWS):
+        alone = np.empty((1, 90), np.float32)
+        matmul(engine, alone, a[i : i + 1], False, b, True, False)
+        assert alone.tobytes() == together[i].tobytes()

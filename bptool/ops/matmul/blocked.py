@@ -18,6 +18,7 @@ import numpy as np
 from numba import carray, cfunc, types
 
 from bptool.ops.jit import kernel
+from bptool.ops.matmul.few_rows import FEW_ROWS, few_rows_matmul
 from bptool.ops.matmul.packing import (
     GAP,
     lane_count,
@@ -27,7 +28,7 @@ from bptool.ops.matmul.packing import (
     panel_width,
 )
 from bptool.ops.matmul.target import ROWS, VECTORS, panel_columns
-from bptool.ops.matmul.tile import FEW_ROWS, few_rows_tiles, tiles
+from bptool.ops.matmul.tile import SHORT_ROWS, short_tiles, tiles
 
 DEPTH_BYTES = 2048
 """Of a row of op(A) in a block: ROWS such rows are 16 KiB at most."""
@@ -42,7 +43,7 @@ assert COLUMNS % panel_columns(4) == 0
 assert COLUMNS % panel_columns(8) == 0
 
 _tile_1, _tile_2, _tile_3 = (tiles[min(n, VECTORS)] for n in (1, 2, 3))
-_few_1, _few_2, _few_3 = (few_rows_tiles[min(n, VECTORS)] for n in (1, 2, 3))
+_short_1, _short_2, _short_3 = (short_tiles[min(n, VECTORS)] for n in (1, 2, 3))
 
 
 @kernel
@@ -50,13 +51,13 @@ def tile_of(c, c_stride, a, row_stride, k_stride, b, n_k, rows, columns, lanes, 
     """One tile at most ``columns`` wide, by the smallest kernel that covers it."""
     n_vectors = (columns + lanes - 1) // lanes
     last = columns - (n_vectors - 1) * lanes
-    if rows <= FEW_ROWS:
+    if rows <= SHORT_ROWS:
         if n_vectors == VECTORS:
-            _few_3(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
+            _short_3(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
         elif n_vectors == 1:
-            _few_1(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
+            _short_1(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
         else:
-            _few_2(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
+            _short_2(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
     elif n_vectors == VECTORS:
         _tile_3(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
     elif n_vectors == 1:
@@ -139,16 +140,16 @@ def _routine(real: Any) -> Any:
 
     @cfunc(signature, cache=True)
     def routine(c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, scratch):  # type: ignore[no-untyped-def]
-        blocked_matmul(
-            carray(c, (m, ldc)),
-            carray(a, (k if trans_a else m, lda)),
-            trans_a != 0,
-            carray(b, (n if trans_b else k, ldb)),
-            trans_b != 0,
-            accumulate != 0,
-            *(m, n, k),
-            carray(scratch, (SCRATCH,)),
-        )
+        first = carray(a, (k if trans_a else m, lda))
+        second = carray(b, (n if trans_b else k, ldb))
+        target = carray(c, (m, ldc))
+        if m <= FEW_ROWS and trans_b and not trans_a:
+            few_rows_matmul(target, first, second, accumulate != 0, m, n, k)
+        else:
+            blocked_matmul(
+                *(target, first, trans_a != 0, second, trans_b != 0, accumulate != 0),
+                *(m, n, k, carray(scratch, (SCRATCH,))),
+            )
 
     return routine
 

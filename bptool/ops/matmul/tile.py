@@ -151,9 +151,9 @@ def _emit_tile(
     )
 
 
-FEW_ROWS = 2
+SHORT_ROWS = 2
 tiles = {n: _make_tile(ROWS, n) for n in range(1, VECTORS + 1)}
 """Tiles by number of vectors; narrower ones serve the last columns."""
-few_rows_tiles = {n: _make_tile(FEW_ROWS, n) for n in range(1, VECTORS + 1)}
-"""The same for up to FEW_ROWS rows, as when one token is generated; each element's bits are equal,
-since it is summed in the same order."""
+short_tiles = {n: _make_tile(SHORT_ROWS, n) for n in range(1, VECTORS + 1)}
+"""The same for up to SHORT_ROWS rows, where rows end; each element's bits are equal, since it is
+summed in the same order."""
