@@ -114,9 +114,7 @@ def test_the_readme_shows_every_command() -> None:
     ["bptool trian book.txt", "bptool train book.txt --nonsense", "bptool generate RUN --seed one"],
 )
 def test_a_command_line_that_is_wrong_is_found(command: str) -> None:
-    with pytest.raises(
-        Exception, match=r"no command|[Nn]o such option|valid integer"
-    ):
+    with pytest.raises(Exception, match=r"no command|[Nn]o such option|valid integer"):
         parse(command)
 
 
