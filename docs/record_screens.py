@@ -91,12 +91,12 @@ SCREENS_IN_ORDER = (
     Screen(
         "gradcheck",
         "bptool gradcheck configs/quickstart.yaml --set model.n_layer=2",
-        columns=140,
+        columns=130,
     ),
     Screen(
         "compare-optimizers",
         f"bptool compare-optimizers configs/quickstart.yaml {SMALLER} --steps 200 --seeds 3 "
-        f"--out {COMPARED} --quiet",
+        f"--out {COMPARED}",
         plots={f"{COMPARED}/losses.png": "compare-optimizers.png"},
     ),
     Screen("error", "bptool train mistakes.yaml", exit_code=2, with_errors=True),

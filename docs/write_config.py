@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,9 +115,7 @@ def default_of(schema: dict[str, Any], required: bool) -> str:
     if isinstance(value, bool) or value is None:
         return f"`{str(value).lower() if value is not None else 'null'}`"
     if isinstance(value, str):
-        return (
-            "`" + value.replace("\n", "\\n").join(('"', '"') if "\n" in value else ("", "")) + "`"
-        )
+        return f"`{value}`" if value and value.isprintable() else f"`{json.dumps(value)}`"
     return "`" + number(value).replace(",", "") + "`"
 
 
