@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
 import re
@@ -77,6 +78,19 @@ def test_files_named_in_the_text_exist(page: Path) -> None:
         assert (ROOT / name).exists(), f"{page.name} names {name}"
 
 
+@functools.cache
+def settings() -> frozenset[str]:
+    """Every key that the shipped configurations resolve to, with the sections above it."""
+    from bptool.config.load import flatten, resolve
+
+    keys = {"optimizer.name", "key.path"}
+    for path in (ROOT / "configs").glob("*.yaml"):
+        for key in flatten(resolve(path).config):
+            parts = key.split(".")
+            keys |= {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
+    return frozenset(keys)
+
+
 def parse(command: str) -> None:
     """Parse a command line with the command's own parser; raises on an unknown option or value.
 
@@ -94,7 +108,10 @@ def parse(command: str) -> None:
     if hasattr(part, "commands"):
         return
     try:
-        part.make_context(words[0], rest).close()
+        with part.make_context(words[0], rest) as context:
+            for setting in context.params.get("sets") or ():
+                key = setting.partition("=")[0]
+                assert key in settings(), f"no setting {key} in: {command}"
     except Exception as error:
         if type(error).__name__ != "MissingParameter":
             raise
@@ -119,10 +136,11 @@ def test_the_readme_shows_every_command() -> None:
         "bptool train --nonsense",
         "bptool generate RUN --seed one",
         "bptool config chema",
+        "bptool train book.txt --set training.stepps=2",
     ],
 )
 def test_a_command_line_that_is_wrong_is_found(command: str) -> None:
-    with pytest.raises(Exception, match=r"no command|[Nn]o such option|valid integer"):
+    with pytest.raises(Exception, match=r"no command|no setting|[Nn]o such option|valid integer"):
         parse(command)
 
 
