@@ -213,6 +213,7 @@ def svg(screen: Screen, frame: Text) -> str:
     )
     console.print(Text.assemble(("$ ", "bold green"), (screen.command, "bold")))
     console.print(frame)
+    console.print()  # or the frame's last line touches the edge
     return console.export_svg(title="", code_format=SVG_FORMAT, unique_id=f"bptool-{screen.name}")
 
 
