@@ -138,7 +138,7 @@ def draw_weights(model: Model, seed: int) -> Array:
     rng = np.random.default_rng([seed, 1])
     for spec, view in zip(model.specs, model.layout.views(weights), strict=True):
         noise = rng.normal(size=view.shape)
-        if spec.constant:
+        if spec.kind == "constant":
             view += 0.1 * noise
         elif spec.size:
             view[...] = noise * max(spec.init, 1 / math.sqrt(spec.shape[-1]))

@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,9 @@ class ParamSpec:
         field: the name in the model's NamedTuple.
         name: the name in checkpoints and reports, with ``{}`` for the layer where stacked.
         shape: of the whole; a dimension of 0 means that the model has no such tensor.
-        init: standard deviation of a normal initialisation, or a constant if ``constant``.
+        init: what ``kind`` takes: the standard deviation of ``normal``, the value of
+            ``constant``, the amplitude of ``sinusoidal`` (Vaswani et al. 2017, section 3.5).
+        kind: how the tensor starts.
         decay: whether weight decay and penalties apply (not to biases and norms).
     """
 
@@ -39,7 +41,7 @@ class ParamSpec:
     name: str
     shape: tuple[int, ...]
     init: float
-    constant: bool = False
+    kind: Literal["normal", "constant", "sinusoidal"] = "normal"
     decay: bool = False
 
     @property
@@ -92,6 +94,13 @@ class FlatLayout:
             else:
                 tensors[spec.name] = view
         return tensors
+
+
+def sinusoids(n_positions: int, width: int) -> Array:
+    """Sines, then cosines, of position / 10000^(i / half), shape (n_positions, width)."""
+    half = -(-width // 2)
+    angles = np.arange(n_positions)[:, None] / 10000.0 ** (np.arange(half) / half)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, :width]
 
 
 class Model(ABC):
@@ -175,8 +184,10 @@ class Model(ABC):
         """Fill a flat buffer with initial weights, each tensor from a stream of its own name."""
         buffer[:] = 0
         for spec, view in zip(self.specs, self.layout.views(buffer), strict=True):
-            if spec.constant:
+            if spec.kind == "constant":
                 view[...] = spec.init
+            elif spec.kind == "sinusoidal":
+                view[...] = spec.init * sinusoids(*spec.shape)
             elif spec.size:
                 digest = hashlib.sha256(spec.field.encode()).digest()
                 stream = int.from_bytes(digest[:8], "little")

@@ -171,7 +171,7 @@ class MLP(Model):
             return ParamSpec(field, name, shape, init, decay=True)
 
         def bias(field: str, name: str, *shape: int) -> ParamSpec:
-            return ParamSpec(field, name, shape, 0.0, constant=True)
+            return ParamSpec(field, name, shape, 0.0, kind="constant")
 
         root = math.sqrt(c.n_hidden)
         return (
