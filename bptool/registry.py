@@ -58,7 +58,7 @@ class Registry:
         """The class registered as ``name``, or a ConfigError with the nearest name."""
         importlib.import_module(self.package)
         if name not in self._classes:
-            raise ConfigError(f"unknown {self.kind} '{name}'{did_you_mean(name, self._classes)}")
+            raise ConfigError(f"unknown {self.kind} {name!r}{did_you_mean(name, self._classes)}")
         return self._classes[name]
 
 

@@ -163,6 +163,8 @@ def test_nanogpts_cpu_recipe_is_kept_in_every_detail() -> None:
         "context": 64,
         "bias": False,
         "activation": "gelu",
+        "init_std": 0.02,
+        "position_init": "normal",
         "tie_embeddings": True,
         "dropout": 0.0,
     }
