@@ -61,8 +61,7 @@ class GPT2Config(Section):
         0.02,
         gt=0,
         le=10,
-        description="standard deviation of initial weights; a narrow model learns faster from "
-        "about 0.6 / sqrt(n_embd)",
+        description="standard deviation of initial weights; a width of 128 learnt faster from 0.05",
     )
     position_init: Literal["normal", "sinusoidal"] = Field(
         "normal",
