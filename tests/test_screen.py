@@ -262,7 +262,7 @@ def test_plain_lines_tell_the_same_without_codes() -> None:
     lines = lines_of(plain.PlainLines(io.StringIO()))
     text = "\n".join(lines)
     assert "\x1b" not in text
-    assert "compiling forward and backward (once; then cached)" in lines
+    assert "preparing kernels: forward and backward (compiled once, then loaded)" in lines
     assert sum(", learning rate 6.00e-04, " in line for line in lines) == plain.LINES_PER_RUN
     assert "skipped steps: 1, their gradient was not finite" in lines
     assert (

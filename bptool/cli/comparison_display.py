@@ -73,7 +73,7 @@ class StudyLines:
 
         self.progress.observe(event)
         if isinstance(event, Compiling) and event.done and not event.cached:
-            text = f"{event.what} compiled in {wording.duration(event.seconds)} (once; then cached)"
+            text = f"{event.what} compiled in {wording.duration(event.seconds)} (once, then loaded)"
             self._write(text)
         elif isinstance(event, TrialFinished):
             number, total = len(self.progress.outcomes), self.progress.n_trials

@@ -103,7 +103,7 @@ def _operations(found: Findings, width: int) -> Table:
         for i, tensor in enumerate(report.tensors):
             cells = (column.cell(tensor) for column in columns)
             name = report.name if i == 0 else ""
-            table.add_row(name, tensor.name, *cells, _mark(tensor.ok and report.ok))
+            table.add_row(name, tensor.name, *cells, _mark(tensor.ok and not report.problems))
     return table
 
 

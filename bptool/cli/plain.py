@@ -70,7 +70,7 @@ class PlainLines(LineListener):
                 for line in summary.opening_lines(event):
                     self.write(line)
             case Compiling(done=False):
-                self.write(f"compiling {event.what} (once; then cached)")
+                self.write(f"preparing kernels: {event.what} (compiled once, then loaded)")
             case Compiling():
                 how = "loaded from the cache" if event.cached else "compiled"
                 self.write(f"{event.what} {how} in {wording.duration(event.seconds)}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +29,6 @@ N_IDS = 24
 SAFE_MARGIN = 4e-6
 """Distance from a kink at which float32 and float64 stand on the same side of it."""
 MAX_DRAWS = 20
-KINKED_FIELDS = ("fc", "pre")
-"""Names that models give to what goes into their activation, layers on the first axis."""
 
 
 class ModelFunction(Differentiable):
@@ -100,16 +97,9 @@ class ModelFunction(Differentiable):
         )
         return loss + self._penalty(self.gradient)
 
-    def _kinked(self) -> Array | None:
-        if getattr(self.model.config, "activation", None) != "relu":
-            return None
-        acts: Any = self._workspace.acts
-        fields = [f for f in KINKED_FIELDS if hasattr(acts, f)]
-        return np.asarray(getattr(acts, fields[0])) if fields else None
-
     def kinks(self) -> dict[str, Signs]:
         signs: dict[str, Signs] = {}
-        before = self._kinked()
+        before = self.model.relu_inputs(self._workspace)
         if before is not None:
             signs |= {f"relu of layer {i}": layer > 0 for i, layer in enumerate(before)}
         if self._kinked_weights:
@@ -118,7 +108,7 @@ class ModelFunction(Differentiable):
 
     def kink_margin(self) -> float:
         """Distance of the nearest ReLU input from its kink, at the last ``value``."""
-        before = self._kinked()
+        before = self.model.relu_inputs(self._workspace)
         return math.inf if before is None else float(np.min(np.abs(before)))
 
 

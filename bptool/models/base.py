@@ -163,6 +163,11 @@ class Model(ABC):
         """Bytes that decoding so many sequences takes at most, but for the weights."""
         return 4 * n_sequences * self.n_vocab
 
+    def relu_inputs(self, workspace: Any) -> Array | None:
+        """What the last forward put into ReLUs, layers on the first axis; None where there are
+        none. Gradient checks step around the kinks at 0."""
+        return None
+
     @property
     def context(self) -> int:
         """Longest sequence the model takes."""

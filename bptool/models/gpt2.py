@@ -407,6 +407,9 @@ class GPT2(Model):
         a_position = 2 * n_layer * c + 11 * c  # keys, values; the scratch of a whole prompt
         return 4 * n_sequences * (self.config.context * a_position + self.n_vocab)
 
+    def relu_inputs(self, workspace: Workspace) -> Array | None:
+        return workspace.acts.fc if self.config.activation == "relu" else None
+
     def decoder(self, params: Any, n_sequences: int, engine: MatmulEngine) -> GPT2Decoder:
         return GPT2Decoder(self, params, n_sequences, engine)
 

@@ -223,6 +223,9 @@ class MLP(Model):
     def loss(self, params: Any, acts: Workspace, tokens: Array, targets: Array) -> float:
         return float(mlp_loss(acts.evaluating, params, acts.acts, tokens, targets, NO_KEY, 1.0))
 
+    def relu_inputs(self, workspace: Workspace) -> Array | None:
+        return workspace.acts.pre if self.config.activation == "relu" else None
+
     def decoder(self, params: Any, n_sequences: int, engine: MatmulEngine) -> MLPDecoder:
         return MLPDecoder(self, params, n_sequences, engine)
 
