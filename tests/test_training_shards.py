@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import training_runs as runs
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bptool.errors import DivergedError
 from bptool.models.gpt2 import GPT2, GPT2Config
@@ -27,7 +25,7 @@ from bptool.training.machine import choose_engine
 from bptool.training.metrics import read_metrics
 from bptool.training.run_folder import RunFolder
 from bptool.training.step import Shards, TrainingStep
-from bptool.training.workers import WorkerTeam, span
+from bptool.training.workers import WorkerTeam
 
 N_VOCAB, N_TIME, N_ROWS = 19, 8, 7
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
@@ -307,11 +305,3 @@ def test_a_workers_exception_is_raised_and_the_team_goes_on(guilty: int) -> None
                 team.run(work)
             assert sorted(done) == [i for i in range(3) if i != guilty]
             assert team.run(lambda i: i) == [0, 1, 2]
-
-
-@given(size=st.integers(0, 5000), n=st.integers(1, 20), multiple=st.sampled_from([1, 16, 64]))
-@settings(max_examples=100)
-def test_spans_cover_everything_once(size: int, n: int, multiple: int) -> None:
-    spans = [span(size, i, n, multiple) for i in range(n)]
-    assert [i for start, stop in spans for i in range(start, stop)] == list(range(size))
-    assert all(start % multiple == 0 or start == size for start, _ in spans)

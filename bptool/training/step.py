@@ -17,11 +17,12 @@ import numpy.typing as npt
 from bptool.models.base import Array, Model
 from bptool.ops.dropout import MaskKey
 from bptool.ops.reduction import add_into
+from bptool.ops.team import share
 from bptool.optim.base import Optimizer
 from bptool.optim.norm import clip_scale, sum_of_squares
 from bptool.regularizers.base import Regularizer
 from bptool.training.machine import Engine
-from bptool.training.workers import WorkerTeam, span
+from bptool.training.workers import WorkerTeam
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,14 @@ class Shards:
 
         return math.fsum(self.team.run(work))
 
+    def span(self, worker: int) -> tuple[int, int]:
+        """This worker's part of a flat buffer, in whole cache lines."""
+        start, stop = share(self.model.layout.size, 16, self.team.members[worker])
+        return int(start), int(stop)
+
     def reduce(self, worker: int) -> tuple[int, int]:
         """Add every worker's gradient into the first buffer, over this worker's span of it."""
-        start, stop = span(self.model.layout.size, worker, self.team.n)
+        start, stop = self.span(worker)
         total = self.gradients[0][start:stop]
         for other in self.gradients[1:]:
             add_into(total, other[start:stop])
@@ -202,7 +208,7 @@ class TrainingStep:
         gradient = self.shards.gradients[0]
 
         def work(worker: int) -> None:
-            start, stop = span(self.model.layout.size, worker, self.shards.team.n)
+            start, stop = self.shards.span(worker)
             middle = max(start, min(stop, n_decayed))
             groups = ((start, middle, self.optimizer.weight_decay), (middle, stop, 0.0))
             for first, last, weight_decay in groups:
