@@ -94,23 +94,23 @@ OPERATION_FAULTS = [
         LINEAR,
         (
             "scale",
-            "matmul(engine, dx, dy, False, w, False, False)",
-            "matmul(engine, dx, dy, False, w, False, False)\n    dx *= 0.5",
+            "matmul_share(engine, dx, dy, False, w, False, False, team)",
+            "matmul_share(engine, dx, dy, False, w, False, False, team)\n    dx *= 0.5",
         ),
         (
             "missing",
-            "matmul(engine, dw, dy, True, x, False, True)",
-            "matmul(engine, dw, dy, True, x, False, False)",
+            "matmul_share(engine, dw, dy, True, x, False, True, team)",
+            "matmul_share(engine, dw, dy, True, x, False, False, team)",
         ),
         (
             "index",
-            "matmul(engine, dw, dy, True, x, False, True)",
-            "matmul(engine, dw, dy[::-1], True, x, False, True)",
+            "matmul_share(engine, dw, dy, True, x, False, True, team)",
+            "matmul_share(engine, dw, dy[::-1], True, x, False, True, team)",
         ),
     ),
     *_faults(
         "ops/linear.py",
-        "sum_rows",
+        "linear_backward_parameters",
         ("linear",),
         ("sign", "db[j] += dy[i, j]", "db[j] -= dy[i, j]"),
     ),
@@ -179,8 +179,8 @@ OPERATION_FAULTS = [
         ("scale", "d_row[s] = scale * row[s]", "d_row[s] = row[s]"),
         (
             "missing",
-            "for s in range(t + 1):\n                        dot +=",
-            "for s in range(t):\n                        dot +=",
+            "for s in range(t + 1):\n                    dot +=",
+            "for s in range(t):\n                    dot +=",
         ),
         (
             "index",

@@ -29,7 +29,8 @@ from bptool.ops.memory import aligned_zeros
 SPINS = 2000
 """Looks at the generation before the core is given up, some 50 microseconds."""
 LINE = 16
-"""Elements between fields of the state: two cache lines, since lines are fetched in pairs."""
+"""Elements that members keep apart: two lines of 64 bytes in int64, since lines are fetched in
+pairs, and one in float32."""
 ARRIVED, GENERATION, ABANDONED, YIELD_ADDRESS = (LINE * i for i in range(4))
 
 

@@ -57,13 +57,14 @@ class WorkerTeam:
             return index, None, error
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads; one that waits for an interrupted caller at a barrier is let through."""
+        abandon(self.members[0].state)
         for work in self._work:
             work.put(None)
         for thread in self._threads:
             thread.join()
         self._work, self._threads = [], []
-        self.n = 1
+        self.n, self.members = 1, make_team(1)
 
     def __enter__(self) -> WorkerTeam:
         return self
