@@ -22,6 +22,8 @@ Watch = Callable[[str, int, int], None]
 MAX_PATH_TOKENS = 4096
 """Tokens of the batch on which the training gradient is compared in training's own shape."""
 MAX_PATH_DRAWS = 32
+TRAINING_BATCH = "a training batch"
+"""Name of the comparison in training's own shape."""
 
 
 @dataclass
@@ -159,7 +161,7 @@ def compare_training(pieces: Pieces, function: ModelFunction, seed: int) -> list
     whole = _training_batch(pieces, function, seed)
     if whole is None:
         return reports
-    return [*reports, compare("a training batch", whole, lambda f: gradient_of(step, f))]
+    return [*reports, compare(TRAINING_BATCH, whole, lambda f: gradient_of(step, f))]
 
 
 def _training_batch(pieces: Pieces, function: ModelFunction, seed: int) -> ModelFunction | None:
