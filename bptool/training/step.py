@@ -255,14 +255,18 @@ class TrainingStep:
     def compile(self) -> None:
         """Compile the step's kernels, or load them from the cache; no weight changes."""
         rows = np.zeros((1, self.shards.n_time), np.int32)
-        n_updates = self.n_updates
-        weights, slots = self.weights.copy(), {k: v.copy() for k, v in self.slots.items()}
-        self(rows, rows, rows.size, self.optimizer.config.learning_rate, 0, 0)
+        self.compute_gradient(rows, rows, rows.size, 0, 0)
+        nothing = slice(0, 0)  # a copy of weights and slots to put back would double the memory
+        self.optimizer.update(
+            self.weights[nothing],
+            self.shards.gradients[0][nothing],
+            {name: slot[nothing] for name, slot in self.slots.items()},
+            learning_rate=self.optimizer.config.learning_rate,
+            weight_decay=self.optimizer.weight_decay,
+            grad_scale=1.0,
+            step=1,
+        )
         self.shards.loss(self.params, rows, rows)
-        self.weights[:] = weights
-        for name, slot in slots.items():
-            self.slots[name][:] = slot
-        self.n_updates = n_updates
 
 
 def _finite(part: tuple[float, float]) -> bool:
