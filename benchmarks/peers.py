@@ -26,14 +26,17 @@ def bptool(workload: Workload, threads: int, weights: Path) -> None:
     from bptool.models.gpt2 import GPT2, GPT2Config
     from bptool.optim.adamw import AdamW
     from bptool.training.machine import choose_engine
+    from bptool.training.split import choose_split
     from bptool.training.step import Shards, TrainingStep
     from bptool.training.workers import WorkerTeam
 
     sizes = {k: getattr(workload, k) for k in ("n_layer", "n_head", "n_embd", "context")}
     model = GPT2(GPT2Config(**sizes, bias=False), workload.vocab_size)
     engine = choose_engine("auto")
-    team = WorkerTeam(min(threads, workload.batch_size))
-    shards = Shards(model, team, engine, workload.batch_size, workload.context)
+    rows = workload.batch_size
+    split = choose_split("auto", threads, rows, model.layout.size * 4)
+    team = WorkerTeam(threads if split == "inside" else min(threads, rows))
+    shards = Shards(model, team, engine, rows, workload.context, split=split)
     config = AdamW.Config(
         learning_rate=LEARNING_RATE, beta1=BETAS[0], beta2=BETAS[1], weight_decay=WEIGHT_DECAY
     )
@@ -50,7 +53,7 @@ def bptool(workload: Workload, threads: int, weights: Path) -> None:
         return step(tokens, targets, tokens.size, LEARNING_RATE, 0, count).loss
 
     first = shards.loss(step.params, tokens, targets) / tokens.size
-    serve(first, f"{engine.name}: {engine.version}", train)
+    serve(first, f"{engine.name}: {engine.version}, split {split}", train)
 
 
 def torch_step(workload: Workload, threads: int, weights: Path, compiled: bool) -> None:

@@ -4,7 +4,8 @@ Each fault is an edit of one file of a copy of the package; a process of its own
 fresh cache folder (patching a compiled function changes nothing: Numba freezes what it called),
 saves the gradients and runs the checks. The script then demands that the gradients differ from
 those of an unedited copy, that the checks report exactly what the fault touches, and that the
-unedited copy passes. Run it alone for a table::
+unedited copy passes. Faults in how a team cuts an operation are among them; a missing barrier is
+not, since what it does is a matter of timing. Run it alone for a table::
 
     python tests/planted_faults.py
 """
@@ -70,6 +71,7 @@ OPERATION_FAULTS = [
         ("scale", "dp[t, j] += dx[row, j]", "dp[t, j] += 0.5 * dx[row, j]"),
         ("missing", "de[token, j] += dx[row, j]", "de[token, j] = dx[row, j]"),
         ("index", "dp[t, j] += dx[row, j]", "dp[t, j] += dx[t, j]"),
+        ("index", "share(de.shape[1], LINE, team)", "share(de.shape[1] - 1, LINE, team)"),
     ),
     *_faults(
         "ops/window.py",
@@ -94,25 +96,35 @@ OPERATION_FAULTS = [
         LINEAR,
         (
             "scale",
-            "matmul(engine, dx, dy, False, w, False, False)",
-            "matmul(engine, dx, dy, False, w, False, False)\n    dx *= 0.5",
+            "matmul_share(engine, dx, dy, False, w, False, False, team)",
+            "matmul_share(engine, dx, dy, False, w, False, False, team)\n    dx *= 0.5",
         ),
         (
             "missing",
-            "matmul(engine, dw, dy, True, x, False, True)",
-            "matmul(engine, dw, dy, True, x, False, False)",
+            "matmul_share(engine, dw, dy, True, x, False, True, team)",
+            "matmul_share(engine, dw, dy, True, x, False, False, team)",
         ),
         (
             "index",
-            "matmul(engine, dw, dy, True, x, False, True)",
-            "matmul(engine, dw, dy[::-1], True, x, False, True)",
+            "matmul_share(engine, dw, dy, True, x, False, True, team)",
+            "matmul_share(engine, dw, dy[::-1], True, x, False, True, team)",
         ),
     ),
     *_faults(
         "ops/linear.py",
-        "sum_rows",
+        "linear_backward_parameters",
         ("linear",),
         ("sign", "db[j] += dy[i, j]", "db[j] -= dy[i, j]"),
+    ),
+    *_faults(
+        "ops/matmul/share.py",
+        "part_of_product",
+        LINEAR,
+        (
+            "index",
+            "first, stop = share(m, ROWS, team)",
+            "first, stop = share(m - 1, ROWS, team)",
+        ),
     ),
     *_faults(
         "ops/layernorm.py",
@@ -179,8 +191,8 @@ OPERATION_FAULTS = [
         ("scale", "d_row[s] = scale * row[s]", "d_row[s] = row[s]"),
         (
             "missing",
-            "for s in range(t + 1):\n                        dot +=",
-            "for s in range(t):\n                        dot +=",
+            "for s in range(t + 1):\n                    dot +=",
+            "for s in range(t):\n                    dot +=",
         ),
         (
             "index",
@@ -286,6 +298,13 @@ TRAINING_FAULTS = [
         "add_into",
         ("training",),
         ("sign", "total[i] += part[i]", "total[i] -= part[i]"),
+    ),
+    *_faults(
+        "ops/layernorm.py",
+        "layernorm_backward_share",
+        ("training",),
+        ("missing", "for k in range(team.n - 1):", "for k in range(team.n - 2):"),
+        ("index", "dw[j] += partial[k, 0, j]", "dw[j] += partial[k, 1, j]"),
     ),
     *_faults(
         "training/step.py",

@@ -73,7 +73,7 @@ def check_training() -> None:
     config = resolve(
         None,
         overrides={
-            "model": {"name": "mlp", **MODELS["mlp"]},
+            "model": {"name": "gpt2", **MODELS["gpt2"], "n_embd": 24},
             "data": {"text": [str(text)]},
             "training": {"steps": 1, "batch_size": 8, "micro_batch_size": 4, "workers": 2},
             "regularizers": [{"name": "l2", "strength": 0.01}],

@@ -27,13 +27,14 @@ def forward(qkv: Any, p: float = 0.0, make_engine: Any = tiled_engine) -> tuple[
     dtype = qkv.dtype
     y, probs = np.full((B * T, C), np.nan, dtype), np.full((B, H, T, T), np.nan, dtype)
     scratch = np.full((2, T, T), np.nan, dtype)
-    attention_forward(make_engine(dtype), y, probs, scratch, qkv, p, KEY, SITE)
+    attention_forward(make_engine(dtype), y, probs, scratch, qkv, p, KEY, SITE, 0, B * H)
     return y, probs
 
 
 def backward(qkv: Any, dy: Any, probs: Any, p: float = 0.0, make_engine: Any = tiled_engine) -> Any:
     dqkv, scratch = np.full_like(qkv, np.nan), np.full((2, T, T), np.nan, qkv.dtype)
-    attention_backward(make_engine(qkv.dtype), dqkv, dy, probs, scratch, qkv, p, KEY, SITE)
+    engine = make_engine(qkv.dtype)
+    attention_backward(engine, dqkv, dy, probs, scratch, qkv, p, KEY, SITE, 0, B * H)
     return dqkv
 
 

@@ -56,7 +56,11 @@ def test_json_holds_every_number(config, capsys):
     first = found["model"]["tensors"][0]
     assert first["taylor"]["slope"] >= 1.9
     assert first["worst"]["ratio"] <= 1
-    assert [path["name"] for path in found["training"]] == ["the checked batch", "a training batch"]
+    assert [path["name"] for path in found["training"]] == [
+        "the checked batch, split batch",
+        "the checked batch, split inside",
+        "a training batch",
+    ]
 
 
 def test_training_that_differs_is_reported_with_exit_code_1(config, capsys, monkeypatch):

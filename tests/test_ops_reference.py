@@ -15,6 +15,7 @@ from bptool.ops.layernorm import layernorm_backward, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_backward_parameters, linear_forward
 from bptool.ops.matmul import blas_engine, tiled_engine
 from bptool.ops.reduction import add_into
+from bptool.ops.team import ALONE
 from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
 from bptool.ops.window import window_backward, window_forward
 
@@ -54,8 +55,8 @@ def test_linear(dtype: str, bias: bool, make_engine: Any) -> None:
     before_w, before_b = dw.copy(), db.copy()
     y, dx = np.full((N, OUT), np.nan, dtype), np.full((N, IN), np.nan, dtype)
     engine = make_engine(dtype)
-    linear_forward(engine, y, x, w, b)
-    linear_backward(engine, dx, dw, db, dy, x, w)
+    linear_forward(engine, y, x, w, b, ALONE)
+    linear_backward(engine, dx, dw, db, dy, x, w, ALONE)
     arguments = (x, w, b) if bias else (x, w)
     want, grads = reference(F.linear, dy, *arguments)
     assert_close(y, want, dtype)
@@ -64,7 +65,7 @@ def test_linear(dtype: str, bias: bool, make_engine: Any) -> None:
     if bias:
         assert_close(db - before_b, grads[2], dtype)
     alone_w, alone_b = before_w.copy(), before_b.copy()
-    linear_backward_parameters(engine, alone_w, alone_b, dy, x)
+    linear_backward_parameters(engine, alone_w, alone_b, dy, x, ALONE)
     assert np.array_equal(alone_w, dw)
     assert np.array_equal(alone_b, db)
 
@@ -123,8 +124,8 @@ def test_embedding(dtype: str) -> None:
     e, p, dx, de, dp = draw(dtype, (7, IN), (6, IN), (8, IN), (7, IN), (6, IN))
     before = de.copy(), dp.copy()
     x = np.full((8, IN), np.nan, dtype)
-    embedding_forward(x, tokens, e, p, 0)
-    embedding_backward(de, dp, dx, tokens)
+    embedding_forward(x, tokens, e, p, 0, ALONE)
+    embedding_backward(de, dp, dx, tokens, ALONE)
 
     def embed(e: Any, p: Any) -> Any:
         return (e[torch.tensor(tokens, dtype=torch.long)] + p[:4]).flatten(0, 1)
@@ -134,7 +135,7 @@ def test_embedding(dtype: str) -> None:
     assert_close(de - before[0], grad_e, dtype)
     assert_close(dp - before[1], grad_p, dtype)
     later = np.full((4, IN), np.nan, dtype)
-    embedding_forward(later, np.ascontiguousarray(tokens[:, 2:]), e, p, 2)
+    embedding_forward(later, np.ascontiguousarray(tokens[:, 2:]), e, p, 2, ALONE)
     assert np.array_equal(later.reshape(2, 2, IN), x.reshape(2, 4, IN)[:, 2:])
 
 
@@ -143,8 +144,8 @@ def test_window(dtype: str) -> None:
     e, dx, de = draw(dtype, (8, 4), (10, 12), (8, 4))
     before = de.copy()
     x = np.full((10, 12), np.nan, dtype)
-    window_forward(x, tokens, e)
-    window_backward(de, dx, tokens)
+    window_forward(x, tokens, e, ALONE)
+    window_backward(de, dx, tokens, ALONE)
 
     def windows(e: Any) -> Any:
         blank = torch.full((2, 2), 7)

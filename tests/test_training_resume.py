@@ -27,6 +27,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "accumulation": (runs.GPT2, {"micro_batch_size": 3}, {}),
     "full batch": (runs.GPT2, {"batch_size": "full", "micro_batch_size": 16}, {}),
     "batch of one": (runs.GPT2, {"batch_size": 1, "workers": "auto"}, {}),
+    "two workers inside": (runs.GPT2, {"split": "inside", "micro_batch_size": 3}, {}),
     "random offsets": (runs.GPT2, {}, {"data": {"sampling": "random"}}),
     "mlp": (runs.MLP | {"dropout": 0.3}, {}, {}),
     "without optimizer state": (runs.MLP, {}, {"optimizer": SGD}),

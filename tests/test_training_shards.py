@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import training_runs as runs
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bptool.errors import DivergedError
 from bptool.models.gpt2 import GPT2, GPT2Config
@@ -26,8 +24,9 @@ from bptool.training.events import Notice, StepDone
 from bptool.training.machine import choose_engine
 from bptool.training.metrics import read_metrics
 from bptool.training.run_folder import RunFolder
+from bptool.training.split import Split, choose_split
 from bptool.training.step import Shards, TrainingStep
-from bptool.training.workers import WorkerTeam, span
+from bptool.training.workers import WorkerTeam
 
 N_VOCAB, N_TIME, N_ROWS = 19, 8, 7
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
@@ -60,10 +59,12 @@ def weights_of(model: Any, dtype: str) -> Any:
     return weights
 
 
-def gradient(model: Any, dtype: str, n_workers: int, rows: int) -> tuple[float, Any]:
+def gradient(
+    model: Any, dtype: str, n_workers: int, rows: int, split: Split = "batch"
+) -> tuple[float, Any]:
     """Loss and whole gradient of the batch, cut in the given way, with dropout."""
     with WorkerTeam(n_workers) as team:
-        shards = Shards(model, team, choose_engine("auto"), rows, N_TIME, dtype)
+        shards = Shards(model, team, choose_engine("auto"), rows, N_TIME, dtype, split=split)
         params = model.params(weights_of(model, dtype))
         loss = shards.loss_and_gradient(params, *batch(), 11, 4)
         team.run(shards.reduce)
@@ -76,24 +77,54 @@ def test_any_cut_gives_the_same_loss_and_gradient(name: str, dtype: str) -> None
     model = MODELS[name]
     want_loss, want = gradient(model, dtype, 1, N_ROWS)
     assert np.all(np.isfinite(want))
-    for n_workers in (1, 2, 3):
+    cuts: list[tuple[Split, int]] = [
+        *(("batch", 1), ("batch", 2), ("batch", 3)),
+        *(("inside", 2), ("inside", 3), ("inside", 5)),  # more than there are heads
+    ]
+    for split, n_workers in cuts:
         for rows in (1, 2, 3, 5, N_ROWS):
-            loss, found = gradient(model, dtype, n_workers, rows)
+            loss, found = gradient(model, dtype, n_workers, rows, split)
             tolerance = TOLERANCE[dtype]
-            assert loss == pytest.approx(want_loss, rel=tolerance), (n_workers, rows)
+            assert loss == pytest.approx(want_loss, rel=tolerance), (split, n_workers, rows)
             named = model.layout.named(want)
             whole = np.linalg.norm(want)
             for key, tensor in model.layout.named(found).items():
                 error = np.linalg.norm(tensor - named[key])
                 size = max(np.linalg.norm(named[key]), 1e-3 * whole)
-                assert error <= tolerance * size, (n_workers, rows, key)
+                assert error <= tolerance * size, (split, n_workers, rows, key)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_same_cut_gives_the_same_bits(name: str) -> None:
-    first, second = (gradient(MODELS[name], "float32", 3, 5) for _ in range(2))
+@pytest.mark.parametrize("split", ["batch", "inside"])
+def test_the_same_cut_gives_the_same_bits(name: str, split: Split) -> None:
+    first, second = (gradient(MODELS[name], "float32", 3, 5, split) for _ in range(2))
     assert first[0] == second[0]
     assert np.array_equal(first[1], second[1])
+
+
+def test_a_split_inside_has_one_gradient_buffer_and_the_same_loss() -> None:
+    model = MODELS["gpt2"]
+    losses = []
+    for split in ("batch", "inside"):
+        with WorkerTeam(3) as team:
+            engine = choose_engine("auto")
+            shards = Shards(model, team, engine, 5, N_TIME, np.float64, split=split)
+            assert len(shards.gradients) == (1 if split == "inside" else 3)
+            params = model.params(weights_of(model, "float64"))
+            losses.append(shards.loss(params, *batch()[:2]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+
+def test_the_split_follows_rows_workers_and_the_size_of_the_model() -> None:
+    small, large = 10**6, 10**9
+    assert choose_split("auto", 2, 8, small) == "batch"
+    assert choose_split("auto", 2, 1, small) == "inside"
+    assert choose_split("auto", 2, 3, small) == "inside"  # one would wait a quarter of the time
+    assert choose_split("auto", 2, 5, small) == "batch"
+    assert choose_split("auto", 2, 8, large) == "inside"
+    assert choose_split("auto", 1, 8, large) == "batch"
+    assert choose_split("batch", 2, 1, large) == "batch"
+    assert choose_split("inside", 2, 8, small) == "inside"
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -307,11 +338,3 @@ def test_a_workers_exception_is_raised_and_the_team_goes_on(guilty: int) -> None
                 team.run(work)
             assert sorted(done) == [i for i in range(3) if i != guilty]
             assert team.run(lambda i: i) == [0, 1, 2]
-
-
-@given(size=st.integers(0, 5000), n=st.integers(1, 20), multiple=st.sampled_from([1, 16, 64]))
-@settings(max_examples=100)
-def test_spans_cover_everything_once(size: int, n: int, multiple: int) -> None:
-    spans = [span(size, i, n, multiple) for i in range(n)]
-    assert [i for start, stop in spans for i in range(start, stop)] == list(range(size))
-    assert all(start % multiple == 0 or start == size for start, _ in spans)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bptool.cli.gradcheck_session import Findings
+from bptool.cli.gradcheck_session import TRAINING_BATCH, Findings
 
 MAX_FAILURES = 12
 PLAIN_WIDTH = 132
@@ -153,7 +153,7 @@ def _about_model(found: Findings) -> list[str]:
     floor = sum(t.taylor.n_under_floor for t in tensors if t.taylor is not None)
     lines.append(f"Taylor points left out under the rounding floor: {floor}.")
     lines += [f"{path.name}: {path.note}" for path in found.training if path.note]
-    if len(found.training) == 1:
+    if TRAINING_BATCH not in {path.name for path in found.training}:
         lines.append(
             "Not compared on a training batch: each has a ReLU input too near its kink for float32."
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
     from bptool.gradcheck.model import ModelFunction
@@ -21,6 +22,8 @@ Watch = Callable[[str, int, int], None]
 MAX_PATH_TOKENS = 4096
 """Tokens of the batch on which the training gradient is compared in training's own shape."""
 MAX_PATH_DRAWS = 32
+TRAINING_BATCH = "a training batch"
+"""Name of the comparison in training's own shape."""
 
 
 @dataclass
@@ -136,24 +139,29 @@ def check_model(
 def compare_training(pieces: Pieces, function: ModelFunction, seed: int) -> list[PathReport]:
     """Training's gradient on the very batch that was checked, and in training's own shape.
 
-    The first is cut so that nothing is even: three sequences over two workers, one row each, so
-    that the second micro-batch leaves a worker without work. The second is a batch of the user's
-    own text as a step of the run cuts it.
+    The checked batch is cut so that nothing is even: three sequences over two workers, one row
+    each, so that the second micro-batch leaves a worker without work; and again with both workers
+    inside each operation. Then comes a batch of the user's own text as a step of the run cuts it.
     """
     from bptool.gradcheck.training_path import compare
+    from bptool.training.split import Split
     from bptool.training.step import Shards, TrainingStep
     from bptool.training.workers import WorkerTeam
 
     model, step = pieces.model, pieces.step
+    reports = []
     with WorkerTeam(2) as team:
-        shards = Shards(model, team, pieces.engine, team.n, function.tokens.shape[1])
-        small = TrainingStep(shards, step.optimizer, step.regularizers)
-        reports = [compare("the checked batch", function, lambda f: gradient_of(small, f))]
+        for split in get_args(Split):
+            n_time = function.tokens.shape[1]
+            shards = Shards(model, team, pieces.engine, team.n, n_time, split=split)
+            small = TrainingStep(shards, step.optimizer, step.regularizers)
+            name = f"the checked batch, split {split}"
+            reports.append(compare(name, function, partial(gradient_of, small)))
 
     whole = _training_batch(pieces, function, seed)
     if whole is None:
         return reports
-    return [*reports, compare("a training batch", whole, lambda f: gradient_of(step, f))]
+    return [*reports, compare(TRAINING_BATCH, whole, lambda f: gradient_of(step, f))]
 
 
 def _training_batch(pieces: Pieces, function: ModelFunction, seed: int) -> ModelFunction | None:

@@ -21,6 +21,7 @@ MAY_CHANGE = {
     "training.checkpoint_interval",
     "training.eval_tokens",
     "training.workers",
+    "training.split",
 }
 """Settings that a resumed run may change; all others would make it another run."""
 RUNS = Path("runs")

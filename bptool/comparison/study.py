@@ -26,7 +26,7 @@ from bptool.errors import ConfigError
 from bptool.training.events import Compiling
 from bptool.training.machine import choose_engine
 from bptool.training.manifest import describe
-from bptool.training.setup import build, build_model, context_of, sizes
+from bptool.training.setup import Sizes, build, build_model, context_of, sizes
 
 
 def plan(
@@ -63,7 +63,7 @@ class Study:
         trials: of one model and one text. progress: told how far preparing the text is.
 
     Attributes:
-        trials: with ``training.workers`` and ``training.engine`` set to what this machine gives,
+        trials: with ``training.workers``, ``split`` and ``engine`` set to what this machine gives,
             so that a trial's configuration alone says how its sums are ordered.
         about: what the results depend on besides the configurations, as a run's manifest.
 
@@ -82,8 +82,7 @@ class Study:
         plans = [sizes(trial.config, model, self.corpus.n_train) for trial in trials]
         engine = choose_engine(first.training.engine).name
         self.trials = tuple(
-            _pinned(trial, plan.n_workers, engine)
-            for trial, plan in zip(trials, plans, strict=True)
+            _pinned(trial, plan, engine) for trial, plan in zip(trials, plans, strict=True)
         )
         pieces = build(self.trials[0].config, self.corpus)
         try:
@@ -134,7 +133,7 @@ class Study:
         return outcomes
 
 
-def _pinned(trial: Trial, n_workers: int, engine: str) -> Trial:
-    update = {"workers": n_workers, "engine": engine}
+def _pinned(trial: Trial, plan: Sizes, engine: str) -> Trial:
+    update = {"workers": plan.n_workers, "split": plan.split, "engine": engine}
     training = trial.config.training.model_copy(update=update)
     return Trial(trial.config.model_copy(update={"training": training}))

@@ -77,6 +77,11 @@ class TrainingConfig(Section):
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         default="auto", description="threads that train; auto: one a core"
     )
+    split: Literal["auto", "batch", "inside"] = Field(
+        default="auto",
+        description="how workers share a step: each its own sequences (batch), or all in every "
+        "operation (inside), with one gradient; auto: inside for large models and small batches",
+    )
     engine: str = Field(
         default="auto",
         min_length=1,

@@ -4,6 +4,9 @@
 kernels that an entry runs backward. ``tests/test_gradcheck_operations.py`` finds every
 ``*_backward`` kernel of ``ops`` and ``objectives``, and fails for one that no entry covers.
 
+Operations that a team cuts are called for each of two members in turn, so that a part that is left
+out or done twice is found too.
+
 Outputs that a backward overwrites are handed to it full of NaN, and those it adds to hold numbers
 already: both halves of an operation's contract are part of the check.
 """
@@ -25,9 +28,10 @@ from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_
 from bptool.ops.attention import BLOCK, attention_backward, attention_forward
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
-from bptool.ops.layernorm import layernorm_backward, layernorm_forward
+from bptool.ops.layernorm import layernorm_backward_share, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_forward
 from bptool.ops.matmul import blas_engine
+from bptool.ops.team import ALONE, make_team, share
 from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
 from bptool.ops.window import window_backward, window_forward
 from bptool.registry import regularizers
@@ -42,6 +46,8 @@ ATTENTION = {
     "attention over blocks": (DROPOUT, (1, 2, 2 * BLOCK + 3, 4)),
 }
 """Probability of dropout, and B, H, T, C; the last goes past the rows taken at a time."""
+TEAM = make_team(2)
+"""Shapes are such that each has something to do; parts are cut at 16 columns or 8 rows."""
 EFFORT = Effort(n_elements=12, n_directions=3)
 
 
@@ -64,7 +70,8 @@ def cases() -> Iterator[Case]:
     yield Case("linear without bias", linear_kernels, partial(_linear, bias=False))
     for bias in (True, False):
         name = "layernorm" if bias else "layernorm without bias"
-        yield Case(name, ("layernorm_backward",), partial(_layernorm, bias=bias))
+        layernorm_kernels = ("layernorm_backward", "layernorm_backward_share")
+        yield Case(name, layernorm_kernels, partial(_layernorm, bias=bias))
     for kind in ACTIVATIONS:
         kernels = ("activation_backward", f"{kind}_backward")
         yield Case(kind, kernels, partial(_activation, kind=kind))
@@ -110,16 +117,19 @@ def _dropout(rng: np.random.Generator) -> Differentiable:
 
 def _embedding(rng: np.random.Generator) -> Differentiable:
     tokens = np.array([[3, 1, 3, 0], [6, 3, 6, 6]], np.int32)
-    e, p = rng.normal(size=(7, 5)), rng.normal(size=(6, 5))
-    x = overwritten((8, 5))
+    e, p = rng.normal(size=(7, 18)), rng.normal(size=(6, 18))
+    x = overwritten((8, 18))
     de, dp = Addend(rng, e.shape), Addend(rng, p.shape)
 
     def forward() -> dict[str, Array]:
-        embedding_forward(x, tokens, e, p, 0)
+        for member in TEAM:
+            embedding_forward(x, tokens, e, p, 0, member)
         return {"x": x}
 
     def backward(d: dict[str, Array]) -> dict[str, Array]:
-        embedding_backward(de.reset(), dp.reset(), d["x"], tokens)
+        parts = de.reset(), dp.reset()
+        for member in TEAM:
+            embedding_backward(*parts, d["x"], tokens, member)
         return {"E": de.added, "P": dp.added}
 
     return Composed("embedding", {"E": e, "P": p}, forward, backward)
@@ -127,16 +137,19 @@ def _embedding(rng: np.random.Generator) -> Differentiable:
 
 def _window(rng: np.random.Generator) -> Differentiable:
     tokens = np.array([[3, 1, 3, 0, 2], [6, 3, 6, 6, 1]], np.int32)
-    e = rng.normal(size=(8, 4))
-    x = overwritten((10, 12))
+    e = rng.normal(size=(8, 17))
+    x = overwritten((10, 51))
     de = Addend(rng, e.shape)
 
     def forward() -> dict[str, Array]:
-        window_forward(x, tokens, e)
+        for member in TEAM:
+            window_forward(x, tokens, e, member)
         return {"x": x}
 
     def backward(d: dict[str, Array]) -> dict[str, Array]:
-        window_backward(de.reset(), d["x"], tokens)
+        part = de.reset()
+        for member in TEAM:
+            window_backward(part, d["x"], tokens, member)
         return {"E": de.added}
 
     return Composed("window", {"E": e}, forward, backward)
@@ -144,21 +157,24 @@ def _window(rng: np.random.Generator) -> Differentiable:
 
 def _linear(rng: np.random.Generator, bias: bool) -> Differentiable:
     engine = blas_engine(np.float64)
-    inputs = {"x": rng.normal(size=(6, 5)), "W": rng.normal(size=(4, 5))}
-    b = rng.normal(size=4 if bias else 0)
+    inputs = {"x": rng.normal(size=(11, 5)), "W": rng.normal(size=(18, 5))}
+    b = rng.normal(size=18 if bias else 0)
     if bias:
         inputs["b"] = b
     x, w = inputs["x"], inputs["W"]
-    y = overwritten((6, 4))
+    y = overwritten((11, 18))
     dw, db = Addend(rng, w.shape), Addend(rng, b.shape)
 
     def forward() -> dict[str, Array]:
-        linear_forward(engine, y, x, w, b)
+        for member in TEAM:
+            linear_forward(engine, y, x, w, b, member)
         return {"y": y}
 
     def backward(d: dict[str, Array]) -> dict[str, Array]:
         dx = overwritten(x.shape)
-        linear_backward(engine, dx, dw.reset(), db.reset(), d["y"], x, w)
+        parts = dw.reset(), db.reset()
+        for member in TEAM:
+            linear_backward(engine, dx, *parts, d["y"], x, w, member)
         return {"x": dx, "W": dw.added, "b": db.added}
 
     return Composed("linear" if bias else "linear without bias", inputs, forward, backward)
@@ -178,7 +194,9 @@ def _layernorm(rng: np.random.Generator, bias: bool) -> Differentiable:
         return {"y": y}
 
     def backward(d: dict[str, Array]) -> dict[str, Array]:
-        layernorm_backward(dx.reset(), dw.reset(), db.reset(), d["y"], x, mean, rstd, w)
+        parts = dx.reset(), dw.reset(), db.reset()
+        none = np.zeros((0, 2, len(w)))
+        layernorm_backward_share(*parts, d["y"], x, mean, rstd, w, none, ALONE)
         return {"x": dx.added, "w": dw.added, "b": db.added}
 
     return Composed("layernorm" if bias else "layernorm without bias", inputs, forward, backward)
@@ -211,14 +229,17 @@ def _attention(
     y = overwritten((n_batch * n_time, width))
     probs = overwritten((n_batch, n_head, n_time, n_time))
     scratch = overwritten((2, n_time, n_time))
+    shares = [share(n_batch * n_head, 1, member) for member in TEAM]
 
     def forward() -> dict[str, Array]:
-        attention_forward(engine, y, probs, scratch, qkv, p, KEY, SITE)
+        for jobs in shares:
+            attention_forward(engine, y, probs, scratch, qkv, p, KEY, SITE, *jobs)
         return {"y": y}
 
     def backward(d: dict[str, Array]) -> dict[str, Array]:
         dqkv = overwritten(qkv.shape)
-        attention_backward(engine, dqkv, d["y"], probs, scratch, qkv, p, KEY, SITE)
+        for jobs in shares:
+            attention_backward(engine, dqkv, d["y"], probs, scratch, qkv, p, KEY, SITE, *jobs)
         return {n: dqkv[:, i * width : (i + 1) * width] for i, n in enumerate("qkv")}
 
     inputs = {n: qkv[:, i * width : (i + 1) * width] for i, n in enumerate("qkv")}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from bptool.config.section import Section
 from bptool.ops.memory import ALIGNMENT_BYTES, aligned_zeros
+from bptool.ops.team import ALONE, Team
 
 Array = npt.NDArray[Any]
 
@@ -126,13 +127,22 @@ class Model(ABC):
     def make_specs(self) -> tuple[ParamSpec, ...]:
         """The parameter tensors in the order of the NamedTuple."""
 
-    @abstractmethod
     def workspace(self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engine: Any) -> Any:
-        """Activations of one shard, a NamedTuple, allocated once and reused."""
+        """That of a team of one."""
+        return self.workspaces(n_sequences, n_time, dtype, [engine])[0]
 
     @abstractmethod
-    def workspace_bytes(self, n_sequences: int, n_time: int, itemsize: int) -> int:
-        """Bytes that :meth:`workspace` takes."""
+    def workspaces(
+        self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engines: Sequence[Any]
+    ) -> list[Any]:
+        """A NamedTuple for each member of a team, who has an engine of its own and shares the
+        activations, which are allocated once and reused."""
+
+    @abstractmethod
+    def workspace_bytes(
+        self, n_sequences: int, n_time: int, itemsize: int, n_members: int = 1
+    ) -> int:
+        """Bytes that :meth:`workspaces` takes, but for the engines."""
 
     @abstractmethod
     def loss_and_gradient(
@@ -144,16 +154,22 @@ class Model(ABC):
         targets: Array,
         inverse_n_targets: float,
         key: Any,
+        team: Team = ALONE,
     ) -> float:
         """Forward, loss and backward of one shard in one compiled call.
 
-        Adds to ``grads``; returns the shard's share of the mean loss. ``tokens`` and ``targets``
-        are (n_sequences, T) int32; ``key`` is a :class:`bptool.ops.dropout.MaskKey`.
+        Every member of a team calls it at once, with ``acts`` of its own and all else shared.
+        Adds to ``grads``; returns this member's part of the shard's share of the mean loss.
+        ``tokens`` and ``targets`` are (n_sequences, T) int32; ``key`` is a
+        :class:`bptool.ops.dropout.MaskKey`.
         """
 
     @abstractmethod
-    def loss(self, params: Any, acts: Any, tokens: Array, targets: Array) -> float:
-        """Sum (not mean) of the negative log-likelihoods over unmasked targets; no dropout."""
+    def loss(
+        self, params: Any, acts: Any, tokens: Array, targets: Array, team: Team = ALONE
+    ) -> float:
+        """Sum (not mean) of the negative log-likelihoods over this member's unmasked targets; no
+        dropout."""
 
     @abstractmethod
     def decoder(self, params: Any, n_sequences: int, engine: Any) -> Any:

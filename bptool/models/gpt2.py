@@ -12,6 +12,7 @@ initialisation (0.02, residual projections scaled by 1 / sqrt(2 L)) is theirs to
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy.typing as npt
@@ -33,9 +34,11 @@ from bptool.ops.attention import attention_backward, attention_forward
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
 from bptool.ops.jit import kernel
-from bptool.ops.layernorm import layernorm_backward, layernorm_forward
+from bptool.ops.layernorm import layernorm_backward_share, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_forward
-from bptool.ops.matmul import MatmulEngine, matmul
+from bptool.ops.matmul import MatmulEngine
+from bptool.ops.matmul.share import matmul_share
+from bptool.ops.team import ALONE, Team, barrier, share
 from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
 from bptool.registry import models
 
@@ -116,7 +119,7 @@ class Params(NamedTuple):
 
 
 class Activations(NamedTuple):
-    """What the forward saves for the backward, and scratch; N = B*T rows."""
+    """What the forward saves for the backward, and scratch, of one team; N = B*T rows."""
 
     x: Array  # (2L+1, N, C) the residual stream before each norm
     norm: Array  # (2L+1, N, C) outputs of the norms
@@ -137,7 +140,8 @@ class Activations(NamedTuple):
     dqkv: Array  # (N, 3C)
     dact: Array  # (N, F)
     dfc: Array  # (N, F)
-    scratch: Array  # (2, T, T)
+    scratch: Array  # (members, 2, T, T) for attention
+    partial: Array  # (members - 1, 2, C) sums of a norm's gradients
 
 
 class Hyper(NamedTuple):
@@ -157,131 +161,175 @@ POSITION_AMPLITUDE = 0.1
 
 
 @kernel
-def gpt2_forward(hyper, params, acts, tokens, key):  # type: ignore[no-untyped-def]
-    """Fill ``acts`` up to the logits."""
-    n_layer = params.ln_1_w.shape[0]
-    engine, p = hyper.engine, hyper.dropout
-    row0 = key.sequence0 * tokens.shape[1]
-    x, norm, branch = acts.x, acts.norm, acts.branch
+def gpt2_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-untyped-def]
+    """Fill ``acts`` up to the logits, of which each member has columns.
 
-    embedding_forward(x[0], tokens, params.wte, params.wpe, 0)
-    dropout(x[0], p.embedding, key, 0, row0)
+    What goes row by row stays with the member that owns the rows; barriers stand where it meets
+    products, which need all rows and give columns, and attention, which gives heads.
+    """
+    n_layer, n_rows = params.ln_1_w.shape[0], tokens.size
+    engine, p = hyper.engine, hyper.dropout
+    x, norm, mean, rstd, branch = acts.x, acts.norm, acts.mean, acts.rstd, acts.branch
+    first, stop = share(n_rows, 1, team)
+    own = slice(first, stop)
+    row0 = key.sequence0 * tokens.shape[1] + first
+    first_job, stop_job = share(tokens.shape[0] * hyper.n_head, 1, team)
+
+    embedding_forward(x[0], tokens, params.wte, params.wpe, 0, team)
+    dropout(x[0][own], p.embedding, key, 0, row0)
     for layer in range(n_layer):
         i = 2 * layer
         ln_1_w, ln_1_b = params.ln_1_w[layer], params.ln_1_b[layer]
-        layernorm_forward(norm[i], acts.mean[i], acts.rstd[i], x[i], ln_1_w, ln_1_b)
-        linear_forward(engine, acts.qkv[layer], norm[i], params.attn_w[layer], params.attn_b[layer])
+        layernorm_forward(norm[i][own], mean[i][own], rstd[i][own], x[i][own], ln_1_w, ln_1_b)
+        barrier(team)  # norm: rows
+        attn_w, attn_b = params.attn_w[layer], params.attn_b[layer]
+        linear_forward(engine, acts.qkv[layer], norm[i], attn_w, attn_b, team)
+        barrier(team)  # qkv: columns
         attention_forward(
-            *(engine, acts.att[layer], acts.probs[layer], acts.scratch, acts.qkv[layer]),
-            *(p.attention, key, 3 * layer + 1),
+            *(engine, acts.att[layer], acts.probs[layer], acts.scratch[team.index]),
+            *(acts.qkv[layer], p.attention, key, 3 * layer + 1, first_job, stop_job),
         )
+        barrier(team)  # att: heads
         attn_proj_w, attn_proj_b = params.attn_proj_w[layer], params.attn_proj_b[layer]
-        linear_forward(engine, branch, acts.att[layer], attn_proj_w, attn_proj_b)
-        dropout(branch, p.residual, key, 3 * layer + 2, row0)
-        x[i + 1] = x[i] + branch
+        linear_forward(engine, branch, acts.att[layer], attn_proj_w, attn_proj_b, team)
+        barrier(team)  # branch: columns
+        dropout(branch[own], p.residual, key, 3 * layer + 2, row0)
+        x[i + 1][own] = x[i][own] + branch[own]
 
         i += 1
         ln_2_w, ln_2_b = params.ln_2_w[layer], params.ln_2_b[layer]
-        layernorm_forward(norm[i], acts.mean[i], acts.rstd[i], x[i], ln_2_w, ln_2_b)
-        linear_forward(engine, acts.fc[layer], norm[i], params.fc_w[layer], params.fc_b[layer])
-        activation_forward(hyper.activation, acts.act[layer], acts.fc[layer])
+        layernorm_forward(norm[i][own], mean[i][own], rstd[i][own], x[i][own], ln_2_w, ln_2_b)
+        barrier(team)  # norm: rows; and branch has been read
+        linear_forward(
+            engine, acts.fc[layer], norm[i], params.fc_w[layer], params.fc_b[layer], team
+        )
+        barrier(team)  # fc: columns
+        activation_forward(hyper.activation, acts.act[layer][own], acts.fc[layer][own])
+        barrier(team)  # act: rows
         fc_proj_w, fc_proj_b = params.fc_proj_w[layer], params.fc_proj_b[layer]
-        linear_forward(engine, branch, acts.act[layer], fc_proj_w, fc_proj_b)
-        dropout(branch, p.residual, key, 3 * layer + 3, row0)
-        x[i + 1] = x[i] + branch
+        linear_forward(engine, branch, acts.act[layer], fc_proj_w, fc_proj_b, team)
+        barrier(team)  # branch: columns
+        dropout(branch[own], p.residual, key, 3 * layer + 3, row0)
+        x[i + 1][own] = x[i][own] + branch[own]
     i = 2 * n_layer
-    layernorm_forward(norm[i], acts.mean[i], acts.rstd[i], x[i], params.ln_f_w, params.ln_f_b)
+    ln_f_w, ln_f_b = params.ln_f_w, params.ln_f_b
+    layernorm_forward(norm[i][own], mean[i][own], rstd[i][own], x[i][own], ln_f_w, ln_f_b)
+    barrier(team)  # norm: rows
     head = params.wte if hyper.tied else params.head_w
-    matmul(engine, acts.logits, norm[i], False, head, True, False)
+    matmul_share(engine, acts.logits, norm[i], False, head, True, False, team)
 
 
 @kernel
-def gpt2_backward(hyper, params, grads, acts, tokens, key):  # type: ignore[no-untyped-def]
-    """Undo the forward from the last operation to the first; ``acts.logits`` holds dlogits."""
-    n_layer = params.ln_1_w.shape[0]
+def gpt2_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignore[no-untyped-def]
+    """Undo the forward from the last operation to the first.
+
+    ``acts.logits`` holds dlogits, of which each member has made its rows.
+    """
+    n_layer, n_rows = params.ln_1_w.shape[0], tokens.size
     engine, p = hyper.engine, hyper.dropout
-    row0 = key.sequence0 * tokens.shape[1]
     x, norm, mean, rstd = acts.x, acts.norm, acts.mean, acts.rstd
-    dx, dnorm, branch = acts.dx, acts.dnorm, acts.branch
+    dx, dnorm, branch, partial = acts.dx, acts.dnorm, acts.branch, acts.partial
+    first, stop = share(n_rows, 1, team)
+    own = slice(first, stop)
+    row0 = key.sequence0 * tokens.shape[1] + first
+    first_job, stop_job = share(tokens.shape[0] * hyper.n_head, 1, team)
 
     # logits = ln_f(x) head^T
     i = 2 * n_layer
     head = params.wte if hyper.tied else params.head_w
     d_head = grads.wte if hyper.tied else grads.head_w
-    matmul(engine, dnorm, acts.logits, False, head, False, False)
-    matmul(engine, d_head, acts.logits, True, norm[i], False, True)
-    dx[:] = dx.dtype.type(0.0)
-    layernorm_backward(
-        *(dx, grads.ln_f_w, grads.ln_f_b, dnorm, x[i], mean[i], rstd[i], params.ln_f_w)
+    barrier(team)  # dlogits: rows
+    matmul_share(engine, dnorm, acts.logits, False, head, False, False, team)
+    matmul_share(engine, d_head, acts.logits, True, norm[i], False, True, team)
+    dx[own] = dx.dtype.type(0.0)
+    barrier(team)  # dnorm: columns
+    layernorm_backward_share(
+        *(dx, grads.ln_f_w, grads.ln_f_b, dnorm, x[i], mean[i], rstd[i], params.ln_f_w),
+        *(partial, team),
     )
     for layer in range(n_layer - 1, -1, -1):
         # x = x + dropout(c_proj(act(c_fc(ln_2(x)))))
         i = 2 * layer + 1
-        branch[:] = dx
-        dropout(branch, p.residual, key, 3 * layer + 3, row0)
+        branch[own] = dx[own]
+        dropout(branch[own], p.residual, key, 3 * layer + 3, row0)
+        barrier(team)  # branch: rows
         linear_backward(
             *(engine, acts.dact, grads.fc_proj_w[layer], grads.fc_proj_b[layer]),
-            *(branch, acts.act[layer], params.fc_proj_w[layer]),
+            *(branch, acts.act[layer], params.fc_proj_w[layer], team),
         )
-        activation_backward(hyper.activation, acts.dfc, acts.dact, acts.fc[layer])
+        barrier(team)  # dact: columns
+        activation_backward(hyper.activation, acts.dfc[own], acts.dact[own], acts.fc[layer][own])
+        barrier(team)  # dfc: rows
         linear_backward(
             *(engine, dnorm, grads.fc_w[layer], grads.fc_b[layer]),
-            *(acts.dfc, norm[i], params.fc_w[layer]),
+            *(acts.dfc, norm[i], params.fc_w[layer], team),
         )
-        layernorm_backward(
+        barrier(team)  # dnorm: columns
+        layernorm_backward_share(
             *(dx, grads.ln_2_w[layer], grads.ln_2_b[layer], dnorm),
-            *(x[i], mean[i], rstd[i], params.ln_2_w[layer]),
+            *(x[i], mean[i], rstd[i], params.ln_2_w[layer], partial, team),
         )
 
         # x = x + dropout(c_proj(attention(c_attn(ln_1(x)))))
         i = 2 * layer
-        branch[:] = dx
-        dropout(branch, p.residual, key, 3 * layer + 2, row0)
+        branch[own] = dx[own]
+        dropout(branch[own], p.residual, key, 3 * layer + 2, row0)
+        barrier(team)  # branch: rows
         linear_backward(
             *(engine, dnorm, grads.attn_proj_w[layer], grads.attn_proj_b[layer]),
-            *(branch, acts.att[layer], params.attn_proj_w[layer]),
+            *(branch, acts.att[layer], params.attn_proj_w[layer], team),
         )
+        barrier(team)  # dnorm: columns
         attention_backward(
-            *(engine, acts.dqkv, dnorm, acts.probs[layer], acts.scratch, acts.qkv[layer]),
-            *(p.attention, key, 3 * layer + 1),
+            *(engine, acts.dqkv, dnorm, acts.probs[layer], acts.scratch[team.index]),
+            *(acts.qkv[layer], p.attention, key, 3 * layer + 1, first_job, stop_job),
         )
+        barrier(team)  # dqkv: heads; and dnorm has been read
         linear_backward(
             *(engine, dnorm, grads.attn_w[layer], grads.attn_b[layer]),
-            *(acts.dqkv, norm[i], params.attn_w[layer]),
+            *(acts.dqkv, norm[i], params.attn_w[layer], team),
         )
-        layernorm_backward(
+        barrier(team)  # dnorm: columns
+        layernorm_backward_share(
             *(dx, grads.ln_1_w[layer], grads.ln_1_b[layer], dnorm),
-            *(x[i], mean[i], rstd[i], params.ln_1_w[layer]),
+            *(x[i], mean[i], rstd[i], params.ln_1_w[layer], partial, team),
         )
     # x = dropout(wte[token] + wpe[t])
-    dropout(dx, p.embedding, key, 0, row0)
-    embedding_backward(grads.wte, grads.wpe, dx, tokens)
+    dropout(dx[own], p.embedding, key, 0, row0)
+    barrier(team)  # dx: rows
+    embedding_backward(grads.wte, grads.wpe, dx, tokens, team)
 
 
 @kernel
-def gpt2_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets):  # type: ignore[no-untyped-def]
-    """Forward to the loss; the logits are left as they are."""
-    gpt2_forward(hyper, params, acts, tokens, key)
-    flat = targets.reshape(targets.size)
-    token_logprob_forward(acts.logp, acts.log_sum, acts.logits, flat)
-    return next_token_forward(acts.logp, flat, inverse_n_targets)
+def gpt2_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets, team):  # type: ignore[no-untyped-def]
+    """Forward to this member's part of the loss; the logits are left as they are."""
+    barrier(team)  # the last call has read the activations, and the gradients are cleared
+    gpt2_forward(hyper, params, acts, tokens, key, team)
+    barrier(team)  # logits: columns
+    first, stop = share(targets.size, 1, team)
+    own = slice(first, stop)
+    flat = targets.reshape(targets.size)[own]
+    token_logprob_forward(acts.logp[own], acts.log_sum[own], acts.logits[own], flat)
+    return next_token_forward(acts.logp[own], flat, inverse_n_targets)
 
 
 @kernel
 def gpt2_loss_and_gradient(  # type: ignore[no-untyped-def]
-    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets
+    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, team
 ):
-    """A shard's whole step: forward, loss, backward."""
-    loss = gpt2_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets)
-    flat = targets.reshape(targets.size)
-    next_token_backward(acts.dlogp, flat, inverse_n_targets)
-    token_logprob_backward(acts.logits, acts.dlogp, acts.log_sum, flat)
-    gpt2_backward(hyper, params, grads, acts, tokens, key)
+    """A member's whole step: forward, its part of the loss, backward."""
+    loss = gpt2_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets, team)
+    first, stop = share(targets.size, 1, team)
+    own = slice(first, stop)
+    flat = targets.reshape(targets.size)[own]
+    next_token_backward(acts.dlogp[own], flat, inverse_n_targets)
+    token_logprob_backward(acts.logits[own], acts.dlogp[own], acts.log_sum[own], flat)
+    gpt2_backward(hyper, params, grads, acts, tokens, key, team)
     return loss
 
 
 class Workspace(NamedTuple):
-    """Activations of a shard and the numbers for the two ways to run it."""
+    """Activations of a team and one member's numbers for the two ways to run it."""
 
     acts: Activations
     training: Hyper
@@ -341,7 +389,7 @@ class GPT2(Model):
             weight("head_w", "lm_head.weight", 0 if self.config.tie_embeddings else n_vocab, c),
         )
 
-    def _shapes(self, n_sequences: int, n_time: int) -> dict[str, tuple[int, ...]]:
+    def _shapes(self, n_sequences: int, n_time: int, n_members: int) -> dict[str, tuple[int, ...]]:
         c, n_layer, n_head = self.config.n_embd, self.config.n_layer, self.config.n_head
         n, f = n_sequences * n_time, 4 * c
         return {
@@ -364,7 +412,8 @@ class GPT2(Model):
             "dqkv": (n, 3 * c),
             "dact": (n, f),
             "dfc": (n, f),
-            "scratch": (2, n_time, n_time),
+            "scratch": (n_members, 2, n_time, n_time),
+            "partial": (n_members - 1, 2, c),
         }
 
     def hyper(self, engine: MatmulEngine, training: bool) -> Hyper:
@@ -374,14 +423,17 @@ class GPT2(Model):
         kind = ACTIVATIONS[config.activation]
         return Hyper(engine, config.n_head, kind, config.tie_embeddings, sites)
 
-    def workspace(
-        self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engine: MatmulEngine
-    ) -> Workspace:
-        acts = Activations(*allocate(self._shapes(n_sequences, n_time), dtype))
-        return Workspace(acts, self.hyper(engine, True), self.hyper(engine, False))
+    def workspaces(
+        self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engines: Sequence[MatmulEngine]
+    ) -> list[Workspace]:
+        shapes = self._shapes(n_sequences, n_time, len(engines))
+        acts = Activations(*allocate(shapes, dtype))
+        return [Workspace(acts, self.hyper(e, True), self.hyper(e, False)) for e in engines]
 
-    def workspace_bytes(self, n_sequences: int, n_time: int, itemsize: int) -> int:
-        return bytes_of(self._shapes(n_sequences, n_time), itemsize)
+    def workspace_bytes(
+        self, n_sequences: int, n_time: int, itemsize: int, n_members: int = 1
+    ) -> int:
+        return bytes_of(self._shapes(n_sequences, n_time, n_members), itemsize)
 
     def loss_and_gradient(
         self,
@@ -392,15 +444,20 @@ class GPT2(Model):
         targets: Array,
         inverse_n_targets: float,
         key: MaskKey,
+        team: Team = ALONE,
     ) -> float:
         return float(
             gpt2_loss_and_gradient(
-                acts.training, params, grads, acts.acts, tokens, targets, key, inverse_n_targets
+                *(acts.training, params, grads, acts.acts, tokens, targets),
+                *(key, inverse_n_targets, team),
             )
         )
 
-    def loss(self, params: Any, acts: Workspace, tokens: Array, targets: Array) -> float:
-        return float(gpt2_loss(acts.evaluating, params, acts.acts, tokens, targets, NO_KEY, 1.0))
+    def loss(
+        self, params: Any, acts: Workspace, tokens: Array, targets: Array, team: Team = ALONE
+    ) -> float:
+        hyper = acts.evaluating
+        return float(gpt2_loss(hyper, params, acts.acts, tokens, targets, NO_KEY, 1.0, team))
 
     def decoder_bytes(self, n_sequences: int) -> int:
         c, n_layer = self.config.n_embd, self.config.n_layer

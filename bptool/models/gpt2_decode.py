@@ -15,6 +15,7 @@ from bptool.ops.layernorm import layernorm_forward
 from bptool.ops.linear import linear_forward
 from bptool.ops.matmul import MatmulEngine, matmul
 from bptool.ops.memory import aligned_zeros
+from bptool.ops.team import ALONE
 
 if TYPE_CHECKING:
     from bptool.models.gpt2 import GPT2, Params
@@ -39,30 +40,32 @@ class Cache(NamedTuple):
 
 
 @kernel
-def gpt2_decode(hyper, params, cache, tokens, position0):  # type: ignore[no-untyped-def]
-    """Append ``tokens`` (B, n_new) at ``position0``; logits of the last position of each row."""
+def gpt2_decode(hyper, params, cache, tokens, position0, team):  # type: ignore[no-untyped-def]
+    """Append ``tokens`` (B, n_new) at ``position0``; logits of the last position of each row.
+
+    For a team of one."""
     n_batch, n_new = tokens.shape
     n_head = hyper.n_head
     engine = hyper.engine
     x, norm, branch = cache.x, cache.norm, cache.branch
-    embedding_forward(x, tokens, params.wte, params.wpe, position0)
+    embedding_forward(x, tokens, params.wte, params.wpe, position0, team)
     for layer in range(params.ln_1_w.shape[0]):
         ln_1_w, ln_1_b = params.ln_1_w[layer], params.ln_1_b[layer]
         layernorm_forward(norm, cache.mean, cache.rstd, x, ln_1_w, ln_1_b)
-        linear_forward(engine, cache.qkv, norm, params.attn_w[layer], params.attn_b[layer])
+        linear_forward(engine, cache.qkv, norm, params.attn_w[layer], params.attn_b[layer], team)
         attention_decode(
             *(cache.att, cache.keys[layer], cache.values[layer], cache.qkv),
             *(n_head, position0, n_new, cache.scores),
         )
         attn_proj_w, attn_proj_b = params.attn_proj_w[layer], params.attn_proj_b[layer]
-        linear_forward(engine, branch, cache.att, attn_proj_w, attn_proj_b)
+        linear_forward(engine, branch, cache.att, attn_proj_w, attn_proj_b, team)
         x += branch
         ln_2_w, ln_2_b = params.ln_2_w[layer], params.ln_2_b[layer]
         layernorm_forward(norm, cache.mean, cache.rstd, x, ln_2_w, ln_2_b)
-        linear_forward(engine, cache.fc, norm, params.fc_w[layer], params.fc_b[layer])
+        linear_forward(engine, cache.fc, norm, params.fc_w[layer], params.fc_b[layer], team)
         activation_forward(hyper.activation, cache.fc, cache.fc)
         fc_proj_w, fc_proj_b = params.fc_proj_w[layer], params.fc_proj_b[layer]
-        linear_forward(engine, branch, cache.fc, fc_proj_w, fc_proj_b)
+        linear_forward(engine, branch, cache.fc, fc_proj_w, fc_proj_b, team)
         x += branch
     layernorm_forward(norm, cache.mean, cache.rstd, x, params.ln_f_w, params.ln_f_b)
     for i in range(n_batch):
@@ -113,6 +116,6 @@ class GPT2Decoder:
             scratch = allocate(shapes, self._params.wte.dtype)
             self._cache = Cache(self._keys, self._values, *scratch)
         new = np.ascontiguousarray(tokens, np.int32)
-        gpt2_decode(self._hyper, self._params, self._cache, new, self.position)
+        gpt2_decode(self._hyper, self._params, self._cache, new, self.position, ALONE)
         self.position += n_new
         return self._cache.logits

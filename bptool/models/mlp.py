@@ -10,6 +10,7 @@ Source: Bengio, Ducharme, Vincent, Jauvin 2003, JMLR 3, without its optional dir
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.jit import kernel
 from bptool.ops.linear import linear_backward, linear_forward
 from bptool.ops.matmul import MatmulEngine
+from bptool.ops.team import ALONE, Team, barrier, share
 from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
 from bptool.ops.window import window_backward, window_forward
 from bptool.registry import models
@@ -56,7 +58,7 @@ class Params(NamedTuple):
 
 
 class Activations(NamedTuple):
-    """What the forward saves for the backward, and scratch; N = B*T rows."""
+    """What the forward saves for the backward, and scratch, of one team; N = B*T rows."""
 
     x: Array  # (N, W*E)
     pre: Array  # (L, N, F) before the activation
@@ -79,7 +81,7 @@ class Hyper(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Activations of a shard and the numbers for the two ways to run it."""
+    """Activations of a team and one member's numbers for the two ways to run it."""
 
     acts: Activations
     training: Hyper
@@ -90,67 +92,94 @@ NO_KEY = MaskKey(0, 0, 0)
 
 
 @kernel
-def mlp_forward(hyper, params, acts, tokens, key):  # type: ignore[no-untyped-def]
-    """Fill ``acts`` up to the logits."""
+def mlp_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-untyped-def]
+    """Fill ``acts`` up to the logits, of which each member has its part of the last product.
+
+    What goes row by row stays with the member that owns the rows.
+    """
     n_layer = acts.pre.shape[0]
-    row0 = key.sequence0 * tokens.shape[1]
-    window_forward(acts.x, tokens, params.embedding)
-    dropout(acts.x, hyper.dropout, key, 0, row0)
+    first, stop = share(tokens.size, 1, team)
+    own = slice(first, stop)
+    row0 = key.sequence0 * tokens.shape[1] + first
+    window_forward(acts.x, tokens, params.embedding, team)
+    dropout(acts.x[own], hyper.dropout, key, 0, row0)
+    barrier(team)  # x: rows
     for layer in range(n_layer):
         pre, hidden = acts.pre[layer], acts.hidden[layer]
         if layer == 0:
-            linear_forward(hyper.engine, pre, acts.x, params.input_w, params.input_b)
+            linear_forward(hyper.engine, pre, acts.x, params.input_w, params.input_b, team)
         else:
             w, b = params.hidden_w[layer - 1], params.hidden_b[layer - 1]
-            linear_forward(hyper.engine, pre, acts.hidden[layer - 1], w, b)
-        activation_forward(hyper.activation, hidden, pre)
-        dropout(hidden, hyper.dropout, key, layer + 1, row0)
+            linear_forward(hyper.engine, pre, acts.hidden[layer - 1], w, b, team)
+        barrier(team)  # pre: a product
+        activation_forward(hyper.activation, hidden[own], pre[own])
+        dropout(hidden[own], hyper.dropout, key, layer + 1, row0)
+        barrier(team)  # hidden: rows
     last = acts.hidden[n_layer - 1]
-    linear_forward(hyper.engine, acts.logits, last, params.output_w, params.output_b)
+    linear_forward(hyper.engine, acts.logits, last, params.output_w, params.output_b, team)
 
 
 @kernel
-def mlp_backward(hyper, params, grads, acts, tokens, key):  # type: ignore[no-untyped-def]
-    """Undo the forward from the last operation to the first; ``acts.logits`` holds dlogits."""
+def mlp_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignore[no-untyped-def]
+    """Undo the forward from the last operation to the first.
+
+    ``acts.logits`` holds dlogits, of which each member has made its rows.
+    """
     n_layer = acts.pre.shape[0]
-    row0 = key.sequence0 * tokens.shape[1]
+    first, stop = share(tokens.size, 1, team)
+    own = slice(first, stop)
+    row0 = key.sequence0 * tokens.shape[1] + first
     engine, dhidden, dpre = hyper.engine, acts.dhidden, acts.dpre
+    barrier(team)  # dlogits: rows
     linear_backward(
         *(engine, dhidden, grads.output_w, grads.output_b),
-        *(acts.logits, acts.hidden[n_layer - 1], params.output_w),
+        *(acts.logits, acts.hidden[n_layer - 1], params.output_w, team),
     )
     for layer in range(n_layer - 1, -1, -1):
-        dropout(dhidden, hyper.dropout, key, layer + 1, row0)
-        activation_backward(hyper.activation, dpre, dhidden, acts.pre[layer])
+        barrier(team)  # dhidden: a product; and dpre has been read
+        dropout(dhidden[own], hyper.dropout, key, layer + 1, row0)
+        activation_backward(hyper.activation, dpre[own], dhidden[own], acts.pre[layer][own])
+        barrier(team)  # dpre: rows
         if layer > 0:
             linear_backward(
                 *(engine, dhidden, grads.hidden_w[layer - 1], grads.hidden_b[layer - 1]),
-                *(dpre, acts.hidden[layer - 1], params.hidden_w[layer - 1]),
+                *(dpre, acts.hidden[layer - 1], params.hidden_w[layer - 1], team),
             )
-    linear_backward(engine, acts.dx, grads.input_w, grads.input_b, dpre, acts.x, params.input_w)
-    dropout(acts.dx, hyper.dropout, key, 0, row0)
-    window_backward(grads.embedding, acts.dx, tokens)
+    linear_backward(
+        *(engine, acts.dx, grads.input_w, grads.input_b),
+        *(dpre, acts.x, params.input_w, team),
+    )
+    barrier(team)  # dx: a product
+    dropout(acts.dx[own], hyper.dropout, key, 0, row0)
+    barrier(team)  # dx: rows
+    window_backward(grads.embedding, acts.dx, tokens, team)
 
 
 @kernel
-def mlp_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets):  # type: ignore[no-untyped-def]
-    """Forward to the loss; the logits are left as they are."""
-    mlp_forward(hyper, params, acts, tokens, key)
-    flat = targets.reshape(targets.size)
-    token_logprob_forward(acts.logp, acts.log_sum, acts.logits, flat)
-    return next_token_forward(acts.logp, flat, inverse_n_targets)
+def mlp_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets, team):  # type: ignore[no-untyped-def]
+    """Forward to this member's part of the loss; the logits are left as they are."""
+    barrier(team)  # the last call has read the activations, and the gradients are cleared
+    mlp_forward(hyper, params, acts, tokens, key, team)
+    barrier(team)  # logits: a product
+    first, stop = share(targets.size, 1, team)
+    own = slice(first, stop)
+    flat = targets.reshape(targets.size)[own]
+    token_logprob_forward(acts.logp[own], acts.log_sum[own], acts.logits[own], flat)
+    return next_token_forward(acts.logp[own], flat, inverse_n_targets)
 
 
 @kernel
 def mlp_loss_and_gradient(  # type: ignore[no-untyped-def]
-    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets
+    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, team
 ):
-    """A shard's whole step: forward, loss, backward."""
-    loss = mlp_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets)
-    flat = targets.reshape(targets.size)
-    next_token_backward(acts.dlogp, flat, inverse_n_targets)
-    token_logprob_backward(acts.logits, acts.dlogp, acts.log_sum, flat)
-    mlp_backward(hyper, params, grads, acts, tokens, key)
+    """A member's whole step: forward, its part of the loss, backward."""
+    loss = mlp_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets, team)
+    first, stop = share(targets.size, 1, team)
+    own = slice(first, stop)
+    flat = targets.reshape(targets.size)[own]
+    next_token_backward(acts.dlogp[own], flat, inverse_n_targets)
+    token_logprob_backward(acts.logits[own], acts.dlogp[own], acts.log_sum[own], flat)
+    mlp_backward(hyper, params, grads, acts, tokens, key, team)
     return loss
 
 
@@ -193,15 +222,16 @@ class MLP(Model):
             **{"dx": (n, n_in), "dhidden": (n, f), "dpre": (n, f)},
         }
 
-    def workspace(
-        self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engine: MatmulEngine
-    ) -> Workspace:
+    def workspaces(
+        self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engines: Sequence[MatmulEngine]
+    ) -> list[Workspace]:
         acts = Activations(*allocate(self._shapes(n_sequences, n_time), dtype))
-        kind = ACTIVATIONS[self.config.activation]
-        training = Hyper(engine, kind, self.config.dropout)
-        return Workspace(acts, training, Hyper(engine, kind, 0.0))
+        kind, p = ACTIVATIONS[self.config.activation], self.config.dropout
+        return [Workspace(acts, Hyper(e, kind, p), Hyper(e, kind, 0.0)) for e in engines]
 
-    def workspace_bytes(self, n_sequences: int, n_time: int, itemsize: int) -> int:
+    def workspace_bytes(
+        self, n_sequences: int, n_time: int, itemsize: int, n_members: int = 1
+    ) -> int:
         return bytes_of(self._shapes(n_sequences, n_time), itemsize)
 
     def loss_and_gradient(
@@ -213,15 +243,20 @@ class MLP(Model):
         targets: Array,
         inverse_n_targets: float,
         key: MaskKey,
+        team: Team = ALONE,
     ) -> float:
         return float(
             mlp_loss_and_gradient(
-                acts.training, params, grads, acts.acts, tokens, targets, key, inverse_n_targets
+                *(acts.training, params, grads, acts.acts, tokens, targets),
+                *(key, inverse_n_targets, team),
             )
         )
 
-    def loss(self, params: Any, acts: Workspace, tokens: Array, targets: Array) -> float:
-        return float(mlp_loss(acts.evaluating, params, acts.acts, tokens, targets, NO_KEY, 1.0))
+    def loss(
+        self, params: Any, acts: Workspace, tokens: Array, targets: Array, team: Team = ALONE
+    ) -> float:
+        hyper = acts.evaluating
+        return float(mlp_loss(hyper, params, acts.acts, tokens, targets, NO_KEY, 1.0, team))
 
     def relu_inputs(self, workspace: Workspace) -> Array | None:
         return workspace.acts.pre if self.config.activation == "relu" else None
@@ -258,5 +293,5 @@ class MLPDecoder:
             self._workspace = self._model.workspace(self._n, n_time, dtype, self._engine)
         acts = self._workspace.acts
         new = np.ascontiguousarray(self._tokens)
-        mlp_forward(self._workspace.evaluating, self._params, acts, new, NO_KEY)
+        mlp_forward(self._workspace.evaluating, self._params, acts, new, NO_KEY, ALONE)
         return acts.logits.reshape(self._n, n_time, -1)[:, -1]

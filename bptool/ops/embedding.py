@@ -2,35 +2,36 @@
 
 Shapes: tokens (B, T) integers in [0, V), E (V, C), P (at least T, C), x (B*T, C).
 Backward: dE[token] += dx, dP[t] += dx; rows that share a token add up.
+A team cuts the forward by rows and the backward by columns, since rows may share a token.
 Source: Vaswani et al. 2017, section 3.4; learned positions as in GPT-2 (Radford et al. 2019).
 """
 
 from __future__ import annotations
 
 from bptool.ops.jit import kernel
+from bptool.ops.team import LINE, share
 
 
 @kernel
-def embedding_forward(x, tokens, e, p, position0):  # type: ignore[no-untyped-def]
+def embedding_forward(x, tokens, e, p, position0, team):  # type: ignore[no-untyped-def]
     """``position0`` is the position of the first column of ``tokens``."""
-    n_batch, n_time = tokens.shape
-    width = e.shape[1]
-    for i in range(n_batch):
-        for t in range(n_time):
-            token = tokens[i, t]
-            row = i * n_time + t
-            for j in range(width):
-                x[row, j] = e[token, j] + p[position0 + t, j]
+    n_time = tokens.shape[1]
+    first, stop = share(x.shape[0], 1, team)
+    for row in range(first, stop):
+        i, t = row // n_time, row % n_time
+        token = tokens[i, t]
+        for j in range(e.shape[1]):
+            x[row, j] = e[token, j] + p[position0 + t, j]
 
 
 @kernel
-def embedding_backward(de, dp, dx, tokens):  # type: ignore[no-untyped-def]
+def embedding_backward(de, dp, dx, tokens, team):  # type: ignore[no-untyped-def]
     n_batch, n_time = tokens.shape
-    width = de.shape[1]
+    first, stop = share(de.shape[1], LINE, team)
     for i in range(n_batch):
         for t in range(n_time):
             token = tokens[i, t]
             row = i * n_time + t
-            for j in range(width):
+            for j in range(first, stop):
                 de[token, j] += dx[row, j]
                 dp[t, j] += dx[row, j]

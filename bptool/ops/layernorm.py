@@ -4,13 +4,15 @@ Shapes: x, y (N, C); w (C,); b (C,) or empty for none; mean, rstd (N,) saved for
 The variance is the biased one, eps = 1e-5, as in PyTorch and GPT-2.
 Backward, with xhat = (x - mean) rstd and g = w dy:
     dx += rstd (g - mean(g) - xhat mean(g xhat)),  dw += sum dy xhat,  db += sum dy.
-dx adds, since x is the residual stream.
+dx adds, since x is the residual stream. Rows are apart but for dw and db, which a team sums in
+parts, added in the order of the members.
 Source: Ba, Kiros, Hinton 2016, arXiv:1607.06450.
 """
 
 from __future__ import annotations
 
 from bptool.ops.jit import kernel
+from bptool.ops.team import LINE, barrier, share
 
 EPSILON = 1e-5
 
@@ -63,3 +65,26 @@ def layernorm_backward(dx, dw, db, dy, x, mean, rstd, w):  # type: ignore[no-unt
         if db.size > 0:
             for j in range(width):
                 db[j] += dy[i, j]
+
+
+@kernel
+def layernorm_backward_share(dx, dw, db, dy, x, mean, rstd, w, partial, team):  # type: ignore[no-untyped-def]
+    """This member's rows of the backward, then its columns of dw and db.
+
+    ``partial`` (n - 1, 2, C) holds the sums of every member but the first; between two calls that
+    use the same there must be a barrier. After the call dx is there whole.
+    """
+    first, stop = share(x.shape[0], 1, team)
+    own = slice(first, stop)
+    own_dw, own_db = dw, db
+    if team.index > 0:
+        partial[team.index - 1] = x.dtype.type(0.0)
+        own_dw, own_db = partial[team.index - 1, 0], partial[team.index - 1, 1, : db.size]
+    layernorm_backward(dx[own], own_dw, own_db, dy[own], x[own], mean[own], rstd[own], w)
+    barrier(team)  # every member's sums
+    first, stop = share(dw.size, LINE, team)
+    for k in range(team.n - 1):
+        for j in range(first, stop):
+            dw[j] += partial[k, 0, j]
+        for j in range(first, min(stop, db.size)):
+            db[j] += partial[k, 1, j]

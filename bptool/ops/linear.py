@@ -2,46 +2,37 @@
 
 Shapes: x (N, I), W (O, I), b (O,) or empty for none, y (N, O).
 Backward: dx = dy W (overwritten), dW += dy^T x, db += sum of dy over rows.
+Every member of a team makes its part of each product; x and dy must be there whole.
 """
 
 from __future__ import annotations
 
 from bptool.ops.jit import kernel
-from bptool.ops.matmul import matmul
+from bptool.ops.matmul.share import matmul_share
+from bptool.ops.team import LINE, share
 
 
 @kernel
-def add_rows(y, b):  # type: ignore[no-untyped-def]
-    """y[i] += b for every row."""
-    for i in range(y.shape[0]):
-        for j in range(y.shape[1]):
-            y[i, j] += b[j]
-
-
-@kernel
-def sum_rows(db, dy):  # type: ignore[no-untyped-def]
-    """db += sum of the rows of dy."""
-    for i in range(dy.shape[0]):
-        for j in range(dy.shape[1]):
-            db[j] += dy[i, j]
-
-
-@kernel
-def linear_forward(engine, y, x, w, b):  # type: ignore[no-untyped-def]
-    matmul(engine, y, x, False, w, True, False)
+def linear_forward(engine, y, x, w, b, team):  # type: ignore[no-untyped-def]
+    i0, i1, j0, j1 = matmul_share(engine, y, x, False, w, True, False, team)
     if b.size > 0:
-        add_rows(y, b)
+        for i in range(i0, i1):
+            for j in range(j0, j1):
+                y[i, j] += b[j]
 
 
 @kernel
-def linear_backward(engine, dx, dw, db, dy, x, w):  # type: ignore[no-untyped-def]
-    matmul(engine, dx, dy, False, w, False, False)
-    linear_backward_parameters(engine, dw, db, dy, x)
+def linear_backward(engine, dx, dw, db, dy, x, w, team):  # type: ignore[no-untyped-def]
+    matmul_share(engine, dx, dy, False, w, False, False, team)
+    linear_backward_parameters(engine, dw, db, dy, x, team)
 
 
 @kernel
-def linear_backward_parameters(engine, dw, db, dy, x):  # type: ignore[no-untyped-def]
+def linear_backward_parameters(engine, dw, db, dy, x, team):  # type: ignore[no-untyped-def]
     """The parameters' part alone, where x needs no gradient."""
-    matmul(engine, dw, dy, True, x, False, True)
+    matmul_share(engine, dw, dy, True, x, False, True, team)
     if db.size > 0:
-        sum_rows(db, dy)
+        first, stop = share(db.size, LINE, team)
+        for i in range(dy.shape[0]):
+            for j in range(first, stop):
+                db[j] += dy[i, j]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from bptool.config.dump import to_yaml
 from bptool.config.schema import RunConfig
@@ -24,6 +24,7 @@ from bptool.training.manifest import describe, differences
 from bptool.training.progress import Progress
 from bptool.training.run_folder import RunFolder, read_json, writing
 from bptool.training.setup import Pieces, build
+from bptool.training.split import Split
 
 
 def start_run(
@@ -62,8 +63,8 @@ def resume_run(
     listeners: Sequence[Listener] = (),
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Training:
-    """Go on with a run from its last checkpoint (from its start if it has none yet), with as many
-    workers and the matrix engine as its manifest names.
+    """Go on with a run from its last checkpoint (from its start if it has none yet), with the
+    workers, their split and the matrix engine that its manifest names.
 
     ``config`` is the run's own, with whatever may change on a resume changed. Where the bits will
     differ from an unbroken run, a Notice says why.
@@ -73,14 +74,16 @@ def resume_run(
     """
     folder.require_run()
     saved = read_json(folder.manifest, "manifest")
-    n_workers, engine = None, None
+    n_workers, engine, split = None, None, None
     if config.training.engine == "auto" and saved.get("engine") in machine.ENGINES:
         engine = saved["engine"]
     if config.training.workers == "auto":
         n_workers = saved.get("workers")
         if not isinstance(n_workers, int) or n_workers < 1:
             raise RunError(f"{folder.manifest} is damaged: workers is {n_workers!r}; restore it")
-    pieces = build(config, n_workers=n_workers, engine=engine, progress=progress)
+    if config.training.split == "auto" and saved.get("split") in get_args(Split):
+        split = saved["split"]
+    pieces = build(config, n_workers=n_workers, engine=engine, split=split, progress=progress)
     try:
         now = describe(pieces)
         _check_same_data(pieces, folder, saved, now)

@@ -19,6 +19,7 @@ from bptool.training.setup import Pieces
 
 _DECIDE_THE_BITS = (
     "workers",
+    "split",
     "rows_in_memory",
     "engine",
     "engine_version",
@@ -49,6 +50,7 @@ def describe(pieces: Pieces) -> dict[str, Any]:
         "engine_version": pieces.engine.version,
         "kernels": jit.kernel_fingerprint(),
         "workers": pieces.team.n,
+        "split": pieces.sizes.split,
         "rows_in_memory": pieces.sizes.micro_rows,
         "data": {
             "text_sha256": corpus.text_sha256,

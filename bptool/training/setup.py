@@ -23,6 +23,7 @@ from bptool.training.machine import (
     total_memory_bytes,
     usable_cores,
 )
+from bptool.training.split import Split, choose_split
 from bptool.training.step import Shards, TrainingStep
 from bptool.training.workers import WorkerTeam
 
@@ -39,6 +40,7 @@ class Sizes:
     batch_rows: int
     micro_rows: int
     n_workers: int
+    split: Split
     n_time: int
     parameters_bytes: int
     gradients_bytes: int
@@ -61,10 +63,17 @@ def build_optimizer(config: RunConfig) -> Optimizer:
     return optimizers.get(config.optimizer.name)(config.optimizer.config)
 
 
-def sizes(config: RunConfig, model: Model, n_train: int, n_workers: int | None = None) -> Sizes:
+def sizes(
+    config: RunConfig,
+    model: Model,
+    n_train: int,
+    n_workers: int | None = None,
+    split: str | None = None,
+) -> Sizes:
     """Lay out the step of ``config`` on a training split of ``n_train`` tokens.
 
-    ``n_workers``: as a run's manifest says; by default what the configuration and machine give.
+    ``n_workers``, ``split``: as a run's manifest says; by default what the configuration and
+    machine give.
 
     Raises:
         ConfigError: more memory would be needed than the machine has.
@@ -81,19 +90,25 @@ def sizes(config: RunConfig, model: Model, n_train: int, n_workers: int | None =
         batch_rows = training.batch_size
         micro_rows = training.micro_batch_size or batch_rows
     if n_workers is None:
-        wanted = usable_cores() if training.workers == "auto" else training.workers
-        n_workers = min(wanted, micro_rows)
-    rows_each = -(-micro_rows // n_workers)
+        n_workers = usable_cores() if training.workers == "auto" else training.workers
     n_bytes = model.layout.size * 4
+    chosen = choose_split(split or training.split, n_workers, micro_rows, n_bytes)
+    if chosen == "batch":
+        n_workers = min(n_workers, micro_rows)
+        n_shards, n_members = n_workers, 1
+    else:
+        n_shards, n_members = 1, n_workers
+    rows_each = -(-micro_rows // n_shards)
     found = Sizes(
         batch_rows=batch_rows,
         micro_rows=micro_rows,
         n_workers=n_workers,
+        split=chosen,
         n_time=n_time,
         parameters_bytes=n_bytes,
-        gradients_bytes=n_bytes * n_workers,
+        gradients_bytes=n_bytes * n_shards,
         optimizer_bytes=n_bytes * n_slots,
-        activations_bytes=n_workers * model.workspace_bytes(rows_each, n_time, 4),
+        activations_bytes=n_shards * model.workspace_bytes(rows_each, n_time, 4, n_members),
     )
     memory = total_memory_bytes()
     if memory is not None and found.total_bytes > memory:
@@ -146,23 +161,25 @@ def build(
     corpus: Corpus | None = None,
     n_workers: int | None = None,
     engine: str | None = None,
+    split: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Pieces:
     """Prepare the data and build every piece, with initial weights of the configured seed.
 
     Args:
         config: the resolved configuration. corpus: data prepared before.
-        n_workers, engine: as a run's manifest says. progress: told how far preparing the data is.
+        n_workers, engine, split: as a run's manifest says.
+        progress: told how far preparing the data is.
 
     Raises:
         UserError: any setting or file is unfit; nothing has been written then.
     """
     corpus = corpus or prepare(config.data, context_of(config), progress)
     model = build_model(config, corpus.tokenizer.vocab_size)
-    plan = sizes(config, model, corpus.n_train, n_workers)
+    plan = sizes(config, model, corpus.n_train, n_workers, split)
     chosen = choose_engine(engine or config.training.engine)
     team = WorkerTeam(plan.n_workers)
-    shards = Shards(model, team, chosen, plan.micro_rows, plan.n_time)
+    shards = Shards(model, team, chosen, plan.micro_rows, plan.n_time, split=plan.split)
     step = TrainingStep(
         shards,
         build_optimizer(config),

@@ -1,7 +1,8 @@
 """One training step: shards, reduction, regularisers, global norm, update.
 
-Every number that a step makes is a function of (weights, optimizer state, batch, seed, step) and
-of how many workers there are, never of timing: gradients are added in the order of the workers.
+Every number that a step makes is a function of (weights, optimizer state, batch, seed, step), of
+how many workers there are and of the split, never of timing: gradients are added in the order of
+the workers.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import numpy.typing as npt
 from bptool.models.base import Array, Model
 from bptool.ops.dropout import MaskKey
 from bptool.ops.reduction import add_into
+from bptool.ops.team import ALONE, LINE, share
 from bptool.optim.base import Optimizer
 from bptool.optim.norm import clip_scale, sum_of_squares
 from bptool.regularizers.base import Regularizer
 from bptool.training.machine import Engine
-from bptool.training.workers import WorkerTeam, span
+from bptool.training.split import Split
+from bptool.training.workers import WorkerTeam
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,20 @@ class StepResult:
 
 
 class Shards:
-    """A model's forward and backward over a batch, cut by rows over a team of workers.
+    """A model's forward and backward over a batch, cut over a team of workers in one of two ways.
+
+    Cut by sequences, each worker has a shard of its own, with activations and a gradient buffer.
+    Cut inside, there is one shard, and the workers are a team in every operation of it.
 
     Args:
         model: what to run.
-        team: the workers; each gets its own activations and gradient buffer.
+        team: the workers.
         engine: matrix engine.
         rows: sequences in memory at once, over all workers (the micro-batch).
         n_time: tokens of a sequence.
         dtype: float32 to train, float64 to check.
         with_gradients: False where only losses are wanted.
+        split: which of the two.
     """
 
     def __init__(
@@ -56,20 +63,33 @@ class Shards:
         n_time: int,
         dtype: npt.DTypeLike = np.float32,
         with_gradients: bool = True,
+        split: Split = "batch",
     ) -> None:
         self.model, self.team, self.rows, self.n_time = model, team, rows, n_time
-        self.rows_each = -(-rows // team.n)
+        self.split = split
+        self.n_shards = 1 if split == "inside" else team.n
+        self.rows_each = -(-rows // self.n_shards)
         shape = (self.rows_each, n_time)
-        self._acts = [model.workspace(*shape, dtype, engine.make(dtype)) for _ in range(team.n)]
+        engines = [engine.make(dtype) for _ in range(team.n)]
+        if split == "inside":
+            self._members = team.members
+            self._acts = model.workspaces(*shape, dtype, engines)
+        else:
+            self._members = [ALONE] * team.n
+            self._acts = [model.workspace(*shape, dtype, own) for own in engines]
+        # a worker's own, inside too: they are small, and need no barrier
         self._tokens = [np.zeros(shape, np.int32) for _ in range(team.n)]
         self._targets = [np.full(shape, -1, np.int32) for _ in range(team.n)]
-        n_buffers = team.n if with_gradients else 0
+        n_buffers = self.n_shards if with_gradients else 0
         self.gradients = [model.layout.allocate(dtype) for _ in range(n_buffers)]
         self._grads = [model.params(buffer) for buffer in self.gradients]
 
+    def _shard(self, worker: int) -> int:
+        return 0 if self.split == "inside" else worker
+
     def _take(self, worker: int, first: int, tokens: Array, targets: Array) -> bool:
-        """Copy a worker's rows of the micro-batch at ``first``; False if there are none."""
-        start = first + worker * self.rows_each
+        """Copy a shard's rows of the micro-batch at ``first``; False if there are none."""
+        start = first + self._shard(worker) * self.rows_each
         stop = min(start + self.rows_each, first + self.rows, len(tokens))
         n = max(stop - start, 0)
         self._tokens[worker][:n] = tokens[start:stop] if n else 0
@@ -88,34 +108,42 @@ class Shards:
         step: int,
     ) -> float:
         """Mean loss of a batch of any number of rows; its gradient is left in ``gradients``,
-        one part a worker, for :meth:`reduce`.
+        one part a shard, for :meth:`reduce`.
 
         ``tokens`` and ``targets`` are (B, n_time) int32; ``n_targets`` counts the unmasked ones.
         """
         inverse = 1.0 / max(n_targets, 1)
 
         def work(worker: int) -> float:
-            self.gradients[worker].fill(0)
+            shard, member = self._shard(worker), self._members[worker]
+            start, stop = share(self.model.layout.size, LINE, member)
+            self.gradients[shard][start:stop] = 0
             loss = 0.0
             for first in range(0, len(tokens), self.rows):
                 if self._take(worker, first, tokens, targets):
-                    key = MaskKey(seed, step, first + worker * self.rows_each)
+                    key = MaskKey(seed, step, first + shard * self.rows_each)
                     loss += self.model.loss_and_gradient(
                         params,
-                        self._grads[worker],
+                        self._grads[shard],
                         self._acts[worker],
                         self._tokens[worker],
                         self._targets[worker],
                         inverse,
                         key,
+                        member,
                     )
             return loss
 
         return math.fsum(self.team.run(work))
 
+    def span(self, worker: int) -> tuple[int, int]:
+        """This worker's part of a flat buffer, in whole cache lines."""
+        start, stop = share(self.model.layout.size, LINE, self.team.members[worker])
+        return int(start), int(stop)
+
     def reduce(self, worker: int) -> tuple[int, int]:
-        """Add every worker's gradient into the first buffer, over this worker's span of it."""
-        start, stop = span(self.model.layout.size, worker, self.team.n)
+        """Add every shard's gradient into the first buffer, over this worker's span of it."""
+        start, stop = self.span(worker)
         total = self.gradients[0][start:stop]
         for other in self.gradients[1:]:
             add_into(total, other[start:stop])
@@ -129,7 +157,11 @@ class Shards:
             for first in range(0, len(tokens), self.rows):
                 if self._take(worker, first, tokens, targets):
                     total += self.model.loss(
-                        params, self._acts[worker], self._tokens[worker], self._targets[worker]
+                        params,
+                        self._acts[worker],
+                        self._tokens[worker],
+                        self._targets[worker],
+                        self._members[worker],
                     )
             return total
 
@@ -202,7 +234,7 @@ class TrainingStep:
         gradient = self.shards.gradients[0]
 
         def work(worker: int) -> None:
-            start, stop = span(self.model.layout.size, worker, self.shards.team.n)
+            start, stop = self.shards.span(worker)
             middle = max(start, min(stop, n_decayed))
             groups = ((start, middle, self.optimizer.weight_decay), (middle, stop, 0.0))
             for first, last, weight_decay in groups:
@@ -223,14 +255,18 @@ class TrainingStep:
     def compile(self) -> None:
         """Compile the step's kernels, or load them from the cache; no weight changes."""
         rows = np.zeros((1, self.shards.n_time), np.int32)
-        n_updates = self.n_updates
-        weights, slots = self.weights.copy(), {k: v.copy() for k, v in self.slots.items()}
-        self(rows, rows, rows.size, self.optimizer.config.learning_rate, 0, 0)
+        self.compute_gradient(rows, rows, rows.size, 0, 0)
+        nothing = slice(0, 0)  # a copy of weights and slots to put back would double the memory
+        self.optimizer.update(
+            self.weights[nothing],
+            self.shards.gradients[0][nothing],
+            {name: slot[nothing] for name, slot in self.slots.items()},
+            learning_rate=self.optimizer.config.learning_rate,
+            weight_decay=self.optimizer.weight_decay,
+            grad_scale=1.0,
+            step=1,
+        )
         self.shards.loss(self.params, rows, rows)
-        self.weights[:] = weights
-        for name, slot in slots.items():
-            self.slots[name][:] = slot
-        self.n_updates = n_updates
 
 
 def _finite(part: tuple[float, float]) -> bool:
