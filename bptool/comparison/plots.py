@@ -80,7 +80,7 @@ def _new(title: str, width: float = 7.5, height: float = 4.5) -> tuple[Figure, A
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     _dress(axes)
-    figure.suptitle(title, fontsize=11)
+    axes.set_title(title, fontsize=11)
     return figure, axes
 
 
@@ -236,6 +236,7 @@ def time_to_target(table: Table, styles: Styles) -> Figure | None:
             if math.isfinite(median):
                 axes.plot([median] * 2, [y - 0.3, y + 0.3], color=colour, linewidth=2.5)
         axes.set_xlim(0, miss * 1.02)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_xlabel(label)
     panels[0].set_yticks(range(len(rows)), [row.optimizer for row in rows])
     panels[0].set_ylim(-0.6, len(rows) - 0.4)
@@ -260,11 +261,13 @@ def sensitivity(table: Table, styles: Styles) -> Figure | None:
         axes.plot(*zip(*inside, strict=True), label=label, alpha=0.8, **style)
         above = [x for x, y in points if y > top]
         axes.plot(above, [top] * len(above), "x", color=style["color"], markersize=9)
-    axes.axhline(top, color=GREY, linewidth=0.6)
-    axes.annotate(
-        "crosses: diverged, or above the frame", (0.01, top), xycoords=("axes fraction", "data"),
-        xytext=(0, 3), textcoords="offset points", fontsize=8, color=GREY,
-    )  # fmt: skip
+    if any(r.tuning and max(r.tuning.losses) > top for r in rows):
+        axes.axhline(top, color=GREY, linewidth=0.6)
+        axes.annotate(
+            "crosses: diverged, or above the frame", (0.01, top),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3), textcoords="offset points", fontsize=8, color=GREY,
+        )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlabel("learning rate (other settings vary along)")
     axes.set_ylabel("validation loss in tuning (nats per token)")

@@ -173,7 +173,7 @@ def _data_path(loc: tuple[str | int, ...], kind: str, raw: Any) -> KeyPath:
             node = node[str(key)]
         elif isinstance(node, list) and isinstance(key, int) and key < len(node):
             node = node[key]
-        elif kind in ("missing", "refused"):
+        elif kind in ("missing", "refused") and "[" not in str(key):
             node = None
         else:
             continue
