@@ -199,12 +199,12 @@ def test_diverged_optimizers_are_ranked_last_without_an_interval() -> None:
     # The target is what the reference reaches with every seed; adam's median run misses it not.
     assert table.target == 2.12
     assert drawn[0]["verdict"] == "reference"
-    assert (drawn[1]["steps to target"], drawn[1]["tokens"], drawn[1]["seconds"]) == (
+    assert (drawn[1]["steps"], drawn[1]["tokens"], drawn[1]["seconds"]) == (
         "4",
         "256",
         "2",
     )
-    assert drawn[3]["steps to target"] == "never"
+    assert drawn[3]["steps"] == "never"
     assert table.rows[1].n_reached == 2
     assert table.margin == pytest.approx(0.01 * statistics.fmean([1.9, 2.05, 2.12]))
 
@@ -215,7 +215,7 @@ def test_a_diverged_reference_leaves_nothing_to_compare_with() -> None:
     (table,) = analyse(plan, [*records, *records_of(plan, "sgd", [2.0] * 3)]).tables
     assert table.row("sgd").difference is None
     assert math.isnan(table.target)
-    assert cells(table.row("sgd"), table)["steps to target"] == "-"
+    assert cells(table.row("sgd"), table)["steps"] == "-"
 
 
 def test_misses_are_infinite_and_enter_the_median() -> None:

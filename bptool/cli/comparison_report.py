@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bptool.comparison.plan import Plan
 
 LOSSES = ("optimizer", "final loss", "difference", "p", "verdict")
-COSTS = ("optimizer", "rate", "steps to target", "tokens", "seconds", "ms/step", "state", "tuning")
+COSTS = ("optimizer", "rate", "steps", "tokens", "seconds", "ms/step", "state", "tuning")
 STYLES = {"better": "bold green", "worse": "yellow"}
 
 
@@ -125,7 +125,7 @@ def _title(table: analysis.Table, columns: Sequence[str]) -> str:
     if columns is LOSSES:
         margin = number(table.margin)
         return f"{table.workload}: loss; difference from {table.reference}; margin ±{margin}"
-    return f"{table.workload}: cost; target loss {number(table.target)}"
+    return f"{table.workload}: cost; steps to the target loss {number(table.target)}"
 
 
 def _number(n: int, what: str) -> str:

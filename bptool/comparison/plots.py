@@ -76,7 +76,7 @@ def _figures(analysis: Analysis, styles: Styles) -> Iterator[tuple[str, str, Fig
         yield "Performance profile over the workloads", "profile", figure
 
 
-def _new(title: str, width: float = 7.5, height: float = 4.5) -> tuple[Figure, Any]:
+def _new(title: str, width: float = 9.0, height: float = 4.5) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     _dress(axes)
@@ -144,7 +144,7 @@ def _draw_curve(axes: Any, row: Row, style: dict[str, Any]) -> None:
         high = [found.high for found in shared.values()]
         axes.fill_between(steps, low, high, color=style["color"], alpha=0.18, linewidth=0)
     if steps and row.n_diverged:
-        axes.plot(steps[-1], means[-1], "x", color=style["color"], markersize=9, clip_on=False)
+        axes.plot(steps[-1], means[-1], "x", color=style["color"], markersize=9)
 
 
 def _limits(rows: Sequence[Row]) -> tuple[float, float]:
@@ -167,7 +167,7 @@ def differences(table: Table, styles: Styles) -> Figure | None:
     figure, axes = _new(
         f"{table.workload}: difference from {table.reference} "
         "(paired by seed; simultaneous 95 % intervals)",
-        height=2.2 + 0.4 * len(rows),
+        height=2.8 + 0.4 * len(rows),
     )
     axes.axvspan(-table.margin, table.margin, color="#000000", alpha=0.07, linewidth=0)
     axes.axvline(0.0, color=GREY, linewidth=0.8)
@@ -196,10 +196,10 @@ def _verdict(row: Row) -> str:
 
 def time_to_target(table: Table, styles: Styles) -> Figure | None:
     """Steps, and seconds, to the target: every run a dot, the median a bar, misses at the right."""
-    if not math.isfinite(table.target) or not table.rows:
-        return None
     rows = list(reversed([row for row in table.rows if row.runs]))
-    figure = Figure(figsize=(9.5, 2.4 + 0.36 * len(rows)), layout="constrained")
+    if not math.isfinite(table.target) or not rows:
+        return None
+    figure = Figure(figsize=(9.5, 3.0 + 0.36 * len(rows)), layout="constrained")
     figure.suptitle(
         f"{table.workload}: time to a validation loss of {table.target:.4f} nats per token "
         "(dots: runs, bars: medians)",

@@ -22,7 +22,7 @@ HEADINGS = (
     "p",
     "verdict",
     "detectable",
-    "steps to target",
+    "steps",
     "tokens",
     "seconds",
     "ms/step",
@@ -109,7 +109,8 @@ def explanations(plan: Plan) -> Iterator[str]:
         f"probability {POWER:g}, given the spread it met. A tie says nothing about smaller ones."
     )
     yield (
-        f"target: {'as given, or ' if any(w.target for w in plan.workloads) else ''}the loss that "
+        "steps, tokens and seconds: until the target, which is the loss "
+        f"{'given, or that ' if any(w.target for w in plan.workloads) else 'that '}"
         f"{study.reference} reaches with every final seed. Steps are those of the first evaluation "
         "at or below it, the median over the seeds; a run that misses it counts as infinite. "
         "Seconds are steps times a step's time, measured with nothing else of the study running."
