@@ -97,7 +97,7 @@ SCREENS_IN_ORDER = (
         "compare-optimizers",
         f"bptool compare-optimizers configs/quickstart.yaml {SMALLER} --steps 200 --seeds 3 "
         f"--out {COMPARED}",
-        plots={f"{COMPARED}/losses.png": "compare-optimizers.png"},
+        plots={f"{COMPARED}/curves-quickstart.png": "compare-optimizers.png"},
     ),
     Screen("error", "bptool train mistakes.yaml", exit_code=2, with_errors=True),
 )

@@ -81,56 +81,57 @@ def test_the_table_ranks_the_diverged_optimizer_last(
     study: subprocess.CompletedProcess[str],
 ) -> None:
     assert study.returncode == 0, study.stderr
-    lines = study.stdout.splitlines()
-    (adamw,) = [line.split() for line in lines if line.split()[:1] == ["adamw"] and "±" in line]
-    (sgd,) = [line.split() for line in lines if line.split()[:2] == ["sgd", "1e+30"]]
-    assert adamw[1] == "0.03"
-    assert [adamw[3], adamw[6]] == ["±", "±"]
-    assert 0 < float(adamw[2]) < 5
-    assert sgd[2:6] == ["diverged,", "2", "of", "2"]
-    assert lines.index(next(line for line in lines if "1e+30" in line)) > lines.index(
-        next(line for line in lines if line.split()[:1] == ["adamw"] and "±" in line)
-    )
-    assert sgd[-2:] == ["0", "B"]  # plain SGD has no state
-    assert adamw[-2] != "0"
+    lines = [line.split() for line in study.stdout.splitlines()]
+    losses = {words[0]: words for words in lines if "±" in words or "diverged" in words}
+    assert losses["adamw"][2] == "±"
+    assert 0 < float(losses["adamw"][1]) < 5
+    assert losses["sgd"][1:5] == ["2", "of", "2", "diverged"]
+    assert lines.index(losses["sgd"]) > lines.index(losses["adamw"])
+    costs = {words[0]: words for words in lines if words[-1:] == ["-"] and "B" in words}
+    assert costs["sgd"][1:4] == ["1e+30", "never", "never"]
+    assert costs["sgd"][-3:-1] == ["0", "B"]  # plain SGD has no state
     assert "schedule.warmup_steps: 10 -> 1" in study.stdout
     assert "trial 4 of 4" in study.stdout
 
 
 def test_results_are_complete(study: subprocess.CompletedProcess[str], folder: Path) -> None:
-    header, *trials = records(folder / "study" / "results.jsonl")
-    assert header["format_version"] == 1
-    assert header["workers"] == 2
-    assert {"versions", "machine", "engine", "data"} <= set(header)
-    assert [(t["optimizer"], t["seed"], t["data_seed"], t["status"]) for t in trials] == [
-        ("sgd", 3, 3, "diverged"),
+    header, *lines = records(folder / "study" / "results.jsonl")
+    assert header["format_version"] == 2
+    manifest = header["manifests"]["config"]
+    assert manifest["workers"] == 2
+    assert {"versions", "machine", "engine", "data"} <= set(manifest)
+    trials = [line for line in lines if line["kind"] == "trial"]
+    assert sorted((t["optimizer"], t["seed"], t["data_seed"], t["status"]) for t in trials) == [
         ("adamw", 3, 3, "completed"),
-        ("sgd", 4, 4, "diverged"),
         ("adamw", 4, 4, "completed"),
+        ("sgd", 3, 3, "diverged"),
+        ("sgd", 4, 4, "diverged"),
     ]
     for trial in trials:
         assert trial["config"]["optimizer"]["name"] == trial["optimizer"]
         assert trial["curve"][0]["step"] == 0
-    completed = trials[1]
-    assert [point["step"] for point in completed["curve"]] == [0, 2, 4, 5]
-    assert completed["curve"][-1]["val_loss"] == completed["final_loss"]
-    later = [point["val_loss"] for point in completed["curve"][1:]]
-    assert completed["best_loss"] == min(later)
-    n_floats = completed["state_bytes"] // 4
-    assert n_floats >= 2 * header["n_parameters"]
-    assert trials[0]["final_loss"] is None
-    assert (folder / "study" / "losses.png").read_bytes().startswith(b"\x89PNG")
+        done = trial["status"] == "completed"
+        assert (trial["final_loss"] is not None) == done
+        if done:
+            assert [point["step"] for point in trial["curve"]] == [0, 2, 4, 5]
+            assert trial["curve"][-1]["val_loss"] == trial["final_loss"]
+            assert trial["state_bytes"] // 4 >= 2 * manifest["n_parameters"]
+    assert {line["optimizer"] for line in lines if line["kind"] == "timing"} == {"sgd", "adamw"}
+    assert (folder / "study" / "curves-config.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "study" / "report.html").exists()
 
 
 def test_optimizers_begin_at_the_same_weights_and_see_the_same_batches(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["compare-optimizers", "config.yaml", "--optimizers", "sgd,momentum,rmsprop,adam"]
+    words = ["compare-optimizers", "config.yaml", "--optimizers", "sgd,momentum,rmsprop,adamw"]
     assert main([*words, "--steps", "3", "--seeds", "2", "--out", "paired", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["seeds"] == [3, 4]
-    assert len(report["optimizers"]) == 4
-    _, *trials = records(folder / "paired" / "results.jsonl")
+    (workload,) = report["workloads"]
+    assert len(workload["optimizers"]) == 4
+    assert workload["optimizers"][0]["seeds"] == [3, 4]
+    lines = records(folder / "paired" / "results.jsonl")
+    trials = [line for line in lines if line["kind"] == "trial"]
     by_seed = {seed: [t for t in trials if t["seed"] == seed] for seed in (3, 4)}
     for key in ("weights_sha256", "batches_sha256"):
         found = {seed: {trial[key] for trial in group} for seed, group in by_seed.items()}
@@ -144,7 +145,8 @@ def test_optimizers_begin_at_the_same_weights_and_see_the_same_batches(
 def test_a_replay_comes_to_the_same_loss(
     study: subprocess.CompletedProcess[str], folder: Path
 ) -> None:
-    trial = records(folder / "study" / "results.jsonl")[-1]
+    lines = records(folder / "study" / "results.jsonl")
+    trial = next(t for t in lines if t["kind"] == "trial" and t["status"] == "completed")
     program, *words = shlex.split(trial["command"])
     assert program == "bptool"
     assert main([*words, "--quiet"]) == 0
@@ -166,26 +168,33 @@ def test_an_unknown_optimizer_is_refused_before_anything_starts(
     assert not (folder / "unknown").exists()
 
 
-def test_the_first_interrupt_keeps_what_is_done(
+def test_the_first_interrupt_keeps_what_is_done_and_says_how_to_go_on(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bptool.comparison.results import ResultsFolder
 
     add = ResultsFolder.add
 
-    def interrupt(self: ResultsFolder, outcome: Any) -> None:
-        add(self, outcome)
+    def interrupt(self: ResultsFolder, *arguments: Any) -> Any:
+        found = add(self, *arguments)
         signal.raise_signal(signal.SIGINT)
+        return found
 
     monkeypatch.setattr(ResultsFolder, "add", interrupt)
     words = ["compare-optimizers", "config.yaml", "--optimizers", "sgd,adam", "--steps", "3"]
+    words += ["--processes", "1"]
     before = signal.getsignal(signal.SIGINT)
     assert main([*words, "--seeds", "2", "--out", "stopped", "--quiet"]) == 130
     assert signal.getsignal(signal.SIGINT) is before
-    out, err = capsys.readouterr()
-    assert "stopped: 1 of 4 trials are done; they are kept in stopped" in err
-    assert [line.split()[0] for line in out.splitlines() if " B " in line] == ["sgd"]
+    err = capsys.readouterr().err
+    assert "stopped: 1 of 4 trials are done; go on with: bptool compare-optimizers" in err
     assert len(records(folder / "stopped" / "results.jsonl")) == 2
+    monkeypatch.setattr(ResultsFolder, "add", add)
+    assert main(["compare-optimizers", "--resume", "stopped", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["n_done"], report["interrupted"]) == (4, False)
+    assert main(["compare-optimizers", "--resume", "stopped", "--seeds", "9"]) == 2
+    assert "goes on with the study as it began" in capsys.readouterr().err
 
 
 def test_an_optimizer_of_ones_own_takes_part(
@@ -198,6 +207,6 @@ def test_an_optimizer_of_ones_own_takes_part(
     assert "no default learning rate; add --learning-rate test-sign=" in capsys.readouterr().err
     assert main([*words, "--learning-rate", "test-sign=0.01"]) == 0
     assert "test-sign" in capsys.readouterr().out
-    _, trial = records(folder / "plugin" / "results.jsonl")
+    trial = records(folder / "plugin" / "results.jsonl")[1]
     assert shlex.split(trial["command"])[-2:] == ["--plugin", str((folder / "sign.py").resolve())]
     assert trial["final_loss"] < trial["curve"][0]["val_loss"]

@@ -1,12 +1,18 @@
-"""What a study is made of before it runs: names, rates, seeds, the length of a schedule."""
+"""What a study is made of before it runs: its file, settings, spaces, seeds, trials."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bptool.comparison.budget import resolve_at
+from bptool.comparison.plan import Plan, Workload, choice_of, make_plan, make_trial, pending
+from bptool.comparison.records import Record
 from bptool.comparison.results import ResultsFolder
 from bptool.comparison.settings import (
     DEFAULT_OPTIMIZERS,
@@ -16,9 +22,11 @@ from bptool.comparison.settings import (
     parse_names,
     parse_rates,
 )
-from bptool.comparison.study import plan
-from bptool.config.load import resolve
-from bptool.config.schema import MAX_SEED, RunConfig
+from bptool.comparison.spaces import at_edge, draw, shipped, space_of
+from bptool.comparison.study import survey
+from bptool.config.load import read_study, resolve
+from bptool.config.schema import RunConfig
+from bptool.config.study_section import RangeConfig, StudyConfig, check_space
 from bptool.errors import ConfigError, RunError
 from bptool.registry import optimizers
 
@@ -28,6 +36,12 @@ data: {text: book.txt}
 training: {steps: 1000, batch_size: 4, seed: 7, data_seed: 50, eval_interval: 200}
 optimizer: {name: adamw, learning_rate: 0.004, weight_decay: 0.3}
 schedule: {name: cosine, warmup_steps: 100}
+"""
+STUDY = """\
+workloads:
+  - config: config.yaml
+optimizers: [adamw, sgd]
+ruleset: tuned
 """
 
 
@@ -42,6 +56,27 @@ def config(file: Path) -> RunConfig:
     return resolve(file).config
 
 
+def study(**values: Any) -> StudyConfig:
+    return read_study(
+        None, (), {"workloads": [{"config": "config.yaml"}], "optimizers": ["adamw"], **values}
+    ).config
+
+
+def record(trial: Any, loss: float, status: str = "completed") -> Record:
+    return Record(
+        name=trial.name,
+        phase=trial.phase,
+        workload=trial.workload,
+        optimizer=trial.optimizer,
+        number=trial.number,
+        settings=trial.config.optimizer.dump(),
+        seed=trial.seed,
+        status=status,  # type: ignore[arg-type]
+        curve=(),
+        final_loss=loss,
+    )
+
+
 def test_names_are_split_and_checked() -> None:
     assert parse_names(" sgd, adam ,") == ["sgd", "adam"]
     assert parse_names(",".join(DEFAULT_OPTIMIZERS)) == list(DEFAULT_OPTIMIZERS)
@@ -52,7 +87,7 @@ def test_names_are_split_and_checked() -> None:
     [
         ("sgd,admw", "unknown optimizer 'admw'; did you mean 'adamw'?"),
         ("sgd,adam,sgd", "names 'sgd' 2 times"),
-        (" , ", "names none; give some of: adam, adamw"),
+        (" , ", "names none; give some of: "),
     ],
 )
 def test_wrong_names_are_refused(text: str, message: str) -> None:
@@ -73,18 +108,14 @@ def test_rates_are_read() -> None:
         (["adamw=1"], "'adamw' is not one of --optimizers; did you mean 'adam'"),
         (["adam=fast"], "'fast' is not a number"),
         (["adam=1", "adam=2"], "'adam' has a rate already"),
+        (["adam=0"], "need a number above 0"),
+        (["adam=nan"], "need a number above 0"),
+        (["adam=inf"], "need a number above 0"),
     ],
 )
 def test_wrong_rates_are_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_rates(arguments, ["sgd", "adam"])
-
-
-@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_rate_that_no_rule_takes_names_the_option(config: RunConfig, rate: float) -> None:
-    with pytest.raises(ConfigError, match=r"'adam', learning_rate: .*--learning-rate adam=") as e:
-        choose("adam", config, {"adam": rate})
-    assert "\n" not in str(e.value)
 
 
 def test_only_the_configured_optimizer_keeps_the_configured_settings(config: RunConfig) -> None:
@@ -93,7 +124,13 @@ def test_only_the_configured_optimizer_keeps_the_configured_settings(config: Run
     assert other_settings(own) == {"weight_decay": 0.3}
     assert other.config.learning_rate == LEARNING_RATES["adam"]
     assert other_settings(other) == {}
-    assert choose("adamw", config, {"adamw": 1.0}).dump() == {**own.dump(), "learning_rate": 1.0}
+    assert choose("adamw", config, {"learning_rate": 1.0}).dump() == {
+        **own.dump(),
+        "learning_rate": 1.0,
+    }
+    assert choose("adamw", None, {}).config.weight_decay == 0.01
+    with pytest.raises(ConfigError, match=r"optimizer 'adam', beta1: .*found 2"):
+        choose("adam", None, {"beta1": 2.0})
 
 
 def test_every_listed_rate_is_of_a_known_optimizer() -> None:
@@ -101,8 +138,159 @@ def test_every_listed_rate_is_of_a_known_optimizer() -> None:
     assert set(DEFAULT_OPTIMIZERS) <= set(LEARNING_RATES)
 
 
+@pytest.mark.parametrize("name", sorted(set(shipped()) & set(optimizers.names())))
+def test_every_shipped_space_fits_its_optimizer(name: str) -> None:
+    check_space(name, shipped()[name], name)
+    assert "learning_rate" in shipped()[name]
+    for settings in draw(shipped()[name], 20):
+        choose(name, None, settings)
+
+
+def test_every_optimizer_of_ours_has_a_space() -> None:
+    ours = {name for name in optimizers.names() if optimizers.get(name).__module__[:7] == "bptool."}
+    assert ours <= set(shipped())
+
+
+def test_points_are_spread_and_the_same_for_all() -> None:
+    space = {"learning_rate": RangeConfig(low=1e-4, high=1.0)}
+    points = [point["learning_rate"] for point in draw(space, 16)]
+    assert points[:4] == [point["learning_rate"] for point in draw(space, 4)]
+    # Quasi-random: of 16 points, 4 lie in each fourth of the logarithmic range.
+    fourths = [int(math.log10(point / 1e-4)) for point in points]
+    assert sorted(fourths) == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
+    other = {"beta1": RangeConfig(low=0.0, high=0.9, scale="one-minus-log")}
+    u = [space["learning_rate"].position(point) for point in points]
+    v = [other["beta1"].position(point["beta1"]) for point in draw(other, 16)]
+    assert v == pytest.approx(u, abs=2e-3)
+    assert {p["nesterov"] for p in draw({"nesterov": [True, False]}, 8)} == {True, False}
+
+
+RANGES = st.sampled_from(
+    [
+        RangeConfig(low=1e-5, high=3.0),
+        RangeConfig(low=-2.0, high=5.0, scale="linear"),
+        RangeConfig(low=0.5, high=0.999, scale="one-minus-log"),
+    ]
+)
+
+
+@given(RANGES, st.floats(0, 1))
+def test_a_position_is_where_its_value_came_from(where: RangeConfig, u: float) -> None:
+    value = where.value(u)
+    assert where.low - 1e-9 <= value <= where.high + 1e-9
+    assert where.position(value) == pytest.approx(u, abs=1e-9)
+
+
+def test_an_edge_is_met_with_a_wider_range() -> None:
+    space = {
+        "learning_rate": RangeConfig(low=1e-4, high=1e-1),
+        "beta1": RangeConfig(low=0.8, high=0.98, scale="one-minus-log"),
+        "nesterov": [True, False],
+    }
+    inside = {"learning_rate": 1e-2, "beta1": 0.9, "nesterov": True}
+    assert at_edge(space, inside) == {}
+    found = at_edge(space, {**inside, "learning_rate": 0.09})
+    assert found == {"learning_rate": RangeConfig(low=1e-4, high=1.0)}
+    found = at_edge(space, {**inside, "learning_rate": 1.1e-4, "beta1": 0.979})
+    assert found["learning_rate"] == RangeConfig(low=1e-5, high=0.1)
+    assert found["beta1"].high == pytest.approx(0.998)
+    assert at_edge(space, {**inside, "beta1": 0.8})["beta1"].low == 0.0
+
+
+def test_what_is_fixed_is_not_searched() -> None:
+    assert "weight_decay" not in space_of("adamw", {}, {"weight_decay": 0.1})
+    with pytest.raises(ConfigError, match="fix all that its space searches"):
+        space_of("sgd", {}, {"learning_rate": 0.1})
+    with pytest.raises(ConfigError, match=r"no search space for 'mine'; add spaces: {mine"):
+        space_of("mine", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (STUDY.replace("sgd", "admw"), ":3: optimizers.1: unknown optimizer 'admw'; did you mean"),
+        (STUDY.replace("sgd", "adamw"), ":3: optimizers.1: 'adamw' is given twice"),
+        (STUDY + "spaces: {sgd: {}}\n", ":5: spaces.sgd: an empty search space"),
+        (STUDY + "spaces: {sgd: {rate: {low: 1, high: 2}}}\n", ":5: spaces.sgd.rate: sgd has no"),
+        (
+            STUDY + "spaces:\n  sgd: {learning_rate: {low: 2, high: 1}}\n",
+            ":6: spaces.sgd.learning_rate.high: an empty range",
+        ),
+        (
+            STUDY + "spaces:\n  sgd: {learning_rate: {low: -1, high: 1, scale: linear}}\n",
+            ":6: spaces.sgd.learning_rate: found -1.0; sgd: input should be greater than 0",
+        ),
+        (STUDY + "spaces: {adam: {}}\n", ":5: spaces.adam: 'adam' takes no part"),
+        (STUDY + "tuning: {budget: 1}\n", ":5: tuning.budget: 1 trials cannot be shared by 2"),
+        (STUDY + "tuning: {trials: 2, budget: 4}\n", ":5: tuning.budget: given beside"),
+        (STUDY + "tuning: {first_seed: 3}\n", ":5: tuning.first_seed: tuning's seeds 3 to 3 and"),
+        (
+            STUDY.replace("tuned", "defaults") + "tuning: {trials: 2}\n",
+            ":5: tuning: mixed rulesets: 'defaults' tunes nothing",
+        ),
+        (STUDY.replace("tuned", "[tuned, defaults]"), ":4: ruleset: found a list, need"),
+        (
+            STUDY + "settings: {sgd: {learning_rate: 1}}\n",
+            ":5: settings.sgd.learning_rate: mixed rulesets: 'tuned' searches",
+        ),
+        (STUDY + "settings: {sgd: {beta: 1}}\n", ":5: settings.sgd.beta: sgd has no such setting"),
+        (STUDY + "reference: adam\n", ":5: reference: 'adam' takes no part; did you mean 'adamw'"),
+        (STUDY + "seeds: 3\n", ":5: seeds: unknown key"),
+        (
+            STUDY.replace("optimizers", "  - config: config.yaml\noptimizers"),
+            ":3: workloads.1: a second workload 'config'; give one a name",
+        ),
+    ],
+)
+def test_a_wrong_study_is_one_line_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        read_study(path)
+    assert f"{path}{message}" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("missing.yaml", r"study.yaml:2: workload 'missing' cannot run: .*missing.yaml: no such"),
+        ("config.yaml", r"study.yaml:2: workload 'config' cannot run: .*book.txt"),
+    ],
+)
+def test_a_workload_that_cannot_run_is_named(
+    tmp_path: Path, file: Path, config: str, message: str
+) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY.replace("config.yaml", config), encoding="utf-8")
+    with pytest.raises(ConfigError, match=message) as error:
+        survey(read_study(tmp_path / "study.yaml"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_test_that_cannot_reject_is_refused(config: RunConfig) -> None:
+    workload = Workload("w", config)
+    wanted = {"optimizers": ["adamw", "sgd"], "test": "wilcoxon"}
+    with pytest.raises(ConfigError, match=r"cannot reject at 5 seeds.*0\.062.*final.seeds: 6"):
+        make_plan(study(**wanted), [workload])
+    make_plan(study(**wanted, final={"seeds": 6}), [workload])
+
+
+def test_a_budget_is_shared_equally() -> None:
+    wanted = study(optimizers=["adamw", "sgd", "adam"], ruleset="tuned", tuning={"budget": 10})
+    assert wanted.n_candidates == 3
+    assert study(ruleset="tuned").n_candidates == 8
+    assert study().n_candidates == 1
+
+
+def plan_of(config: RunConfig, **values: Any) -> Plan:
+    return make_plan(study(**values), [Workload("w", config)])
+
+
 def test_trials_are_paired_seed_by_seed(config: RunConfig) -> None:
-    trials = plan(config, ["sgd", "adam"], 3, {})
+    seeds = {"seeds": 3, "first_seed": 7, "first_data_seed": 50}
+    plan = plan_of(config, optimizers=["sgd", "adam"], final=seeds)
+    trials = list(pending(plan, []))
+    assert len(trials) == plan.n_trials
     assert [(trial.optimizer, trial.seed) for trial in trials] == [
         *(("sgd", 7), ("adam", 7)),
         *(("sgd", 8), ("adam", 8)),
@@ -115,12 +303,50 @@ def test_trials_are_paired_seed_by_seed(config: RunConfig) -> None:
         assert sgd.config.model_copy(update=differs) == adam.config
 
 
-def test_seeds_past_the_largest_are_refused(config: RunConfig) -> None:
-    training = config.training.model_copy(update={"data_seed": MAX_SEED - 1})
-    last = config.model_copy(update={"training": training})
-    assert len(plan(last, ["sgd"], 2, {})) == 2
-    with pytest.raises(ConfigError, match="3 seeds"):
-        plan(last, ["sgd"], 3, {})
+def test_the_best_candidate_runs_again_with_fresh_seeds(config: RunConfig) -> None:
+    plan = plan_of(
+        config,
+        optimizers=["adamw", "sgd"],
+        ruleset="tuned",
+        tuning={"trials": 3, "seeds": 2, "first_seed": 100},
+        final={"seeds": 2},
+    )
+    tuning = list(pending(plan, []))
+    assert len(tuning) == 2 * 3 * 2
+    assert {trial.seed for trial in tuning} == {100, 101}
+    assert len({trial.config.optimizer.config.learning_rate for trial in tuning}) == 6
+    # Candidate 1 of sgd has the lowest mean, though 0 has the lowest single loss.
+    losses = {("sgd", 0): (1.0, math.inf), ("sgd", 1): (2.0, 2.2), ("sgd", 2): (2.0, 2.3)}
+    ended = [
+        record(t, losses.get((t.optimizer, t.number), (9.0, 9.0))[t.seed - 100]) for t in tuning
+    ]
+    (workload,) = plan.workloads
+    by_name = {r.name: r for r in ended}
+    assert choice_of(plan, workload, "sgd", by_name) == 1
+    assert choice_of(plan, workload, "adamw", by_name) == 0
+    final = list(pending(plan, ended))
+    assert [(t.optimizer, t.number, t.seed) for t in final] == [
+        ("adamw", 0, 0), ("sgd", 1, 0), ("adamw", 0, 1), ("sgd", 1, 1),
+    ]  # fmt: skip
+    assert final[1].config.optimizer == tuning[-5].config.optimizer
+    assert len(tuning) + len(final) == plan.n_trials
+    # While one is missing nothing can be chosen; where all diverge nothing is left to run.
+    assert choice_of(plan, workload, "sgd", {r.name: r for r in ended[:-1]}) is None
+    lost = [record(t, math.inf, "diverged") for t in tuning]
+    assert list(pending(plan, lost)) == []
+
+
+def test_a_failed_trial_is_pending_again(config: RunConfig) -> None:
+    plan = plan_of(config, final={"seeds": 2})
+    first, second = pending(plan, [])
+    ended = [record(first, math.inf, "failed"), record(second, math.inf, "diverged")]
+    assert [trial.name for trial in pending(plan, ended)] == [first.name]
+
+
+def test_seeds_past_the_largest_are_refused() -> None:
+    assert study(final={"seeds": 2, "first_data_seed": 2**63 - 2})
+    with pytest.raises(ConfigError, match=r"final\.seeds: seeds up to"):
+        study(final={"seeds": 3, "first_data_seed": 2**63 - 2})
 
 
 def test_what_the_file_counts_in_steps_shrinks_with_them(file: Path) -> None:
@@ -156,8 +382,9 @@ def test_a_folder_with_anything_in_it_is_refused(tmp_path: Path, file: Path) -> 
     assert not (tmp_path / "new").exists()
 
 
-def test_a_replay_loads_the_plugins(config: RunConfig, tmp_path: Path) -> None:
-    (trial,) = plan(config, ["adam"], 1, {})
+def test_a_replay_loads_the_plugins(config: RunConfig) -> None:
+    plan = plan_of(config)
+    trial = make_trial(plan, "final", plan.workloads[0], "adamw", 0, 0)
     command = ResultsFolder(Path("my study"), ["rules.py"]).replay_command(trial)
     assert command.startswith("bptool train 'my study")
     assert command.endswith("--plugin rules.py")

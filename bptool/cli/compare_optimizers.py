@@ -1,4 +1,4 @@
-"""``bptool compare-optimizers``: the same model and batches, trained by several optimizers."""
+"""``bptool compare-optimizers``: the same models and batches, trained by several optimizers."""
 
 from __future__ import annotations
 
@@ -9,22 +9,36 @@ import typer
 
 
 def compare_optimizers(
-    config: Annotated[Path, typer.Argument(help="A CONFIG.yaml, as for bptool train.")],
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="A STUDY.yaml, or a CONFIG.yaml as for bptool train."),
+    ] = None,
     optimizers: Annotated[
-        str, typer.Option("--optimizers", help="Which, by name, separated by commas.")
-    ] = "sgd,momentum,rmsprop,adam,adamw",
+        str | None, typer.Option("--optimizers", help="Which, by name, separated by commas.")
+    ] = None,
+    ruleset: Annotated[
+        str | None,
+        typer.Option(
+            "--ruleset",
+            help="defaults: fixed settings; tuned: the best of an equal number of trials.",
+        ),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", help="Settings tried of each optimizer, if tuned.")
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(
             "--steps",
             min=1,
-            help="Updates of each trial; schedule and evaluations shrink with them. "
+            help="Updates of each run; schedule and evaluations shrink with them. "
             "By default as configured.",
         ),
     ] = None,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, max=1000, help="How often each is trained.")
-    ] = 3,
+        int | None,
+        typer.Option("--seeds", help="Runs of each that are compared; 5 by default."),
+    ] = None,
     learning_rate: Annotated[
         list[str] | None,
         typer.Option("--learning-rate", help="An optimizer's rate: adam=1e-3. Repeatable."),
@@ -35,33 +49,49 @@ def compare_optimizers(
     ] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Change a setting: model.n_layer=2. Repeatable."),
+        typer.Option("--set", help="Change a setting of the file: model.n_layer=2. Repeatable."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of results and plot.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of results and report.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with the study in this folder.")
+    ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option("--processes", min=1, help="Trials at once; as many as cores by default."),
+    ] = None,
+    mpi: Annotated[
+        bool, typer.Option("--mpi", help="Run trials over machines, started by mpiexec.")
+    ] = False,
     plugin: Annotated[
         list[str] | None,
         typer.Option("--plugin", help="A file or module of yours with more optimizers."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Only the table and errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only the tables and errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Only one JSON object at the end.")] = False,
 ) -> None:
-    """Train the same model with several optimizers and compare the losses.
+    """Train the same models with several optimizers and compare the losses.
 
     Within a seed all begin at the same weights and see the same batches.
-    The configuration's own optimizer keeps its settings; the others have their
-    defaults, with a learning rate that suits small models unless one is given.
+    Differences from AdamW come with simultaneous intervals over the seeds.
+    A study that was stopped or killed goes on with --resume FOLDER.
     """
     from bptool.cli import comparison_session as session
+    from bptool.cli.comparison_request import Flags, settle, settle_again
 
-    wanted = session.request(
-        config,
-        optimizers,
-        steps,
-        seeds,
+    flags = Flags(
+        optimizers=optimizers,
+        ruleset=ruleset,
+        trials=trials,
+        steps=steps,
+        seeds=seeds,
         rates=learning_rate or [],
         texts=text or [],
         sets=sets or [],
-        out=out,
+        processes=processes,
         plugins=plugin or [],
     )
-    session.compare(wanted, quiet, json)
+    if resume is not None:
+        wanted = settle_again(resume, config, flags, out)
+    else:
+        wanted = settle(config, flags, out)
+    session.compare(wanted, mpi=mpi, quiet=quiet, json=json)

@@ -1,8 +1,4 @@
-"""How a study is shown while it runs: live on a terminal, a line a trial elsewhere.
-
-The live part is redrawn only when an event arrives, between steps: a thread that refreshed it
-would take the GIL from the workers.
-"""
+"""How a study is shown while it runs: live on a terminal, a line a trial elsewhere."""
 
 from __future__ import annotations
 
@@ -24,12 +20,14 @@ from bptool.cli.comparison_progress import StudyProgress
 
 if TYPE_CHECKING:
     from bptool.comparison.events import Event
-    from bptool.comparison.trial import Outcome
+    from bptool.comparison.records import Record
 
 INDENT = (0, 2)
-SHORTEST_PAUSE_SECONDS = 0.125
+SHORTEST_PAUSE_SECONDS = 0.25
 LARGEST_SHARE = 0.02
 """Drawing takes at most this share of the time."""
+MOST_SHOWN = 16
+"""Trials that run are listed up to here."""
 
 
 def listener_for(console: Console, silent: bool = False) -> StudyLines | StudyScreen | Silence:
@@ -54,7 +52,7 @@ class Silence:
 
 
 class StudyLines:
-    """One line for each trial as it ends, and for kernels that were compiled."""
+    """One line for each trial as it ends or is tried again, and for what is timed alone."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
@@ -68,25 +66,28 @@ class StudyLines:
 
     def __call__(self, event: Event) -> None:
         """Write the line of ``event``, if it has one."""
-        from bptool.comparison.events import TrialFinished
-        from bptool.training.events import Compiling
+        from bptool.comparison import events
 
         self.progress.observe(event)
-        if isinstance(event, Compiling) and event.done and not event.cached:
-            text = f"{event.what} compiled in {wording.duration(event.seconds)} (once, then loaded)"
-            self._write(text)
-        elif isinstance(event, TrialFinished):
-            number, total = len(self.progress.outcomes), self.progress.n_trials
+        if isinstance(event, events.TrialFinished):
+            number, total = len(self.progress.records), self.progress.n_trials
             left = wording.duration(self.progress.seconds_left)
             rest = f"; {left} left" if number < total else ""
-            self._write(f"trial {number} of {total}: {describe(event.outcome)}{rest}")
+            said = describe(event.record, event.seconds)
+            self._write(f"trial {number} of {total}: {said}{rest}")
+        elif isinstance(event, events.TrialRetried):
+            self._write(f"{event.trial.name}: {event.reason}; tried once more")
+        elif isinstance(event, events.Timed):
+            timing = event.timing
+            took = f"{1e3 * timing.step_seconds:.2f} ms a step, measured alone"
+            self._write(f"{timing.optimizer} on {timing.workload}: {took}")
 
     def _write(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class StudyScreen(StudyLines):
-    """The lines above, and below them a bar, the trial that runs, and the time left."""
+    """The lines above, and below them a bar, the trials that run, and the time left."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(console, clock)
@@ -118,19 +119,21 @@ class StudyScreen(StudyLines):
         self.console.print(Padding(Text(line), INDENT))
 
 
-def describe(outcome: Outcome) -> str:
+def describe(record: Record, seconds: float) -> str:
     """How a trial ended, in one phrase."""
-    trial = f"{outcome.trial.optimizer}, seed {outcome.trial.seed}"
-    took = wording.duration(outcome.seconds)
-    if outcome.status == "diverged":
-        return f"{trial}: diverged at step {outcome.steps:,}, after {took}"
-    return f"{trial}: validation loss {wording.decimal(outcome.final_loss)} in {took}"
+    trial = f"{record.phase}, {record.workload}, {record.optimizer}"
+    trial += f" at rate {record.learning_rate:.3g}, seed {record.seed}"
+    took = wording.duration(seconds)
+    if record.status == "diverged":
+        step = record.curve[-1].step if record.curve else 0
+        return f"{trial}: diverged after step {step:,}, in {took}"
+    if record.status == "failed":
+        return f"{trial}: failed: {record.error}"
+    return f"{trial}: validation loss {wording.decimal(record.final_loss)} in {took}"
 
 
 def render(progress: StudyProgress) -> RenderableType:
     """The panel for the present state."""
-    from bptool.comparison.ranking import rank
-
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(ratio=1)
     grid.add_column(justify="right", no_wrap=True, min_width=5)
@@ -139,22 +142,39 @@ def render(progress: StudyProgress) -> RenderableType:
     meter = ProgressBar(
         total=1.0, completed=progress.share, complete_style="cyan", finished_style="green"
     )
-    ended = len(progress.outcomes) == progress.n_trials
+    ended = len(progress.records) >= progress.n_trials
     remaining = "" if ended or math.isnan(left) else f"{wording.duration(left)} left"
     grid.add_row(meter, Text(f"{100 * progress.share:.0f} %", style="bold"), Text(remaining))
-    now = Text(f"{len(progress.outcomes)} of {progress.n_trials} trials done", style="dim")
-    if progress.running is not None:
-        trial = progress.running.trial
-        now.append("  running ", style="dim")
-        now.append(f"{trial.optimizer}, seed {trial.seed}", style="bold")
-        if progress.compiling is not None:
-            now.append(": getting its kernels ready", style="cyan")
-        else:
-            loss = wording.decimal(progress.loss.value)
-            now.append(f": step {progress.step:,} of {progress.n_steps:,}, training loss {loss}")
-    parts: list[RenderableType] = [Text(""), grid, now]
-    best = next((row for row in rank(progress.outcomes) if row.final), None)
-    if best is not None and best.final is not None:
-        loss = wording.decimal(best.final.mean)
-        parts.append(Text(f"lowest so far: {best.optimizer}, mean {loss}", style="dim"))
+    said = f"{len(progress.records)} of {progress.n_trials} trials done"
+    for n, what in ((progress.n_diverged, "diverged"), (progress.n_failed, "failed")):
+        said += f", {n} {what}" if n else ""
+    parts: list[RenderableType] = [Text(""), grid, Text(said, style="dim"), _running(progress)]
+    for workload, record in progress.best.items():
+        parts.append(
+            Text(
+                f"best so far on {workload}: {wording.decimal(record.final_loss)}, "
+                f"{record.optimizer} at rate {record.learning_rate:.3g}",
+                style="dim",
+            )
+        )
     return Padding(Group(*parts), INDENT)
+
+
+def _running(progress: StudyProgress) -> Table:
+    """A line for each trial that runs; its process may be killed, and the study goes on."""
+    grid = Table.grid(padding=(0, 2))
+    for one in list(progress.running.values())[:MOST_SHOWN]:
+        trial = one.trial
+        state = f"step {one.step:,} of {trial.config.training.steps:,}"
+        loss = f"training loss {wording.decimal(one.loss)}"
+        if one.compiling or one.step == 0:
+            state, loss = "getting ready", ""
+        grid.add_row(
+            Text(f"{trial.phase} {trial.workload}"),
+            Text(trial.optimizer, style="bold"),
+            Text(f"seed {trial.seed}"),
+            Text(state),
+            Text(loss),
+            Text("" if one.pid is None else f"process {one.pid}", style="dim"),
+        )
+    return grid

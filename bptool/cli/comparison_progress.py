@@ -5,14 +5,28 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bptool.cli.progress import RunningMean
-
 if TYPE_CHECKING:
-    from bptool.comparison.events import Event, StudyStarted, TrialStarted
-    from bptool.comparison.trial import Outcome
-    from bptool.training.events import Compiling
+    from bptool.comparison.events import Event, StudyStarted
+    from bptool.comparison.plan import Trial
+    from bptool.comparison.records import Record
+
+
+@dataclass
+class Running:
+    """A trial that runs."""
+
+    trial: Trial
+    pid: int | None
+    step: int = 0
+    loss: float = math.nan
+    compiling: bool = False
+
+    @property
+    def share(self) -> float:
+        return self.step / self.trial.config.training.steps
 
 
 class StudyProgress:
@@ -25,57 +39,70 @@ class StudyProgress:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._began = clock()
-        self._stepped = 0
-        """Steps really done: a diverged trial leaves some out."""
         self.started: StudyStarted | None = None
-        self.running: TrialStarted | None = None
-        self.compiling: Compiling | None = None
-        self.step = 0
-        self.loss = RunningMean()
-        self.outcomes: list[Outcome] = []
+        self.running: dict[str, Running] = {}
+        self.records: list[Record] = []
+        """All that ended, those of earlier starts first."""
+        self.n_before = 0
+        self.n_diverged = self.n_failed = 0
 
     def observe(self, event: Event) -> None:
         """Take in one event."""
         from bptool.comparison import events
-        from bptool.training.events import Compiling
 
         match event:
             case events.StudyStarted():
                 self.started, self._began = event, self._clock()
+                self.records = [r for r in event.records if r.status != "failed"]
+                self.n_before = len(self.records)
+                self._count()
             case events.TrialStarted():
-                self.running, self.step, self.loss = event, 0, RunningMean()
-            case Compiling():
-                self.compiling = None if event.done else event
-                if event.done:
-                    self._began += event.seconds  # no part of a trial's usual time
+                self.running[event.trial.name] = Running(event.trial, event.pid)
+            case events.TrialCompiling():
+                self.running[event.name].compiling = not event.done
             case events.TrialStep():
-                self.step = event.step
-                self._stepped += 1
-                if math.isfinite(event.loss):
-                    self.loss.add(event.loss)
+                one = self.running[event.name]
+                one.step, one.loss = event.step, event.loss
+            case events.TrialRetried():
+                self.running.pop(event.trial.name, None)
             case events.TrialFinished():
-                self.outcomes.append(event.outcome)
-                self.running, self.step = None, 0
+                self.running.pop(event.record.name, None)
+                self.records.append(event.record)
+                self._count()
+
+    def _count(self) -> None:
+        self.n_diverged = sum(r.status == "diverged" for r in self.records)
+        self.n_failed = sum(r.status == "failed" for r in self.records)
 
     @property
     def n_trials(self) -> int:
-        return len(self.started.trials) if self.started else 0
+        return self.started.plan.n_trials if self.started else 0
 
     @property
-    def n_steps(self) -> int:
-        """Steps of one trial."""
-        return self.started.trials[0].config.training.steps if self.started else 0
+    def done(self) -> float:
+        """Trials done, and parts of those that run."""
+        return len(self.records) + sum(one.share for one in self.running.values())
 
     @property
     def share(self) -> float:
         """Share of the study that is done, 0 to 1."""
-        total = self.n_trials * self.n_steps
-        return (len(self.outcomes) * self.n_steps + self.step) / total if total else 0.0
+        return min(1.0, self.done / self.n_trials) if self.n_trials else 0.0
 
     @property
     def seconds_left(self) -> float:
-        """Estimate from the steps so far, evaluations and all; NaN before the first."""
-        if not self._stepped:
+        """Estimate from the trials of this start so far; NaN before there is anything to go by."""
+        now_done = self.done - self.n_before
+        if now_done <= 0:
             return math.nan
-        left = self.n_trials * self.n_steps * (1.0 - self.share)
-        return left * (self._clock() - self._began) / self._stepped
+        return (self.n_trials - self.done) * (self._clock() - self._began) / now_done
+
+    @property
+    def best(self) -> dict[str, Record]:
+        """By workload the trial with the lowest final loss so far."""
+        found: dict[str, Record] = {}
+        for record in self.records:
+            if math.isfinite(record.final_loss):
+                old = found.get(record.workload)
+                if old is None or record.final_loss < old.final_loss:
+                    found[record.workload] = record
+        return found

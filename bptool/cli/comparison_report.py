@@ -1,10 +1,8 @@
-"""What a study says before it runs and when it has ended: its terms, its table, its files."""
+"""What a study says before it runs and when it has ended: its terms, its tables, its files."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -15,123 +13,119 @@ from rich.text import Text
 from bptool.cli import wording
 
 if TYPE_CHECKING:
-    from bptool.comparison.events import StudyStarted
-    from bptool.comparison.ranking import Row, Spread
-    from bptool.comparison.results import ResultsFolder
-    from bptool.comparison.trial import Outcome, Trial
+    from bptool.cli.comparison_request import Request
+    from bptool.comparison import analysis
+    from bptool.comparison.plan import Plan
 
-HUGE = 1e4
-"""From here a loss is written with an exponent."""
+LOSSES = ("optimizer", "final loss", "difference", "p", "verdict")
+COSTS = ("optimizer", "rate", "steps", "tokens", "seconds", "ms/step", "state", "tuning")
+STYLES = {"better": "bold green", "worse": "yellow"}
 
 
-def print_opening(
-    console: Console, started: StudyStarted, source: Path, scaled: Mapping[str, tuple[int, int]]
-) -> None:
+def print_opening(console: Console, wanted: Request, n_slots: int) -> None:
     """Print what is compared, and on what terms."""
-    from bptool.comparison.settings import other_settings
+    from bptool.comparison.settings import choose, other_settings
+    from bptool.comparison.wording import rules
+    from bptool.config.dump import inline
 
-    config = started.trials[0].config
-    names = _names(started.trials)
-    seeds = sorted({trial.seed for trial in started.trials})
-    last = f" to {seeds[-1]}" if len(seeds) > 1 else ""
-    workers = "1 worker" if started.n_workers == 1 else f"{started.n_workers} workers"
+    plan = wanted.plan
+    study = plan.study
+    done = f", {len(wanted.records)} of them done before" if wanted.resumed else ""
     _say(
         console,
-        f"{source}: {config.model.name} with {wording.count(started.n_parameters)} parameters, "
-        f"{wording.count(started.n_train_tokens)} tokens to train on, {workers}",
+        f"{wanted.source}: {_number(plan.n_trials, 'trial')} of "
+        f"{_number(len(study.optimizers), 'optimizer')} on "
+        f"{_number(len(plan.workloads), 'workload')}, {n_slots} at once{done}",
     )
-    _say(
-        console,
-        f"{len(started.trials)} trials: {_number(len(names), 'optimizer')}, "
-        f"{_number(len(seeds), 'seed')} ({seeds[0]}{last}), {config.training.steps:,} steps of "
-        f"{wording.count(started.tokens_per_step)} tokens; within a seed the same initial "
-        "weights and batches",
-    )
-    for key, (old, new) in scaled.items():
-        _say(console, f"{key}: {old:,} -> {new:,}, in proportion to the steps")
-    for trial in started.trials[: len(names)]:
-        settings = other_settings(trial.config.optimizer)
-        if settings:
-            listed = ", ".join(f"{key} {value}" for key, value in settings.items())
-            _say(console, f"{trial.optimizer} as configured: {listed}")
+    for workload in plan.workloads:
+        size = wanted.ground.sizes[workload.name]
+        _say(
+            console,
+            f"{workload.name}: {workload.config.model.name} with "
+            f"{wording.count(size.n_parameters)} parameters, "
+            f"{wording.count(size.n_train_tokens)} tokens to train on, "
+            f"{wording.count(size.tokens_per_step)} a step, "
+            f"{_number(size.n_workers, 'worker')} a trial",
+        )
+        for key, (old, new) in wanted.ground.scaled.get(workload.name, {}).items():
+            _say(console, f"{workload.name}: {key}: {old:,} -> {new:,}, in proportion to the steps")
+    for line in rules(plan):
+        _say(console, line)
+    for name in study.optimizers:
+        if plan.is_tuned:
+            ranges = {
+                key: where if isinstance(where, list) else where.model_dump()
+                for key, where in plan.space(name).items()
+            }
+            _say(console, f"{name}: searched in {inline(ranges)}")
+            continue
+        for workload in plan.workloads:
+            choice = choose(name, None, plan.candidates[workload.name][name][0])
+            settings = other_settings(choice)
+            if settings:
+                listed = ", ".join(f"{key} {value}" for key, value in settings.items())
+                _say(console, f"{name} on {workload.name}, as configured: {listed}")
 
 
 def print_report(
     console: Console,
-    trials: Sequence[Trial],
-    rows: Sequence[Row],
-    outcomes: Sequence[Outcome],
-    folder: ResultsFolder,
+    plan: Plan,
+    found: analysis.Analysis,
     files: Mapping[str, str],
     quiet: bool = False,
 ) -> None:
-    """Print the table, how to read it, and where the rest is."""
-    if not rows:
+    """Print the tables, how to read them, and where the rest is."""
+    from bptool.comparison.wording import explanations
+
+    shown = [table for table in found.tables if table.rows]
+    for table in shown:
+        console.print()
+        console.print(result_table(table, LOSSES))
+        console.print(result_table(table, COSTS))
+        for note in table.notes:
+            _say(console, note)
+    if quiet or not shown:
         return
-    n_seeds = max(row.n_trials for row in rows)
-    console.print()
-    console.print(result_table(rows))
-    if quiet:
-        return
-    config = trials[0].config
-    spread = f", mean ± standard deviation over {n_seeds} seeds" if n_seeds > 1 else ""
-    capped = config.training.eval_tokens
-    on = f" on at most {capped:,} tokens" if capped else " on the whole split"
-    _say(console, f"Losses: validation, nats per token{on}{spread}; best: lowest evaluation.")
-    _say(
-        console,
-        "Learning rates are given, not tuned: others (--learning-rate NAME=VALUE) may change "
-        "the order.",
-    )
+    for line in explanations(plan):
+        _say(console, line)
+    if not plan.is_tuned:
+        _say(
+            console,
+            "Learning rates are given, not tuned: --ruleset tuned searches them, and may change "
+            "the order.",
+        )
     for name, path in files.items():
         _say(console, f"{name}: {wording.near_path(path)}")
-    shown = next(o.trial for o in outcomes if o.trial.optimizer == rows[0].optimizer)
-    _say(console, f"replay one: {folder.replay_command(shown)}")
 
 
-def result_table(rows: Sequence[Row]) -> Table:
-    """The table of a study, best first."""
-    from bptool.training.setup import format_bytes
+def result_table(table: analysis.Table, columns: Sequence[str]) -> Table:
+    """Some columns of a workload's table, best optimizer first."""
+    from bptool.comparison.wording import cells
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("optimizer", no_wrap=True)
-    for heading in ("rate", "final loss", "best loss", "ms/step", "state"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    best = next((row for row in rows if row.final is not None), None)
-    for row in rows:
-        style = "bold green" if row is best else "red" if row.n_diverged else ""
-        table.add_row(
-            Text(row.optimizer, style=style),
-            f"{row.learning_rate:g}",
-            Text(final_loss(row), style=style),
-            loss(row.best),
-            wording.decimal(row.step_seconds * 1e3, 2),
-            format_bytes(row.state_bytes),
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=_title(table, columns))
+    for column in columns:
+        text = column in ("optimizer", "verdict", "tuning")
+        grid.add_column(column, justify="left" if text else "right", no_wrap=True)
+    for row in table.rows:
+        values = cells(row, table)
+        verdict = row.difference.verdict if row.difference else ""
+        style = "red" if row.n_missing else STYLES.get(verdict, "")
+        grid.add_row(
+            *(
+                Text(values[column], style=style if column in ("optimizer", "verdict") else "")
+                for column in columns
+            )
         )
-    return table
+    return grid
 
 
-def final_loss(row: Row) -> str:
-    """``2.3412 ± 0.0031``, or how many trials diverged."""
-    if row.n_diverged:
-        return f"diverged, {row.n_diverged} of {row.n_trials}"
-    return loss(row.final)
+def _title(table: analysis.Table, columns: Sequence[str]) -> str:
+    from bptool.comparison.wording import number
 
-
-def loss(found: Spread | None) -> str:
-    """A mean with its deviation where there is one; a dash for none."""
-    if found is None:
-        return wording.MISSING
-    deviation = "" if math.isnan(found.deviation) else f" ± {_short(found.deviation)}"
-    return _short(found.mean) + deviation
-
-
-def _short(value: float) -> str:
-    return f"{value:.3e}" if value >= HUGE else wording.decimal(value)
-
-
-def _names(trials: Sequence[Trial]) -> list[str]:
-    return list(dict.fromkeys(trial.optimizer for trial in trials))
+    if columns is LOSSES:
+        margin = number(table.margin)
+        return f"{table.workload}: loss; difference from {table.reference}; margin ±{margin}"
+    return f"{table.workload}: cost; steps to the target loss {number(table.target)}"
 
 
 def _number(n: int, what: str) -> str:

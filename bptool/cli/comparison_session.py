@@ -1,69 +1,23 @@
-"""What ``bptool compare-optimizers`` does: settle the study, run it under signals, report."""
+"""What ``bptool compare-optimizers`` does: run a study under signals, then report it."""
 
 from __future__ import annotations
 
 import dataclasses
 import json as json_module
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bptool.cli import wording
 from bptool.cli.failures import Stopped, say
 from bptool.errors import UserError
 
 if TYPE_CHECKING:
-    from bptool.comparison.ranking import Row
-    from bptool.comparison.results import ResultsFolder
-    from bptool.comparison.trial import Outcome, Trial
+    from bptool.cli.comparison_request import Request
+    from bptool.comparison.analysis import Analysis, Row
+    from bptool.comparison.executors import Executor
 
 
-@dataclass(frozen=True)
-class Request:
-    """A study to run."""
-
-    source: Path
-    trials: tuple[Trial, ...]
-    scaled: dict[str, tuple[int, int]]
-    folder: ResultsFolder
-
-
-def request(
-    source: Path,
-    optimizers: str,
-    steps: int | None,
-    n_seeds: int,
-    *,
-    rates: Sequence[str] = (),
-    texts: Sequence[str] = (),
-    sets: Sequence[str] = (),
-    out: Path | None = None,
-    plugins: Sequence[str] = (),
-) -> Request:
-    """Check everything that can be checked before the text is read."""
-    from bptool.comparison.budget import resolve_at
-    from bptool.comparison.results import ResultsFolder
-    from bptool.comparison.settings import parse_names, parse_rates
-    from bptool.comparison.study import plan
-    from bptool.plugins import load_plugin
-    from bptool.training.run_folder import free_name
-
-    for plugin in plugins:
-        load_plugin(plugin)
-    names = parse_names(optimizers)
-    chosen = parse_rates(rates, names)
-    overrides = {"data": {"text": list(texts)}} if texts else None
-    budgeted = resolve_at(source, list(sets), overrides, steps)
-    trials = plan(budgeted.config, names, n_seeds, chosen)
-    place = out or free_name(Path("runs") / f"compare-{source.stem}")
-    kept = [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins]
-    folder = ResultsFolder(place, kept)
-    folder.require_free()
-    return Request(source, trials, budgeted.scaled, folder)
-
-
-def compare(wanted: Request, quiet: bool, json: bool) -> None:
+def compare(wanted: Request, *, mpi: bool, quiet: bool, json: bool) -> None:
     """Run the study; raises Stopped where the user stopped it before its last trial."""
     if quiet and json:
         raise UserError("--quiet and --json exclude each other; choose one")
@@ -72,69 +26,98 @@ def compare(wanted: Request, quiet: bool, json: bool) -> None:
     from bptool.cli.comparison_display import listener_for
     from bptool.cli.comparison_report import print_opening, print_report
     from bptool.cli.signals import stopping
-    from bptool.comparison.events import Event, TrialFinished
-    from bptool.comparison.ranking import rank
+    from bptool.comparison.analysis import analyse
     from bptool.comparison.study import Study
 
     console = Console()
-    study = Study(wanted.trials)
-    wanted.folder.create(study.trials, study.about)
-    listener = listener_for(console, silent=quiet or json)
-
-    def record(event: Event) -> None:
-        if isinstance(event, TrialFinished):
-            wanted.folder.add(event.outcome)
-
+    executor = _executor(wanted, mpi)
+    if not wanted.resumed:
+        wanted.folder.create(wanted.plan, wanted.ground.about)
+    study = Study(
+        wanted.plan, wanted.ground, wanted.folder, executor, wanted.records, wanted.timings
+    )
+    for note in wanted.notes:
+        say(f"not as when the study began: {note}; trials to come may differ in their last bits",
+            kind="warning")  # fmt: skip
     if not (quiet or json):
-        print_opening(console, study.started, wanted.source, wanted.scaled)
-    with listener, stopping(study.request_stop):
-        outcomes = study.run([record, listener])
-    interrupted = len(outcomes) < len(study.trials)
-    rows = rank(outcomes)
-    files = {"results": str(wanted.folder.results)}
-    if rows and _draw(wanted, rows, outcomes):
-        files["plot"] = str(wanted.folder.plot)
+        print_opening(console, wanted, executor.n_slots)
+    with listener_for(console, silent=quiet or json) as listener, stopping(study.request_stop):
+        stopped = study.run([listener])
+    analysis = analyse(wanted.plan, study.records, study.timings)
+    files = {"results": str(wanted.folder.results), **_write(wanted, analysis)}
     if json:
-        _print_json(wanted, rows, outcomes, interrupted, files)
+        _print_json(wanted, analysis, len(study.records), stopped, files)
     else:
-        print_report(console, study.trials, rows, outcomes, wanted.folder, files, quiet)
-    if interrupted:
-        done = f"{len(outcomes)} of {len(study.trials)} trials are done"
-        sys.stderr.write(f"stopped: {done}; they are kept in {wanted.folder.path}\n")
+        print_report(console, wanted.plan, analysis, files, quiet)
+    if stopped:
+        n = sum(record.status != "failed" for record in study.records)
+        sys.stderr.write(
+            f"stopped: {n} of {wanted.plan.n_trials} trials are done; go on with: "
+            f"bptool compare-optimizers --resume {wording.argument(str(wanted.folder.path))}\n"
+        )
         raise Stopped
 
 
-def _draw(wanted: Request, rows: list[Row], outcomes: list[Outcome]) -> bool:
-    """Draw the curves; a plot that fails must not cost the study."""
-    from bptool.comparison.plot import plot_losses
+def _executor(wanted: Request, mpi: bool) -> Executor:
+    from bptool.comparison.executors import MPIExecutor, ProcessExecutor
+    from bptool.comparison.study import n_processes
 
-    steps = wanted.trials[0].config.training.steps
-    title = f"{wanted.source.name}: validation loss over {steps:,} steps, by optimizer"
+    return MPIExecutor() if mpi else ProcessExecutor(n_processes(wanted.plan))
+
+
+def _write(wanted: Request, analysis: Analysis) -> dict[str, str]:
+    """Write the page and its plots; one that fails must not cost the study."""
+    from bptool.comparison.html_report import write_report
+    from bptool.comparison.plots import plot_all
+
+    if not any(table.rows for table in analysis.tables):
+        return {}
+    folder, title = wanted.folder, f"Optimizers compared: {wanted.folder.path.name}"
     try:
-        plot_losses(rows, outcomes, wanted.folder.plot, title)
+        plots = plot_all(analysis, folder.path)
+        write_report(folder.report, title, wanted.plan, wanted.ground.about, analysis, plots)
     except OSError as error:
-        say(f"could not draw {wanted.folder.plot}: {error}", kind="warning")
-        return False
-    return True
+        say(f"could not write the report: {error}", kind="warning")
+        return {}
+    return {"report": str(folder.report), "plots": str(folder.path / "*.png")}
 
 
 def _print_json(
-    wanted: Request,
-    rows: list[Row],
-    outcomes: list[Outcome],
-    interrupted: bool,
-    files: dict[str, str],
+    wanted: Request, analysis: Analysis, n_done: int, interrupted: bool, files: dict[str, str]
 ) -> None:
-    from bptool.comparison.results import finite
+    from bptool.comparison.records import finite
 
-    training = wanted.trials[0].config.training
+    study = wanted.plan.study
     report: dict[str, Any] = {
-        "steps": training.steps,
-        "seeds": sorted({trial.seed for trial in wanted.trials}),
-        "n_trials": len(wanted.trials),
-        "n_done": len(outcomes),
+        "ruleset": study.ruleset,
+        "reference": study.reference,
+        "n_trials": wanted.plan.n_trials,
+        "n_done": n_done,
         "interrupted": interrupted,
-        "optimizers": [dataclasses.asdict(row) for row in rows],
+        "workloads": [
+            {
+                "workload": table.workload,
+                "target": table.target,
+                "margin": table.margin,
+                "notes": table.notes,
+                "optimizers": [_plain(row) for row in table.rows],
+            }
+            for table in analysis.tables
+        ],
+        "profiles": [dataclasses.asdict(profile) for profile in analysis.profiles],
         "files": files,
     }
     sys.stdout.write(json_module.dumps(finite(report), ensure_ascii=False) + "\n")
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    """A row without its runs, which ``results.jsonl`` has."""
+    tuning = row.tuning
+    values = dataclasses.asdict(dataclasses.replace(row, runs=(), tuning=None))
+    del values["runs"]
+    values["seeds"] = [run.seed for run in row.runs]
+    if tuning is not None:
+        plain = dataclasses.asdict(dataclasses.replace(tuning, edges={}))
+        edges = {key: wider.model_dump() for key, wider in tuning.edges.items()}
+        values["tuning"] = {**plain, "edges": edges}
+    return values

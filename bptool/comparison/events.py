@@ -5,39 +5,76 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bptool.comparison.trial import Outcome, Trial
-from bptool.training.events import Compiling
+from bptool.comparison.plan import Plan, Trial
+from bptool.comparison.records import Record, Timing
 
 
 @dataclass(frozen=True)
-class StudyStarted:
-    trials: tuple[Trial, ...]
+class WorkloadSize:
+    """What a workload's trials are made of."""
+
     n_parameters: int
     n_train_tokens: int
     n_validation_tokens: int
     tokens_per_step: int
     n_workers: int
-    engine: str
+
+
+@dataclass(frozen=True)
+class StudyStarted:
+    plan: Plan
+    sizes: dict[str, WorkloadSize]
+    """By workload."""
+    n_slots: int
+    """Trials at once."""
+    records: tuple[Record, ...]
+    """Trials that an earlier start of the study has ended."""
 
 
 @dataclass(frozen=True)
 class TrialStarted:
-    number: int
-    """From 1."""
     trial: Trial
+    pid: int | None
+    """Its process, where it is of this machine."""
+
+
+@dataclass(frozen=True)
+class TrialCompiling:
+    name: str
+    done: bool
+    seconds: float
+    cached: bool
 
 
 @dataclass(frozen=True)
 class TrialStep:
+    name: str
     step: int
     loss: float
-    """Training loss of this step's batch."""
+    """Training loss of this step's batch; NaN where it is not finite."""
+
+
+@dataclass(frozen=True)
+class TrialRetried:
+    trial: Trial
+    reason: str
 
 
 @dataclass(frozen=True)
 class TrialFinished:
-    outcome: Outcome
+    record: Record
+    seconds: float
+    """Wall time, kernels and all."""
 
 
-Event = StudyStarted | TrialStarted | Compiling | TrialStep | TrialFinished
+@dataclass(frozen=True)
+class Timed:
+    """An optimizer was timed alone."""
+
+    timing: Timing
+
+
+Event = (
+    StudyStarted | TrialStarted | TrialCompiling | TrialStep | TrialRetried | TrialFinished | Timed
+)
 Listener = Callable[[Event], None]

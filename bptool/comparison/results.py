@@ -1,31 +1,59 @@
 """The folder of a study.
 
-    results.jsonl        a header, then one object a trial as it ends: its configuration, seeds,
-                         curve, status, and the command that replays it as a training run
+    results.jsonl        a header with the whole plan, then a line for each trial as it ends: its
+                         configuration, seeds, curve, status, and the command that replays it as a
+                         training run; and a line for each optimizer that was timed alone
     trials/NAME.yaml     the configuration of each trial, which that command reads
-    losses.png           the curves
+    report.html, *.png   what the analysis says of them, written anew at each end
 
-NaN and infinity, which JSON has not, are null. ``results.jsonl`` is replaced as a whole after
-each trial, so a study that is killed leaves whole lines.
+NaN and infinity, which JSON has not, are null. ``results.jsonl`` only grows, each line flushed to
+the disk before the next trial counts on it. A kill in mid-line leaves a torn last line, which is
+cut off when the study goes on. A trial that failed is tried again then, and its last line counts.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import json
-import math
+import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bptool.comparison.trial import Outcome, Trial
+from pydantic import ValidationError
+
+from bptool.comparison.plan import Plan, Trial, Workload
+from bptool.comparison.records import (
+    Record,
+    Timing,
+    finite,
+    record_from_line,
+    timing_from_line,
+)
 from bptool.config.dump import to_yaml
+from bptool.config.schema import RunConfig
+from bptool.config.study_section import StudyConfig
 from bptool.errors import RunError
 from bptool.files import write_text
+from bptool.plugins import load_plugin
 
-FORMAT_VERSION = 1
-KIND = "bptool optimizer comparison"
+FORMAT_VERSION = 2
+KIND = "bptool optimizer study"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What ``results.jsonl`` holds."""
+
+    plan: Plan
+    about: dict[str, Any]
+    """Versions, machine, and each workload's text, as the study began."""
+    plugins: tuple[str, ...]
+    records: tuple[Record, ...]
+    """One a trial; of several lines for one the last."""
+    timings: tuple[Timing, ...]
 
 
 class ResultsFolder:
@@ -38,59 +66,117 @@ class ResultsFolder:
     def __init__(self, path: Path, plugins: Sequence[str] = ()) -> None:
         self.path, self.plugins = Path(path), tuple(plugins)
         self.results = self.path / "results.jsonl"
-        self.plot = self.path / "losses.png"
+        self.report = self.path / "report.html"
         self.trials = self.path / "trials"
-        self._lines: list[str] = []
 
     def require_free(self) -> None:
         """Raise a RunError where the folder holds anything, or is a file."""
+        if self.results.exists():
+            raise RunError(
+                f"{self.path} holds a study already; go on with it by --resume {self.path}, or "
+                "choose another folder with --out"
+            )
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             what = "is not empty" if self.path.is_dir() else "is a file"
             raise RunError(f"{self.path} {what}; choose another folder with --out")
 
-    def create(self, trials: Sequence[Trial], about: dict[str, Any]) -> None:
-        """Make the folder with the header and every trial's configuration.
+    def create(self, plan: Plan, about: dict[str, Any]) -> None:
+        """Make the folder with the header.
 
         Args:
-            about: goes into the header: versions, machine, text.
+            about: versions, machine and texts.
         """
         self.require_free()
-        try:
+        workloads = [
+            {"name": w.name, "target": w.target, "config": w.config.model_dump(mode="json")}
+            for w in plan.workloads
+        ]
+        header = {
+            "kind": KIND,
+            "format_version": FORMAT_VERSION,
+            **about,
+            "plugins": self.plugins,
+            "study": plan.study.model_dump(mode="json", exclude_unset=True),
+            "workloads": workloads,
+            "candidates": plan.candidates,
+        }
+        with self._writing():
             self.trials.mkdir(parents=True, exist_ok=True)
-            for trial in trials:
-                write_text(self._config(trial), to_yaml(trial.config))
-            self._append({**about, "format_version": FORMAT_VERSION, "kind": KIND})
-        except OSError as error:
-            reason = error.strerror or error
-            raise RunError(
-                f"cannot write the results in {self.path}: {reason}; choose another folder "
-                "with --out"
-            ) from None
+            # The first line is there whole or the file is not.
+            write_text(self.results, _line(header))
 
-    def add(self, outcome: Outcome) -> None:
-        """Write down how a trial ended."""
-        try:
-            self._append(self.record(outcome))
-        except OSError as error:
-            raise RunError(f"cannot write {self.results}: {error.strerror or error}") from None
+    def write_config(self, trial: Trial) -> None:
+        """Write the configuration that a trial's command reads."""
+        with self._writing():
+            write_text(self._config(trial), to_yaml(trial.config))
 
-    def record(self, outcome: Outcome) -> dict[str, Any]:
-        """A trial's line of ``results.jsonl`` as plain values."""
-        values = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
-        trial = values.pop("trial")
-        values["curve"] = [dataclasses.asdict(point) for point in outcome.curve]
-        head = {
+    def add(self, trial: Trial, values: dict[str, Any]) -> Record:
+        """Append the line of a trial that ended; ``values``: an outcome's fields by name."""
+        line = {
             "kind": "trial",
+            "name": trial.name,
+            "phase": trial.phase,
+            "workload": trial.workload,
             "optimizer": trial.optimizer,
-            "learning_rate": trial.learning_rate,
+            "number": trial.number,
             "seed": trial.seed,
             "data_seed": trial.config.training.data_seed,
+            **NOTHING,
+            **values,
+            "command": self.replay_command(trial),
+            "config": trial.config.model_dump(mode="json"),
         }
-        config = trial.config.model_dump(mode="json")
-        return {**head, **values, "command": self.replay_command(trial), "config": config}
+        self._append(line)
+        return record_from_line(finite(line))
+
+    def add_timing(self, timing: Timing, n_steps: int) -> None:
+        """Append how long an optimizer's step takes alone."""
+        self._append({"kind": "timing", **vars(timing), "n_steps": n_steps})
+
+    def read(self) -> Kept:
+        """Read a study back, cutting off a line that was never finished.
+
+        Raises:
+            RunError: there is no study here, or its file is damaged.
+        """
+        try:
+            data = self.results.read_bytes()
+        except OSError:
+            raise RunError(
+                f"{self.path}: no study is here; name a folder with results.jsonl"
+            ) from None
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            with self._writing(), open(self.results, "r+b") as file:
+                file.truncate(whole)
+        lines = [self._parse(n, text) for n, text in enumerate(data[:whole].splitlines(), 1)]
+        if not lines or lines[0].get("kind") != KIND:
+            raise RunError(f"{self.results}:1: not the header of a study")
+        if lines[0].get("format_version") != FORMAT_VERSION:
+            found = lines[0].get("format_version")
+            raise RunError(f"{self.results}:1: format {found}; this bptool reads {FORMAT_VERSION}")
+        header, rest = lines[0], lines[1:]
+        for plugin in header.get("plugins", ()):
+            load_plugin(plugin)
+        try:
+            study = StudyConfig.model_validate(header["study"])
+            workloads = tuple(
+                Workload(w["name"], RunConfig.model_validate(w["config"]), w["target"])
+                for w in header["workloads"]
+            )
+            plan = Plan(study, workloads, header["candidates"])
+            records = {
+                line["name"]: record_from_line(line) for line in rest if line["kind"] == "trial"
+            }
+            timings = [timing_from_line(line) for line in rest if line["kind"] == "timing"]
+        except (KeyError, TypeError, ValidationError) as error:
+            text = " ".join(str(error).split())
+            raise RunError(f"{self.results}: damaged or of another version: {text}") from None
+        self.plugins = tuple(header["plugins"])
+        return Kept(plan, header, self.plugins, tuple(records.values()), tuple(timings))
 
     def replay_command(self, trial: Trial) -> str:
-        """The command line that trains ``trial`` again as a run of its own."""
+        """The command that trains a trial again, alone."""
         words = ["bptool", "train", str(self._config(trial))]
         words += ["--out", str(self.path / "replays" / trial.name)]
         for plugin in self.plugins:
@@ -100,17 +186,44 @@ class ResultsFolder:
     def _config(self, trial: Trial) -> Path:
         return self.trials / f"{trial.name}.yaml"
 
+    def _parse(self, number: int, text: bytes) -> dict[str, Any]:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        if not isinstance(line, dict):
+            raise RunError(f"{self.results}:{number}: not a JSON object; the file is damaged")
+        return line
+
     def _append(self, record: dict[str, Any]) -> None:
-        self._lines.append(json.dumps(finite(record), ensure_ascii=False, allow_nan=False) + "\n")
-        write_text(self.results, "".join(self._lines))
+        with self._writing(), open(self.results, "ab") as file:
+            file.write(_line(record).encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            raise RunError(
+                f"cannot write the results in {self.path}: {reason}; choose another folder "
+                "with --out"
+            ) from None
 
 
-def finite(value: Any) -> Any:
-    """``value`` with None for every NaN and infinity in it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
+NOTHING: dict[str, Any] = {
+    "status": "failed",
+    "error": "",
+    "curve": [],
+    "final_loss": None,
+    "best_loss": None,
+    "state_bytes": 0,
+    "tokens_per_step": 0,
+}
+"""What a trial that came to nothing has in its line."""
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(finite(record), ensure_ascii=False, allow_nan=False) + "\n"

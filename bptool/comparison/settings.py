@@ -1,14 +1,16 @@
-"""Which settings each optimizer of a study trains with.
+"""Which settings an optimizer trains with where nothing is searched.
 
-The configuration's own optimizer keeps the configuration's settings. Every other one has its own
-defaults with a learning rate from ``LEARNING_RATES``, or with the one that the user names. Rules
-differ by orders of magnitude in the rate they want, so one rate for all would decide the ranking;
-the table is a fair start for small language models, not a tuned choice, and reports say so.
+Every optimizer has its own defaults with a learning rate from ``LEARNING_RATES``, under what the
+study fixes in ``settings``. Rules differ by orders of magnitude in the rate they want, so one rate
+for all would decide the ranking; the table is a fair start for small language models, not a tuned
+choice, and reports say so. With ruleset ``defaults`` a workload's own optimizer keeps the settings
+of the workload's file; with ruleset ``tuned`` it does not, or its search would start ahead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
@@ -76,40 +78,42 @@ def parse_rates(arguments: Sequence[str], names: Sequence[str]) -> dict[str, flo
             raise ConfigError(
                 f"--learning-rate {argument}: '{text}' is not a number; as in {name}=1e-3"
             ) from None
+        if not 0.0 < rates[name] < float("inf"):
+            raise ConfigError(f"--learning-rate {argument}: need a number above 0, and finite")
     return rates
 
 
-def choose(name: str, config: RunConfig, rates: Mapping[str, float]) -> Choice:
-    """The optimizer called ``name`` with the settings it has in a study of ``config``.
+def choose(name: str, base: RunConfig | None, settings: Mapping[str, Any]) -> Choice:
+    """The optimizer called ``name`` as it takes part in a study.
+
+    Args:
+        base: a workload whose own settings count where it has the same optimizer, or None.
+        settings: what the study fixes or has drawn; wins over the rest.
 
     Raises:
-        ConfigError: a setting is out of bounds, or has no default.
+        ConfigError: a setting is unknown or out of bounds, or has no default.
     """
     kind = optimizers.get(name).Config
-    settings: dict[str, object] = {"name": name}
-    if name == config.optimizer.name:
-        settings = config.optimizer.dump()
-    if name in rates:
-        settings["learning_rate"] = rates[name]
-    elif "learning_rate" not in settings:
-        default: object = kind.model_fields["learning_rate"].default
-        rate = LEARNING_RATES.get(name, default)
+    values: dict[str, object] = {}
+    if base is not None and name == base.optimizer.name:
+        values = base.optimizer.dump()
+        del values["name"]
+    values |= settings
+    if "learning_rate" not in values:
+        rate = LEARNING_RATES.get(name, kind.model_fields["learning_rate"].default)
         if rate is PydanticUndefined:
             raise ConfigError(
-                f"optimizer '{name}' has no default learning rate; add --learning-rate {name}=VALUE"
+                f"optimizer '{name}' has no default learning rate; add --learning-rate "
+                f"{name}=VALUE, or settings: {{{name}: {{learning_rate: VALUE}}}} to the study"
             )
-        settings["learning_rate"] = rate
-    del settings["name"]
+        values["learning_rate"] = rate
     try:
-        return Choice(name, kind.model_validate(settings))
+        return Choice(name, kind.model_validate(values))
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"])
         found = "" if problem["type"] == "missing" else f", found {problem['input']}"
-        raise ConfigError(
-            f"optimizer '{name}', {key}: {problem['msg'].lower()}{found}"
-            + (f"; change --learning-rate {name}=..." if key == "learning_rate" else "")
-        ) from None
+        raise ConfigError(f"optimizer '{name}', {key}: {problem['msg'].lower()}{found}") from None
 
 
 def other_settings(choice: Choice) -> dict[str, object]:

@@ -10,8 +10,8 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
+from bptool.comparison.records import Point, Status
 from bptool.config.schema import RunConfig
 from bptool.data.corpus import Corpus
 from bptool.ops import jit
@@ -21,51 +21,14 @@ from bptool.training.setup import Pieces, build, new_batch
 
 DIVERGED_AT = 10.0
 """A final loss above this many times the initial weights' is divergence, though it is a number."""
-
-Status = Literal["completed", "diverged", "interrupted"]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What is to be trained: the configuration names the optimizer, its settings and the seeds."""
-
-    config: RunConfig
-
-    @property
-    def optimizer(self) -> str:
-        return self.config.optimizer.name
-
-    @property
-    def learning_rate(self) -> float:
-        return float(self.config.optimizer.config.learning_rate)
-
-    @property
-    def seed(self) -> int:
-        """Seed of the initial weights and of dropout; the data's seed moves along with it."""
-        return self.config.training.seed
-
-    @property
-    def name(self) -> str:
-        """``adamw-seed1``: for file names."""
-        return f"{self.optimizer}-seed{self.seed}"
-
-
-@dataclass(frozen=True)
-class Point:
-    """Losses after ``step`` updates, and the seconds spent in steps until then."""
-
-    step: int
-    train_loss: float
-    """Mean over the batches since the point before; NaN at step 0, and where all were skipped."""
-    val_loss: float
-    seconds: float
+UNTIMED_STEPS = 3
+"""Steps before those that :func:`time_steps` measures, in which caches and clocks settle."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a trial came to."""
 
-    trial: Trial
     status: Status
     steps: int
     """Steps done, skipped ones among them."""
@@ -83,6 +46,7 @@ class Outcome:
     """Median time of a step; NaN if there was none."""
     state_bytes: int
     """Memory of the optimizer's state."""
+    tokens_per_step: int
     weights_sha256: str
     """Of the initial weights."""
     batches_sha256: str
@@ -90,13 +54,12 @@ class Outcome:
 
 
 def run_trial(
-    trial: Trial,
+    config: RunConfig,
     corpus: Corpus,
     on_step: Callable[[int, float], None] | None = None,
     on_compiling: Callable[[bool, float, bool], None] | None = None,
-    stop: Callable[[], bool] | None = None,
 ) -> Outcome:
-    """Train ``trial`` on ``corpus``, evaluating as its configuration says.
+    """Train ``config`` on ``corpus``, evaluating as it says.
 
     It has diverged where ten steps in a row had no finite gradient (as in ``bptool train``) or
     where a validation loss is not finite, and ends there. Also where its last step was skipped,
@@ -106,20 +69,18 @@ def run_trial(
     Args:
         on_step: told the step and its training loss.
         on_compiling: told (False, 0, False) before and (True, seconds, cached) after.
-        stop: asked after each step; True ends the trial as ``interrupted``.
     """
-    pieces = build(trial.config, corpus)
+    pieces = build(config, corpus)
     try:
         _compile(pieces, on_compiling)
         start = time.perf_counter()
-        run = _Run(trial, pieces)
-        status = run.to_the_end(on_step, stop)
+        run = _Run(pieces)
+        status = run.to_the_end(on_step)
     finally:
         pieces.close()
     later = [point for point in run.curve[1:] if math.isfinite(point.val_loss)]
     best = min(later, key=lambda point: point.val_loss, default=None)
     return Outcome(
-        trial=trial,
         status=status,
         steps=run.step,
         skipped=run.skipped,
@@ -130,9 +91,28 @@ def run_trial(
         seconds=time.perf_counter() - start,
         step_seconds=statistics.median(run.step_seconds) if run.step_seconds else math.nan,
         state_bytes=sum(slot.nbytes for slot in pieces.step.slots.values()),
+        tokens_per_step=pieces.batches.n_sequences * pieces.sizes.n_time,
         weights_sha256=run.weights_sha256,
         batches_sha256=run.batches.hexdigest(),
     )
+
+
+def time_steps(config: RunConfig, corpus: Corpus, n: int) -> float:
+    """Median seconds of ``n`` steps from the initial weights, batch, update and all."""
+    pieces = build(config, corpus)
+    try:
+        _compile(pieces, None)
+        tokens, targets = new_batch(pieces)
+        seconds = []
+        for step in range(1, UNTIMED_STEPS + n + 1):
+            start = time.perf_counter()
+            n_targets = pieces.batches.fill(step - 1, tokens, targets)
+            rate = pieces.learning_rate(step)
+            pieces.step(tokens, targets, n_targets, rate, config.training.seed, step)
+            seconds.append(time.perf_counter() - start)
+    finally:
+        pieces.close()
+    return statistics.median(seconds[UNTIMED_STEPS:])
 
 
 def _compile(pieces: Pieces, say: Callable[[bool, float, bool], None] | None) -> None:
@@ -149,8 +129,8 @@ def _compile(pieces: Pieces, say: Callable[[bool, float, bool], None] | None) ->
 class _Run:
     """What changes while a trial runs."""
 
-    def __init__(self, trial: Trial, pieces: Pieces) -> None:
-        self.pieces, self.training = pieces, trial.config.training
+    def __init__(self, pieces: Pieces) -> None:
+        self.pieces, self.training = pieces, pieces.config.training
         self.weights_sha256 = hashlib.sha256(pieces.step.weights.tobytes()).hexdigest()
         self.batches = hashlib.sha256()
         self.bytes_per_token = pieces.corpus.tokenizer.token_bytes()
@@ -160,9 +140,7 @@ class _Run:
         self.losses: list[float] = []
         """Training losses since the last evaluation."""
 
-    def to_the_end(
-        self, on_step: Callable[[int, float], None] | None, stop: Callable[[], bool] | None
-    ) -> Status:
+    def to_the_end(self, on_step: Callable[[int, float], None] | None) -> Status:
         tokens, targets = new_batch(self.pieces)
         finite = self.evaluate()
         while finite and self.step < self.training.steps:
@@ -189,8 +167,6 @@ class _Run:
             last = self.step == self.training.steps
             if last or self.step % self.training.eval_interval == 0:
                 finite = self.evaluate()
-            if stop and stop() and not last:
-                return "interrupted"
         bound = DIVERGED_AT * self.curve[0].val_loss
         whole = finite and not self.skipped_in_a_row and self.curve[-1].val_loss <= bound
         return "completed" if whole else "diverged"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,21 @@ from bptool.config import report, yaml_reader
 from bptool.config.dump import inline, to_yaml
 from bptool.config.report import Problem, choice_of, spot_at
 from bptool.config.schema import RunConfig
+from bptool.config.section import Section
+from bptool.config.study_section import StudyConfig
 from bptool.config.yaml_reader import KeyPath
 from bptool.errors import ConfigError
 
-__all__ = ["DATASET_PREFIX", "Resolved", "flatten", "resolve", "to_yaml"]
+__all__ = [
+    "DATASET_PREFIX",
+    "Resolved",
+    "StudyFile",
+    "flatten",
+    "is_study",
+    "read_study",
+    "resolve",
+    "to_yaml",
+]
 
 DATASET_PREFIX = "dataset:"
 """A text entry with this prefix names a downloaded data set and is no path."""
@@ -52,9 +63,10 @@ class _Origin:
 
 
 class _Tree:
-    """Raw values with the origin of each key."""
+    """Raw values of a file whose outermost section is ``root``, with the origin of each key."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: type[Section]) -> None:
+        self.root = root
         self.value: dict[str, Any] = {}
         self.origins: dict[KeyPath, _Origin] = {}
         self.problems: list[tuple[float, str]] = []
@@ -69,12 +81,12 @@ class _Tree:
 
     def is_choice(self, path: KeyPath) -> bool:
         """Whether the schema has a part chosen by name here."""
-        spot = spot_at(path, self.value)
+        spot = spot_at(path, self.value, self.root)
         return spot is not None and choice_of(spot.annotation) is not None
 
     def put(self, path: KeyPath, value: Any, origins: Mapping[KeyPath, _Origin]) -> None:
         """Set a value, merging a section into a section, with origins by whole path."""
-        spot = spot_at(path, self.value)
+        spot = spot_at(path, self.value, self.root)
         choice = choice_of(spot.annotation) if spot is not None else None
         old = report.value_at(self.value, path)
         if choice is not None and isinstance(value, str):
@@ -197,18 +209,22 @@ def _set_order(item: tuple[str, KeyPath, Any]) -> int:
     return 2 * len(path) - (1 if path[-1] == "name" else 0)
 
 
-def _resolve_texts(tree: _Tree) -> None:
-    """Make the paths of texts absolute: a file's from its own folder, others from here."""
+def _resolve_paths(tree: _Tree) -> None:
+    """Make paths absolute: a file's from its own folder, others from here."""
     data = tree.value.get("data")
-    if not isinstance(data, dict):
-        return
-    texts = data.get("text")
-    if isinstance(texts, str):
-        data["text"] = _absolute(texts, tree.origin(("data", "text")))
-    elif isinstance(texts, list):
-        for index, text in enumerate(texts):
-            if isinstance(text, str):
-                texts[index] = _absolute(text, tree.origin(("data", "text", index)))
+    if isinstance(data, dict):
+        texts = data.get("text")
+        if isinstance(texts, str):
+            data["text"] = _absolute(texts, tree.origin(("data", "text")))
+        elif isinstance(texts, list):
+            for index, text in enumerate(texts):
+                if isinstance(text, str):
+                    texts[index] = _absolute(text, tree.origin(("data", "text", index)))
+    workloads = tree.value.get("workloads")
+    for index, workload in enumerate(workloads if isinstance(workloads, list) else ()):
+        if isinstance(workload, dict) and isinstance(workload.get("config"), str):
+            origin = tree.origin(("workloads", index, "config"))
+            workload["config"] = _absolute(workload["config"], origin)
 
 
 def _absolute(text: str, origin: _Origin | None) -> str:
@@ -286,9 +302,50 @@ def resolve(
     Raises:
         ConfigError: anything is wrong; its message has one line for each problem.
     """
-    tree = _Tree()
+    tree = _Tree(RunConfig)
     if defaults:
         tree.put_all(defaults, defaults_label)
+    config = _read(tree, path, sets, overrides)
+    return Resolved(config, _provenance(config, tree))
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """A checked study, and where its keys stand."""
+
+    config: StudyConfig
+    places: Callable[[KeyPath], str]
+    """Key path -> ``file:line``, or what else gave the value."""
+
+
+def read_study(
+    path: Path | str | None,
+    sets: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> StudyFile:
+    """Read and check a ``STUDY.yaml``; arguments and errors as for :func:`resolve`."""
+    tree = _Tree(StudyConfig)
+    config = _read(tree, path, sets, overrides)
+
+    def place(key: KeyPath) -> str:
+        origin = tree.origin(key)
+        return origin.place() if origin is not None else str(path or "study")
+
+    return StudyFile(config, place)
+
+
+def is_study(path: Path | str) -> bool:
+    """Whether a file's outermost keys are those of a study: it lists ``workloads``."""
+    return "workloads" in yaml_reader.read(Path(path)).value
+
+
+def _read(
+    tree: _Tree,
+    path: Path | str | None,
+    sets: Sequence[str],
+    overrides: Mapping[str, Any] | None,
+) -> Any:
+    """Merge a file, ``overrides`` and ``sets`` into ``tree`` and check it: its root section."""
     if path is not None:
         tree.put_file(Path(path))
     if overrides:
@@ -301,14 +358,14 @@ def resolve(
             tree.problems.append((math.inf, str(error)))
     for argument, key, value in sorted(parsed, key=_set_order):
         tree.put_set(argument, key, value)
-    _resolve_texts(tree)
+    _resolve_paths(tree)
     try:
-        config = RunConfig.model_validate(tree.value)
+        config = tree.root.model_validate(tree.value)
     except ValidationError as error:
-        found = report.problems_of(error, tree.value)
+        found = report.problems_of(error, tree.value, tree.root)
         source = str(path) if path is not None else "configuration"
         tree.problems += [_located(problem, tree, source) for problem in found]
     if tree.problems:
         in_order = sorted(tree.problems, key=lambda problem: problem[0])
         raise ConfigError("\n".join(message for _, message in in_order))
-    return Resolved(config, _provenance(config, tree))
+    return config

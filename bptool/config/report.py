@@ -73,9 +73,12 @@ class Spot:
     field: FieldInfo | None
 
 
-def spot_at(path: KeyPath, raw: Any) -> Spot | None:
-    """Follow ``path`` through the schema, with choices as ``raw`` makes them; None if unknown."""
-    annotation: Any = RunConfig
+def spot_at(path: KeyPath, raw: Any, root: type[Section] = RunConfig) -> Spot | None:
+    """Follow ``path`` through the schema of a file whose outermost section is ``root``.
+
+    Choices are as ``raw`` makes them; None if the schema has no such key.
+    """
+    annotation: Any = root
     field: FieldInfo | None = None
     for key in path:
         if isinstance(key, int):
@@ -170,7 +173,7 @@ def _data_path(loc: tuple[str | int, ...], kind: str, raw: Any) -> KeyPath:
             node = node[str(key)]
         elif isinstance(node, list) and isinstance(key, int) and key < len(node):
             node = node[key]
-        elif kind in ("missing", "refused"):
+        elif kind in ("missing", "refused") and "[" not in str(key):
             node = None
         else:
             continue
@@ -178,7 +181,7 @@ def _data_path(loc: tuple[str | int, ...], kind: str, raw: Any) -> KeyPath:
     return tuple(path)
 
 
-def _homes_of(key: str, raw: dict[str, Any]) -> list[str]:
+def _homes_of(key: str, raw: dict[str, Any], root: type[Section]) -> list[str]:
     """Names of the sections that know ``key``."""
     places: tuple[KeyPath, ...] = (
         ("model",),
@@ -191,17 +194,19 @@ def _homes_of(key: str, raw: dict[str, Any]) -> list[str]:
         ("sample",),
     )
     return [
-        ".".join(map(str, place)) for place in places if spot_at((*place, key), raw) is not None
+        ".".join(map(str, place))
+        for place in places
+        if spot_at((*place, key), raw, root) is not None
     ]
 
 
-def _unknown_key(path: KeyPath, raw: dict[str, Any]) -> str:
+def _unknown_key(path: KeyPath, raw: dict[str, Any], root: type[Section]) -> str:
     key = str(path[-1])
-    parent = spot_at(path[:-1], raw)
+    parent = spot_at(path[:-1], raw, root)
     node: Any = raw
     for part in path[:-1]:
         node = node[part]
-    homes = _homes_of(key, raw)
+    homes = _homes_of(key, raw, root)
     if len(homes) == 1:
         return f"unknown key; it belongs in '{homes[0]}'"
     section = section_of(parent.annotation, node) if parent is not None else None
@@ -211,30 +216,35 @@ def _unknown_key(path: KeyPath, raw: dict[str, Any]) -> str:
     return f"unknown key{did_you_mean(key, known)}"
 
 
-def _message(path: KeyPath, error: Any, raw: dict[str, Any]) -> str:
+def _message(path: KeyPath, error: Any, raw: dict[str, Any], root: type[Section]) -> str:
     kind = error["type"]
     if kind == "refused":
         return str(error["ctx"]["message"])
     if kind in ("value_error", "assertion_error"):
         return str(error["ctx"]["error"])
-    spot = spot_at(path, raw)
+    spot = spot_at(path, raw, root)
     wanted = f"need {need(spot.annotation, error['input'])}" if spot is not None else ""
     if kind == "missing":
         return f"missing; {wanted}" if wanted else "missing"
     return f"found {found(error['input'])}, {wanted or error['msg']}"
 
 
-def problems_of(error: ValidationError, raw: dict[str, Any]) -> list[Problem]:
-    """One problem for each key that is wrong, in the order of pydantic's report."""
+def problems_of(
+    error: ValidationError, raw: dict[str, Any], root: type[Section] = RunConfig
+) -> list[Problem]:
+    """One problem for each key that is wrong, in the order of pydantic's report.
+
+    ``root``: the section that was read.
+    """
     problems: dict[KeyPath, Problem] = {}
     for item in error.errors(include_url=False):
         path = _data_path(item["loc"], item["type"], raw)
         if item["type"] == "extra_forbidden":
-            problems.setdefault(path, Problem(path, _unknown_key(path, raw), about_key=True))
+            problems.setdefault(path, Problem(path, _unknown_key(path, raw, root), about_key=True))
         else:
             value = value_at(raw, path)
             shown = {**item, "input": value}
-            problems.setdefault(path, Problem(path, _message(path, shown, raw)))
+            problems.setdefault(path, Problem(path, _message(path, shown, raw, root)))
     return [problem for problem in problems.values() if not _has_deeper(problem.path, problems)]
 
 

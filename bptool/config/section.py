@@ -16,12 +16,13 @@ def refuse(key: str, value: object, message: str) -> NoReturn:
     the line on which ``key`` stands, instead of the line of the whole section.
 
     Args:
-        key: the key to blame; dots reach into sections below, ``"split.by"``.
+        key: the key to blame; dots reach into sections and lists below, ``"split.by"``.
         value: what was found there.
         message: what is wrong and what would do.
     """
     error = PydanticCustomError("refused", "{message}", {"message": message})
-    detail = InitErrorDetails(type=error, loc=tuple(key.split(".")), input=value)
+    loc = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+    detail = InitErrorDetails(type=error, loc=loc, input=value)
     raise ValidationError.from_exception_data("Section", [detail])
 
 

@@ -1,0 +1,138 @@
+"""What ``bptool compare-optimizers`` was asked for: checked before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bptool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from bptool.comparison.plan import Plan
+    from bptool.comparison.records import Record, Timing
+    from bptool.comparison.results import ResultsFolder
+    from bptool.comparison.study import Ground
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The command's options; None or empty where they were not given."""
+
+    optimizers: str | None = None
+    ruleset: str | None = None
+    trials: int | None = None
+    steps: int | None = None
+    seeds: int | None = None
+    rates: Sequence[str] = ()
+    texts: Sequence[str] = ()
+    sets: Sequence[str] = ()
+    processes: int | None = None
+    plugins: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """A study to run, from its beginning or from where it stopped."""
+
+    source: str
+    plan: Plan
+    ground: Ground
+    folder: ResultsFolder
+    records: tuple[Record, ...] = ()
+    timings: tuple[Timing, ...] = ()
+    resumed: bool = False
+    notes: tuple[str, ...] = ()
+    """What differs from when a study that goes on began."""
+
+
+def settle(source: Path | None, flags: Flags, out: Path | None) -> Request:
+    """Read and check a new study; raises a UserError before anything is written."""
+    from bptool.comparison.plan import make_plan
+    from bptool.comparison.results import ResultsFolder
+    from bptool.comparison.study import survey
+    from bptool.config.load import is_study, read_study
+    from bptool.plugins import load_plugin
+    from bptool.training.run_folder import free_name
+
+    if source is None:
+        raise ConfigError("name a STUDY.yaml or a CONFIG.yaml, or go on with --resume FOLDER")
+    for plugin in flags.plugins:
+        load_plugin(plugin)
+    place = out or free_name(Path("runs") / f"compare-{source.stem}")
+    kept = [str(Path(p).resolve()) if p.endswith(".py") else p for p in flags.plugins]
+    folder = ResultsFolder(place, kept)
+    folder.require_free()
+    texts = {"data": {"text": list(flags.texts)}} if flags.texts else None
+    if is_study(source):
+        file = read_study(source, flags.sets, _overrides(flags, None))
+        sets: Sequence[str] = ()
+    else:
+        file = read_study(None, (), _of_one_workload(source, flags, texts))
+        sets = flags.sets
+    make_plan(file.config, ())  # what can be refused without a text
+    ground = survey(file, sets, texts)
+    return Request(str(source), make_plan(file.config, ground.workloads), ground, folder)
+
+
+def settle_again(path: Path, source: Path | None, flags: Flags, out: Path | None) -> Request:
+    """Read a study that was stopped; its folder says all, so that nothing else may be given."""
+    from bptool.comparison.results import ResultsFolder
+    from bptool.comparison.study import survey_again
+
+    given = dataclasses.replace(flags, processes=None) != Flags(
+        rates=[], texts=[], sets=[], plugins=[]
+    )
+    if source is not None or out is not None or given:
+        raise ConfigError(
+            f"--resume {path} goes on with the study as it began; only --processes, --mpi, "
+            "--quiet and --json may be given beside it"
+        )
+    folder = ResultsFolder(path)
+    kept = folder.read()
+    plan = kept.plan
+    if flags.processes is not None:
+        study = plan.study.model_copy(update={"processes": flags.processes})
+        plan = dataclasses.replace(plan, study=study)
+    ground, notes = survey_again(plan, kept.about)
+    return Request(
+        str(path), plan, ground, folder, kept.records, kept.timings, True, tuple(notes)
+    )  # fmt: skip
+
+
+def _of_one_workload(source: Path, flags: Flags, texts: dict[str, Any] | None) -> dict[str, Any]:
+    """A study of one configuration; its seeds are the first final ones."""
+    from bptool.comparison.settings import DEFAULT_OPTIMIZERS
+    from bptool.config.load import resolve
+
+    training = resolve(source, flags.sets, texts).config.training
+    study = _overrides(flags, ",".join(DEFAULT_OPTIMIZERS))
+    seeds = {"first_seed": training.seed, "first_data_seed": training.data_seed}
+    study["final"] = {**study.get("final", {}), **seeds}
+    if study.get("ruleset") == "tuned":
+        after = max(seeds.values()) + 1000
+        study["tuning"] = {**study.get("tuning", {}), "first_seed": after}
+    return {**study, "workloads": [{"config": str(source)}]}
+
+
+def _overrides(flags: Flags, optimizers: str | None) -> dict[str, Any]:
+    """What the flags say, in the shape of a study."""
+    from bptool.comparison.settings import parse_names, parse_rates
+
+    found: dict[str, Any] = {}
+    names = flags.optimizers or optimizers
+    if names is not None:
+        found["optimizers"] = parse_names(names)
+    if flags.rates:
+        rates = parse_rates(flags.rates, found.get("optimizers", []))
+        found["settings"] = {name: {"learning_rate": rate} for name, rate in rates.items()}
+    for key in ("ruleset", "steps", "processes"):
+        if getattr(flags, key) is not None:
+            found[key] = getattr(flags, key)
+    if flags.trials is not None:
+        found["tuning"] = {"trials": flags.trials}
+    if flags.seeds is not None:
+        found["final"] = {"seeds": flags.seeds}
+    return found

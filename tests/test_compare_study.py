@@ -1,0 +1,127 @@
+"""A study while it runs: workers that are killed, a study that is killed, and one that goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kill_study import STUDY, children_of, final_tables, is_alive, start, write_study
+from bptool.comparison.events import Event, TrialFinished, TrialRetried, TrialStarted
+from bptool.comparison.executors import ProcessExecutor
+from bptool.comparison.plan import make_plan
+from bptool.comparison.results import ResultsFolder
+from bptool.comparison.study import Study, survey
+from bptool.config.load import read_study
+from bptool.errors import RunError
+
+N_KILLS = 3
+PATIENCE_SECONDS = 30.0
+posix = pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX's")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("study")
+    write_study(path)
+    return path
+
+
+def small_study(folder: Path, out: str) -> tuple[Study, ResultsFolder]:
+    file = read_study(
+        folder / STUDY,
+        [],
+        {"optimizers": ["adamw", "sgd"], "tuning": {"trials": 1}, "final": {"seeds": 2}},
+    )
+    ground = survey(file)
+    plan = make_plan(file.config, ground.workloads)
+    results = ResultsFolder(folder / out)
+    results.create(plan, ground.about)
+    return Study(plan, ground, results, ProcessExecutor(1)), results
+
+
+@posix
+def test_a_trial_whose_process_is_killed_is_tried_again_then_failed(folder: Path) -> None:
+    study, results = small_study(folder, "killed-workers")
+    seen: list[Event] = []
+    doomed: list[str] = []
+
+    def kill(event: Event) -> None:
+        seen.append(event)
+        if isinstance(event, TrialStarted):
+            name = event.trial.name
+            once = name.startswith("tuning") and "sgd" in name
+            always = name.startswith("final") and name.endswith("sgd-0-seed0")
+            if always or (once and name not in doomed):
+                doomed.append(name)
+                assert event.pid is not None
+                os.kill(event.pid, signal.SIGKILL)
+
+    assert study.run([kill]) is False
+    retried = [event.trial.name for event in seen if isinstance(event, TrialRetried)]
+    assert sorted(retried) == sorted(set(doomed))
+    ended = {e.record.name: e.record for e in seen if isinstance(e, TrialFinished)}
+    lost = [record for record in ended.values() if record.status == "failed"]
+    assert [record.name for record in lost] == [doomed[-1]]
+    assert "exit code -9" in lost[0].error
+    assert len(ended) == study.plan.n_trials
+    # What failed says nothing about the optimizer: the study goes on with it.
+    kept = results.read()
+    again = Study(kept.plan, study.ground, results, ProcessExecutor(1), kept.records, kept.timings)
+    assert again.run([]) is False
+    assert {record.status for record in results.read().records} == {"completed"}
+
+
+def test_a_torn_last_line_is_cut_off(folder: Path, tmp_path: Path) -> None:
+    study, results = small_study(folder, "torn")
+    study.executor.close()
+    whole = results.results.read_bytes()
+    results.results.write_bytes(whole + b'{"kind": "trial", "na')
+    assert results.read().records == ()
+    assert results.results.read_bytes() == whole
+    results.results.write_bytes(whole + b"{}garbage\n")
+    with pytest.raises(RunError, match=r"results.jsonl:2: not a JSON object"):
+        results.read()
+    with pytest.raises(RunError, match="no study is here"):
+        ResultsFolder(tmp_path).read()
+    with pytest.raises(RunError, match="go on with it by --resume"):
+        results.require_free()
+
+
+@posix
+def test_no_child_outlives_a_killed_study_and_resuming_changes_nothing(folder: Path) -> None:
+    process = start(folder, "whole")
+    assert process.wait(timeout=300) == 0
+    expected = final_tables(folder / "whole")
+    assert expected[0]["optimizers"][0]["final"] is not None
+    for k in range(N_KILLS):
+        process = start(folder, "broken")
+        lines = (2, 7, 12)[k]
+        results = folder / "broken" / "results.jsonl"
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if results.exists() and results.read_bytes().count(b"\n") >= lines:
+                break
+            time.sleep(0.01)
+        children = children_of(process.pid)
+        process.kill()
+        process.wait()
+        gone_by = time.monotonic() + PATIENCE_SECONDS
+        while any(map(is_alive, children)) and time.monotonic() < gone_by:
+            time.sleep(0.05)
+        assert not any(map(is_alive, children))
+    process = start(folder, "broken")
+    assert process.wait(timeout=300) == 0
+    assert final_tables(folder / "broken") == expected
+    lines_ = (folder / "broken" / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    names = [line["name"] for line in map(json.loads, lines_) if line["kind"] == "trial"]
+    assert len(names) == len(set(names))
+    assert all(
+        dataclasses.asdict(r)["status"] == "completed"
+        for r in ResultsFolder(folder / "broken").read().records
+    )
