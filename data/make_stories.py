@@ -43,8 +43,8 @@ def all_rules() -> Rules:
 
 def simulate(plot: str, rng: random.Random) -> Story:
     """Let one story happen: its facts and its beats, not yet its words."""
-    world = World(rng)
-    hero = world.child(trait=rng.choice(TRAITS[plot]))
+    world = World(rng, plot)
+    hero = world.hero(list(PLOTS).index(plot), rng.choice(TRAITS[plot]))
     story = Story(plot, world, hero)
     story.roles = {
         "H": hero,

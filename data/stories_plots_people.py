@@ -26,7 +26,7 @@ def contest(story: Story) -> None:
     world, hero, rng = story.world, story.hero, story.world.rng
     name, where, verb, verbing, slip = rng.choice(CONTESTS)
     place = world.place(where)
-    rival = world.child(unlike=hero)
+    rival = world.child()
     coach = world.adult()
     prize = world.thing(None)
     story.want, story.place, story.thing = f"win the {name}", place.noun, prize.noun
@@ -120,7 +120,7 @@ FRAGILE = tuple("kite drum doll puppet boat whistle basket flute box umbrella sp
 def quarrel(story: Story) -> None:
     """Two friends fight over a thing, it breaks, each is lonely, one makes peace."""
     world, hero, rng = story.world, story.hero, story.world.rng
-    friend = world.friend(hero)
+    friend = world.friend()
     elder = world.adult()
     place = world.place(but=("library",))
     giver = world.adult(jobs=False)
@@ -198,7 +198,7 @@ def promise(story: Story) -> None:
     """The hero has promised something and is tempted away; the trait decides."""
     world, hero, rng = story.world, story.hero, story.world.rng
     owner = world.adult()
-    friend = world.friend(hero)
+    friend = world.friend()
     task, done, where, kept, broken = rng.choice(PROMISES)
     ask, fun = rng.choice(TEMPTATIONS)
     story.want, story.place = f"keep a promise to {owner.name}", where
@@ -295,9 +295,9 @@ HUNGRY = (
 def share(story: Story) -> None:
     """The hero has food and meets someone hungry; later the hero is the one in need."""
     world, hero, rng = story.world, story.hero, story.world.rng
-    food, kind = rng.choice(FOODS)
+    food, kind = world.usual("food", FOODS)
     place = world.place("market", "forest", "hill", "river", "meadow", "park", "station", "harbour")
-    other = world.child(unlike=hero) if rng.random() < 0.6 else world.adult(only=HUNGRY)
+    other = world.child() if rng.random() < 0.6 else world.adult(only=HUNGRY)
     trouble, rescue = rng.choice(TROUBLES)
     rescue = rescue.replace("{him}", "[H.him]")
     story.want = f"eat {hero.his} {food} {place.at} the {place.noun}"
@@ -379,7 +379,7 @@ def noise(story: Story) -> None:
     world, hero, rng = story.world, story.hero, story.world.rng
     sound, cause, spot, deed = rng.choice(NOISES)
     place = world.place("attic", "barn", "mill", "school", "library")
-    friend = world.friend(hero)
+    friend = world.friend()
     light = world.thing(hero, ("lamp",))
     ghost = rng.choice(GHOSTS)
     timid = hero.trait in ("timid", "shy")
@@ -454,8 +454,8 @@ def build(story: Story) -> None:
     world, hero, rng = story.world, story.hero, story.world.rng
     what, stuff, where, fail, use = rng.choice(BUILDS)
     place = world.place(where)
-    friend = world.friend(hero)
-    third = world.child(unlike=friend)
+    friend = world.friend()
+    third = world.child()
     proud = hero.trait in ("proud", "stubborn")
     story.want, story.place, story.thing = f"build {what}", place.noun, what.split(" ", 1)[1]
     story.obstacle, story.helper = fail, friend.name

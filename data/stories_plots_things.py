@@ -29,7 +29,7 @@ def lost(story: Story) -> None:
     story.say("lost_notice")
     story.maybe("lost_wrong", Q=wrong, X=rng.choice(wrong.spots), Y=rng.choice(JUNK))
     if ending == "finder":
-        finder = world.child(unlike=hero)
+        finder = world.child()
         world.go(finder, here)
         world.find(finder, thing)
         world.go(hero, here)
@@ -37,7 +37,7 @@ def lost(story: Story) -> None:
         story.helper = finder.name
         story.say("lost_finder", F=finder)
     elif ending == "helper":
-        friend = world.friend(hero)
+        friend = world.friend()
         world.do("help", friend, hero)
         world.go(hero, here)
         world.go(friend, here)
@@ -149,7 +149,7 @@ def gift(story: Story) -> None:
     parent = receiver.name in ("Mother", "Father")
     occasion, aim = rng.choice(OCCASIONS[:5] if parent else OCCASIONS)
     place = world.place(where)
-    helper = world.friend(hero) if rng.random() < 0.5 else world.adult()
+    helper = world.friend() if rng.random() < 0.5 else world.adult()
     proud = hero.trait in ("proud", "stubborn")
     thing = world.thing(None, (noun,))
     story.want, story.reason = f"make a {noun} for {receiver.name}", f"{receiver.name} {occasion}"
@@ -214,7 +214,7 @@ gift_proud_end:
 def borrowed(story: Story) -> None:
     """The hero borrows a thing and breaks it, then tells the truth at once or too late."""
     world, hero, rng = story.world, story.hero, story.world.rng
-    owner = world.friend(hero) if rng.random() < 0.6 else world.adult(jobs=False)
+    owner = world.friend() if rng.random() < 0.6 else world.adult(jobs=False)
     noun, purpose, mishap, where = rng.choice(LOANS)
     thing = world.thing(owner, (noun,))
     place = world.place(*where.split())
@@ -320,8 +320,10 @@ def trade(story: Story) -> None:
     world, hero, rng = story.world, story.hero, story.world.rng
     seller = world.adult(only=tuple(name for name in NEEDS if name != "the teacher"))
     middle = world.adult(only=tuple(NEEDS))
-    last_noun, last_use = rng.choice(NEEDS[seller.name])
-    first_noun, first_use = rng.choice([n for n in NEEDS[middle.name] if n[0] != last_noun])
+    last_noun, last_use = world.usual("need", NEEDS[seller.name])
+    first_noun, first_use = world.usual(
+        "first need", [n for n in NEEDS[middle.name] if n[0] != last_noun]
+    )
     wish = world.thing(seller, WISHES)
     own = world.thing(hero, (first_noun,))
     between = world.thing(middle, (last_noun,))

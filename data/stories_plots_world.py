@@ -39,10 +39,10 @@ def homeward(story: Story) -> None:
     elder = world.adult(
         jobs=False, only=("Grandma", "Grandpa", "Mother", "Father", "Aunt Rose", "Uncle Bill")
     )
-    load, short, use, sources = rng.choice(LOADS)
+    load, short, use, sources = world.usual("load", LOADS)
     place = world.place(*sources.split())
     block, shortcut, harm, remedy = rng.choice(BLOCKS)
-    helper = world.friend(hero) if rng.random() < 0.5 else world.adult()
+    helper = world.friend() if rng.random() < 0.5 else world.adult()
     hasty = hero.trait in ("hasty", "careless", "stubborn")
     story.want, story.place = f"bring {short} home before the rain", place.noun
     story.reason, story.thing = f"{elder.name} needed {short} to {use}", short.split()[-1]
@@ -124,7 +124,7 @@ def animal(story: Story) -> None:
     world, hero, rng = story.world, story.hero, story.world.rng
     kind, where, trouble, tool, deed, thanks = rng.choice(ANIMALS)
     place = world.place(where)
-    helper = world.friend(hero) if rng.random() < 0.4 else world.adult()
+    helper = world.friend() if rng.random() < 0.4 else world.adult()
     pronouns = {"girl": ("she", "her", "her"), "boy": ("he", "him", "his")}[hero.gender]
     for key, word in zip(("{he}", "{him}", "{his}"), pronouns, strict=True):
         thanks = thanks.replace(key, word)
@@ -203,7 +203,7 @@ def learn(story: Story) -> None:
     world, hero, rng = story.world, story.hero, story.world.rng
     skill, skilling, where, fail, advice = rng.choice(SKILLS)
     place = world.place(where)
-    teacher = world.friend(hero) if rng.random() < 0.4 else world.adult()
+    teacher = world.friend() if rng.random() < 0.4 else world.adult()
     viewer = world.adult(jobs=False)
     aim = rng.choice(AIMS).format("[V]")
     stubborn = hero.trait in ("stubborn", "proud", "hasty")
@@ -407,7 +407,7 @@ def errand(story: Story) -> None:
     sender = world.adult()
     taker = world.adult()
     place = world.place(but=("attic",))
-    friend = world.friend(hero)
+    friend = world.friend()
     sight, tempt = rng.choice(DELAYS)
     hasty = hero.trait in ("careless", "lazy", "greedy")
     story.want, story.thing, story.place = f"bring the {noun} to {taker.name}", noun, place.noun

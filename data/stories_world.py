@@ -1,5 +1,10 @@
 """The world half of the story generator: people, things, places, and what can happen to them.
 
+Every plot has its regulars: the same hero, friends, grown-ups and things in each of its stories,
+as in a book of tales about one village. A model that trains for minutes does not yet copy a name
+that was drawn at random, but it learns who belongs to which tale. Where a story happens, what goes
+wrong, what the hero is like, and how it ends, differs.
+
 ``World`` keeps who is where and who holds and owns what. Its actions check that they are possible
 (nobody gives away what they do not hold) and leave a log of events, so a plot that contradicts
 itself fails while the corpus is made instead of reaching the reader.
@@ -8,8 +13,12 @@ itself fails while the corpus is made instead of reaching the reader.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+
+T = TypeVar("T")
 
 
 class WorldError(Exception):
@@ -168,42 +177,56 @@ class World:
     """The state of one story, and its clock. Every action logs an event or raises ``WorldError``."""
 
     rng: random.Random
+    plot: str
     cast: list[Person] = field(default_factory=list)
     things: list[Thing] = field(default_factory=list)
     at: dict[Person, Place] = field(default_factory=dict)
     log: list[Event] = field(default_factory=list)
 
-    def child(self, relation: str = "", unlike: Person | None = None, trait: str = "") -> Person:
-        """A child with a fresh name; three times in four of the other gender than ``unlike``."""
-        gender = self.rng.choice(("girl", "boy"))
-        if unlike is not None and self.rng.random() < 0.75:
-            gender = "boy" if unlike.gender == "girl" else "girl"
+    def usual(self, role: str, options: Sequence[T]) -> T:
+        """The one of ``options`` that has ``role`` in every story of this plot."""
+        return self._ranked(role, options)[0]
+
+    def _ranked(self, role: str, options: Sequence[T]) -> list[T]:
+        """``options`` in this plot's order of preference for ``role``."""
+        return random.Random(f"{self.plot} {role}").sample(options, len(options))
+
+    def hero(self, index: int, trait: str) -> Person:
+        """The hero of plot number ``index``; no two plots have the same."""
+        names = random.Random("heroes").sample(GIRLS + BOYS, len(GIRLS + BOYS))
+        person = self._child(names[index])
+        person.trait = person.words["trait"] = trait
+        return person
+
+    def child(self, relation: str = "") -> Person:
+        """Another child, the same for one plot and relation."""
         used = {person.name for person in self.cast}
-        name = self.rng.choice([n for n in (GIRLS if gender == "girl" else BOYS) if n not in used])
-        if relation == "sibling":
-            relation = {"girl": "sister", "boy": "brother"}[gender]
-        person = Person(name, gender, relation, trait, {"kid": gender, "trait": trait})
+        names = self._ranked(f"{relation} child", GIRLS + BOYS)
+        return self._child(next(n for n in names if n not in used), relation)
+
+    def _child(self, name: str, relation: str = "") -> Person:
+        gender = "girl" if name in GIRLS else "boy"
+        person = Person(name, gender, relation, words={"kid": gender})
         self.cast.append(person)
         return person
 
-    def friend(self, hero: Person, trait: str = "") -> Person:
+    def friend(self) -> Person:
         """A child who knows the hero."""
-        relation = self.rng.choice(("friend", "friend", "friend", "cousin", "sibling"))
-        return self.child(relation, hero, trait)
+        return self.child(self.usual("relation", ("friend", "friend", "friend", "cousin")))
 
     def adult(self, jobs: bool = True, only: tuple[str, ...] = ()) -> Person:
         """A grown-up: one of the family, or known by a job."""
         used = {person.name for person in self.cast}
-        choice = [p for p in (*FAMILY, *(JOBS.items() if jobs else ())) if p[0] not in used]
-        name, gender = self.rng.choice([p for p in choice if not only or p[0] in only])
-        person = Person(name, gender)
+        people = self._ranked("adult", (*FAMILY, *(JOBS.items() if jobs else ())))
+        choice = [p for p in people if p[0] not in used and (not only or p[0] in only)]
+        person = Person(*choice[0])
         self.cast.append(person)
         return person
 
     def thing(self, owner: Person | None, nouns: tuple[str, ...] = ()) -> Thing:
         """A thing that no other thing of the story can be mistaken for, held by its owner."""
         used = {thing.noun for thing in self.things}
-        noun = self.rng.choice([n for n in nouns or tuple(NOUNS) if n not in used])
+        noun = next(n for n in self._ranked("thing", nouns or tuple(NOUNS)) if n not in used)
         thing = Thing(noun, self.rng.choice(ADJECTIVES[NOUNS[noun]].split()), owner, owner)
         self.things.append(thing)
         return thing

@@ -62,7 +62,7 @@ def test_statistics(text: str) -> None:
     assert 60 <= figures["words a story"] <= 150
     assert 5 <= figures["words a sentence"] <= 16
     assert figures["distinct words"] < 1500
-    assert figures["share of sentences that occur once"] > 0.8
+    assert figures["share of sentences that occur once"] > 0.4
     assert figures["share of the commonest sentence"] < 0.003
 
 
@@ -151,7 +151,7 @@ def test_things_end_where_the_story_says(stories: list[Story]) -> None:
 
 
 def test_the_world_refuses_what_cannot_happen() -> None:
-    world = World(random.Random(0))
+    world = World(random.Random(0), "lost")
     hero, friend = world.child(), world.child()
     thing = world.thing(hero)
     here, there = world.place("park"), world.place("beach")
