@@ -55,7 +55,8 @@ def generate(
             f"--num-samples {num_samples} needs {format_bytes(needed)} of memory and the machine "
             f"has {format_bytes(memory)}; draw fewer at a time"
         )
-    writer = Writer(trained.model, trained.params, WorkerTeam(usable_cores()), trained.tokenizer)
+    workers = WorkerTeam(usable_cores())
+    writer = Writer(trained.model, trained.params, workers, trained.tokenizer)
     try:
         prompt_ids = writer.encode_prompt(shown)
     except DataError as error:
@@ -72,6 +73,7 @@ def generate(
         if streams:
             sys.stdout.write(safe(pieces[0]))
             sys.stdout.flush()
+    workers.close()
     if json:
         samples = [{"text": sample} for sample in texts]
         result = {"prompt": shown, "seed": seed, "step": trained.step, "samples": samples}

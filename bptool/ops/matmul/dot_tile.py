@@ -22,6 +22,7 @@ from bptool.ops.matmul.ir_helpers import (
     integer,
     local_function,
     masked_load,
+    merged,
     prefetch,
 )
 from bptool.ops.matmul.target import UNIT, VECTOR_BYTES, lanes_of
@@ -145,7 +146,7 @@ def _emit_tile(
         phi.add_incoming(following, loop)
 
     builder.position_at_end(check)
-    so_far = _phis(builder, vector, n_sums, (entry, [zero] * n_sums), (loop, new))
+    so_far = merged(builder, vector, n_sums, (entry, [zero] * n_sums), (loop, new))
     builder.cbranch(builder.icmp_signed(">", rest, integer(0)), tail, fold)
 
     builder.position_at_end(tail)
@@ -159,23 +160,12 @@ def _emit_tile(
     builder.branch(fold)
 
     builder.position_at_end(fold)
-    all_sums = _phis(builder, vector, n_sums, (check, so_far), (tail, with_rest))
+    all_sums = merged(builder, vector, n_sums, (check, so_far), (tail, with_rest))
     for i in range(n_rows):
         row_start = builder.inttoptr(c, pointer)
         out_row = builder.gep(row_start, [builder.mul(integer(i), c_stride)])
         row_sums = all_sums[i * COLUMNS : (i + 1) * COLUMNS]
         emit_sums(builder, element, n_bytes, row_sums, out_row, columns, adds)
-
-
-def _phis(
-    builder: Any, vector: Any, n: int, first: tuple[Any, list[Any]], second: tuple[Any, list[Any]]
-) -> list[Any]:
-    """Values that come from one of two blocks, each given as (block, values)."""
-    phis = [builder.phi(vector) for _ in range(n)]
-    for block, values in (first, second):
-        for phi, value in zip(phis, values, strict=True):
-            phi.add_incoming(value, block)
-    return phis
 
 
 dot_tiles = {n: _make_tile(n) for n in range(1, ROWS + 1)}
