@@ -2,9 +2,8 @@
 
     sums[i, j][lane] += A[i, k + lane] B[j, k + lane]        k = 0, W, 2W, ...
 
-Both are loaded as they lie in memory, and the lines of B that the next tile needs are fetched
-meanwhile. The last K % W elements are loaded through a mask. Rows of B past the edge repeat the
-last one and are not stored.
+Both are loaded as they lie in memory, the last K % W elements through a mask; the lines of B that
+the next tile needs are fetched meanwhile. Rows of B past the edge repeat the last one, not stored.
 """
 
 from __future__ import annotations
@@ -162,8 +161,7 @@ def _emit_tile(
     builder.position_at_end(fold)
     all_sums = merged(builder, vector, n_sums, (check, so_far), (tail, with_rest))
     for i in range(n_rows):
-        row_start = builder.inttoptr(c, pointer)
-        out_row = builder.gep(row_start, [builder.mul(integer(i), c_stride)])
+        out_row = builder.gep(builder.inttoptr(c, pointer), [builder.mul(integer(i), c_stride)])
         row_sums = all_sums[i * COLUMNS : (i + 1) * COLUMNS]
         emit_sums(builder, element, n_bytes, row_sums, out_row, columns, adds)
 
