@@ -19,7 +19,7 @@ import numpy as np
 from bptool.ops.matmul.dot_tile import COLUMNS, ROWS, dot_tiles
 
 FEW_ROWS = 6
-"""Up to here faster than the tile where B would have to be packed anew, measured."""
+"""Up to here ``matmul`` takes these and not the tile, for which B would have to be packed anew."""
 
 _tile_1, _tile_2, _tile_3 = (dot_tiles[n] for n in range(1, ROWS + 1))
 
