@@ -23,6 +23,7 @@ from bptool.models.gpt2_decode import BLOCK_ROWS
 from bptool.models.mlp import MLP, MLPConfig, mlp_loss
 from bptool.ops.attention_decode import PAGE
 from bptool.ops.dropout import MaskKey
+from bptool.ops.team import ALONE
 from bptool.training.machine import choose_engine
 from bptool.training.workers import WorkerTeam
 
@@ -54,7 +55,7 @@ def forward_logits(model: Any, loss: Any, params: Any, tokens: Any, dtype: str) 
     n_batch, n_time = tokens.shape
     space = model.workspace(n_batch, n_time, dtype, ENGINE.make(dtype))
     key = MaskKey(0, 0, 0)
-    loss(space.evaluating, params, space.acts, tokens, np.zeros_like(tokens), key, 1.0)
+    loss(space.evaluating, params, space.acts, tokens, np.zeros_like(tokens), key, 1.0, ALONE)
     return space.acts.logits.reshape(n_batch, n_time, -1).copy()
 
 
