@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptool.ops.attention import attention_backward, attention_decode, attention_forward
+from bptool.ops.attention import attention_backward, attention_forward
+from bptool.ops.attention_decode import PAGE, QUERIES, attention_decode
 from bptool.ops.dropout import MaskKey, dropout_row, mask_scratch
 from bptool.ops.matmul import blas_engine, tiled_engine
 
@@ -100,17 +101,22 @@ def test_no_position_sees_a_later_one() -> None:
 def test_decoding_equals_the_forward_in_any_portions(dtype: str, parts: list[int]) -> None:
     qkv, _ = inputs(dtype)
     want = forward(qkv)[0].reshape(B, T, C)
-    keys, values = (np.full((B, T + 3, C), np.nan, dtype) for _ in range(2))
-    scores = np.full(T + 3, np.nan, dtype)
+    n_pages = -(-T // PAGE)
+    pages = np.full((B * n_pages, 1, 2, H, PAGE, D), np.nan, dtype)
+    table = np.arange(B * n_pages)[::-1].reshape(B, n_pages)  # in any order
+    scores = np.full((QUERIES, n_pages * PAGE), np.nan, dtype)
     start = 0
     for n_new in parts:
         rows = np.ascontiguousarray(qkv.reshape(B, T, -1)[:, start : start + n_new])
+        runs = np.array([(i * n_new, n_new, i, start) for i in range(B)])
         y = np.full((B * n_new, C), np.nan, dtype)
-        attention_decode(y, keys, values, rows.reshape(B * n_new, -1), H, start, n_new, scores)
+        for job in range(B * H):  # each could be another member's
+            attention_decode(
+                *(y, pages, 0, table, runs, rows.reshape(B * n_new, -1), scores, job, job + 1)
+            )
         part = want[:, start : start + n_new]
         assert y.reshape(B, n_new, C) == pytest.approx(part, abs=TOLERANCE[dtype])
         start += n_new
-    assert np.all(np.isnan(keys[:, T:]))
 
 
 def test_huge_scores_do_not_overflow() -> None:

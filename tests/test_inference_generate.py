@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bptool.data.tokenizers.byte import ByteTokenizer
 from bptool.data.tokenizers.char import CharTokenizer
@@ -13,10 +17,15 @@ from bptool.errors import DataError
 from bptool.inference.generate import generate
 from bptool.inference.sampling import Sampling
 from bptool.inference.writer import Writer
+from bptool.models import gpt2_decode
 from bptool.models.gpt2 import GPT2, GPT2Config, gpt2_loss
+from bptool.models.gpt2_decode import BLOCK_ROWS
 from bptool.models.mlp import MLP, MLPConfig, mlp_loss
+from bptool.ops.attention_decode import PAGE
 from bptool.ops.dropout import MaskKey
+from bptool.ops.team import ALONE
 from bptool.training.machine import choose_engine
+from bptool.training.workers import WorkerTeam
 
 N_VOCAB, CONTEXT = 23, 12
 GPT2_OPTIONS = {"n_layer": 2, "n_head": 2, "n_embd": 16, "context": CONTEXT, "dropout": 0.5}
@@ -46,7 +55,7 @@ def forward_logits(model: Any, loss: Any, params: Any, tokens: Any, dtype: str) 
     n_batch, n_time = tokens.shape
     space = model.workspace(n_batch, n_time, dtype, ENGINE.make(dtype))
     key = MaskKey(0, 0, 0)
-    loss(space.evaluating, params, space.acts, tokens, np.zeros_like(tokens), key, 1.0)
+    loss(space.evaluating, params, space.acts, tokens, np.zeros_like(tokens), key, 1.0, ALONE)
     return space.acts.logits.reshape(n_batch, n_time, -1).copy()
 
 
@@ -54,49 +63,177 @@ def random_tokens(n_batch: int, n_time: int) -> Any:
     return np.random.default_rng(2).integers(0, N_VOCAB, (n_batch, n_time)).astype(np.int32)
 
 
+def decode(model: Any, params: Any, workers: Any, sequences: list[Any], cuts: list[int]) -> Any:
+    """Logits after each of ``sequences``, appended to one decoder in ``cuts`` parts each."""
+    decoder = model.decoder(params, len(sequences), workers)
+    decoder.add(len(sequences))
+    parts = [np.array_split(s, n) for s, n in zip(sequences, cuts, strict=True)]
+    found: list[Any] = [None] * len(sequences)
+    order = list(range(len(sequences)))
+    while order:  # each leaves the decoder when its tokens are used up
+        logits = decoder.append([parts[i].pop(0) for i in order])
+        for place, i in enumerate(order):
+            found[i] = logits[place].copy()
+        left = [place for place, i in enumerate(order) if parts[i]]
+        decoder.select(left)
+        order = [order[place] for place in left]
+    return np.array(found)
+
+
 @CASES
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("float64", 1e-11)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("float64", 1e-12)])
 def test_decoding_equals_the_forward(name: str, dtype: str, tolerance: float) -> None:
+    """Sequences of every length at once, in ever more parts."""
     model, loss = MODELS[name]
-    params, tokens = params_of(model, dtype), random_tokens(3, CONTEXT)
+    params, tokens = params_of(model, dtype), random_tokens(CONTEXT, CONTEXT)
     want = forward_logits(model, loss, params, tokens, dtype)
-    for parts in ([CONTEXT], [1] * CONTEXT, [5, 1, 1, 4, 1]):
-        decoder, start = model.decoder(params, 3, ENGINE.make(dtype)), 0
-        for n_new in parts:
-            logits = decoder.append(tokens[:, start : start + n_new])
-            start += n_new
-            assert logits.shape == (3, N_VOCAB)
-            assert logits == pytest.approx(want[:, start - 1], abs=tolerance), (parts, start)
-        decoder.reset()
-        again = decoder.append(tokens[:, :5])
-        assert again == pytest.approx(want[:, 4], abs=tolerance)
+    lengths = np.arange(1, CONTEXT + 1)
+    sequences = [row[:n] for row, n in zip(tokens, lengths, strict=True)]
+    with WorkerTeam(1) as workers:
+        for n_parts in (1, 2, CONTEXT):
+            found = decode(model, params, workers, sequences, [min(n_parts, n) for n in lengths])
+            for row, n in enumerate(lengths):
+                largest = max(1.0, float(np.abs(want[row, n - 1]).max()))
+                assert found[row] == pytest.approx(want[row, n - 1], abs=tolerance * largest)
+
+
+SIZES = st.fixed_dictionaries(
+    {
+        "n_layer": st.integers(1, 2),
+        "n_head": st.integers(1, 3),
+        "head": st.sampled_from([1, 3, 8, 17]),
+        "context": st.sampled_from([1, 7, PAGE, 3 * PAGE + 5, BLOCK_ROWS + 20]),
+        "activation": st.sampled_from(["gelu", "relu"]),
+    }
+)
+
+
+@given(sizes=SIZES, data=st.data(), n_workers=st.integers(1, 3), n=st.integers(1, 5))
+@settings(max_examples=25)
+def test_what_a_sequence_becomes_depends_on_nothing_else(
+    sizes: dict[str, Any], data: Any, n_workers: int, n: int
+) -> None:
+    """Bit for bit: not on the others, the parts, or the workers; and it is the forward's."""
+    head = sizes.pop("head")
+    model = GPT2(GPT2Config(**sizes, n_embd=head * sizes["n_head"]), N_VOCAB)
+    params = params_of(model, "float64")
+    lengths = [data.draw(st.integers(1, model.context), label="length") for _ in range(n)]
+    cuts = [data.draw(st.integers(1, length), label="parts") for length in lengths]
+    tokens = random_tokens(n, model.context)
+    sequences = [row[:length] for row, length in zip(tokens, lengths, strict=True)]
+    want = forward_logits(model, gpt2_loss, params, tokens, "float64")
+    with WorkerTeam(1) as one, WorkerTeam(n_workers) as workers, whole_team():
+        together = decode(model, params, workers, sequences, cuts)
+        for i, sequence in enumerate(sequences):
+            alone = decode(model, params, one, [sequence], [1])[0]
+            assert np.array_equal(together[i], alone)
+            assert alone == pytest.approx(want[i, lengths[i] - 1], rel=1e-12, abs=1e-12)
+
+
+@contextlib.contextmanager
+def whole_team() -> Iterator[None]:
+    """Small models too are decoded by every worker."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpt2_decode, "TEAM_WEIGHTS", 0)
+        yield
 
 
 @CASES
-def test_the_room_of_a_decoder_is_what_its_context_leaves(name: str) -> None:
+@given(data=st.data())
+@settings(max_examples=15)
+def test_forks_and_drops_leave_each_sequence_its_own_past(name: str, data: Any) -> None:
+    """A random walk of appends, selections and restarts against sequences decoded alone."""
     model, _ = MODELS[name]
-    decoder = model.decoder(params_of(model), 1, ENGINE.make(np.float32))
+    params = params_of(model, "float64")
+    capacity = 4
+    with WorkerTeam(1) as workers:
+        decoder = model.decoder(params, capacity, workers)
+        decoder.add(2)
+        pasts: list[list[int]] = [[], []]
+        for _ in range(6):
+            if data.draw(st.booleans()):
+                which = st.lists(st.integers(0, len(pasts) - 1), min_size=1, max_size=capacity)
+                parents = data.draw(which)
+                decoder.select(parents)
+                pasts = [list(pasts[parent]) for parent in parents]
+            for sequence, past in enumerate(pasts):
+                if len(past) == CONTEXT:
+                    decoder.restart(sequence)
+                    past.clear()
+            new = [
+                data.draw(st.lists(st.integers(0, N_VOCAB - 1), min_size=1, max_size=CONTEXT))
+                for _ in pasts
+            ]
+            new = [ids[: CONTEXT - len(past)] for ids, past in zip(new, pasts, strict=True)]
+            logits = decoder.append([np.array(ids) for ids in new]).copy()
+            for past, ids in zip(pasts, new, strict=True):
+                past += ids
+            alone = decode(model, params, workers, [np.array(p) for p in pasts], [1] * len(pasts))
+            assert np.array_equal(logits, alone)
+
+
+def test_samples_of_a_prompt_store_it_once() -> None:
+    model = GPT2(GPT2Config(n_layer=1, n_head=1, n_embd=4, context=4 * PAGE), N_VOCAB)
+    with WorkerTeam(1) as workers:
+        decoder = model.decoder(params_of(model), 8, workers)
+        decoder.add(1)
+        decoder.append([random_tokens(1, 2 * PAGE + 3)[0]])
+        assert decoder.n_pages == 3
+        decoder.select([0] * 8)
+        assert decoder.n_pages == 3
+        decoder.append([np.array([i]) for i in range(8)])
+        assert decoder.n_pages == 2 + 8  # whole pages are shared, the one in use is not
+        decoder.select([5])
+        assert decoder.n_pages == 3
+        decoder.restart(0)
+        assert decoder.n_pages == 0
+
+
+@CASES
+def test_what_a_decoder_cannot_take_is_refused(name: str) -> None:
+    model, _ = MODELS[name]
+    with WorkerTeam(1) as workers:
+        decoder = model.decoder(params_of(model), 2, workers)
+        decoder.add(1)
+        with pytest.raises(ValueError, match="made for 2"):
+            decoder.add(2)
+        with pytest.raises(ValueError, match="made for 2"):
+            decoder.select([0, 0, 0])
+        with pytest.raises(ValueError, match="parents"):
+            decoder.select([1])
+        with pytest.raises(ValueError, match="2 lists of tokens for 1"):
+            decoder.append([np.array([1]), np.array([1])])
+        with pytest.raises(ValueError, match="0 tokens"):
+            decoder.append([np.array([], np.int32)])
+        if name != "mlp":
+            with pytest.raises(ValueError, match=f"room for {CONTEXT}"):
+                decoder.append([np.zeros(CONTEXT + 1, np.int32)])
+
+
+@CASES
+def test_the_room_of_a_sequence_is_what_its_context_leaves(name: str) -> None:
+    model, _ = MODELS[name]
+    with WorkerTeam(1) as workers:
+        decoder = model.decoder(params_of(model), 2, workers)
+    decoder.add(2)
     if name == "mlp":
-        assert decoder.room > 10**9
+        assert decoder.room(0) > 10**9
         return
-    assert decoder.room == CONTEXT
-    decoder.append(random_tokens(1, 5))
-    assert decoder.room == CONTEXT - 5
+    decoder.append([random_tokens(1, 5)[0], random_tokens(1, 1)[0]])
+    assert (decoder.room(0), decoder.room(1)) == (CONTEXT - 5, CONTEXT - 1)
 
 
 def tokens_of(name: str, prompt: Any, n: int, n_samples: int = 1, **options: Any) -> Any:
     """Generated ids, (n_samples, at most n); -1 where a sample had ended."""
     model, _ = MODELS[name]
-    steps = generate(
-        model,
-        params_of(model),
-        ENGINE.make(np.float32),
-        prompt,
-        n,
-        options.pop("sampling", Sampling(seed=4)),
-        n_samples,
-        **options,
-    )
+    sampling = options.pop("sampling", Sampling(seed=4))
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    with WorkerTeam(options.pop("n_workers", 1)) as workers, whole_team():
+        steps = list(
+            generate(
+                *(model, params_of(model), workers, prompts, n, sampling, n_samples), **options
+            )
+        )
     return np.array([[-1 if t is None else t for t in step] for step in steps]).T
 
 
@@ -117,6 +254,15 @@ def test_a_sample_does_not_depend_on_how_many_are_drawn(name: str) -> None:
     assert len({tuple(sample) for sample in five.tolist()}) == 5
     for n_samples in (1, 2, 4):
         assert np.array_equal(tokens_of(name, prompt, 30, n_samples), five[:n_samples])
+
+
+@CASES
+def test_a_text_does_not_depend_on_the_prompts_beside_it(name: str) -> None:
+    """Nor on the workers; texts of other lengths fill their context at other times."""
+    prompts = [random_tokens(1, n)[0] for n in (3, 1, 11, 3 * CONTEXT)]
+    together = tokens_of(name, prompts, 30, 2, n_workers=2)
+    for p, prompt in enumerate(prompts):
+        assert np.array_equal(tokens_of(name, prompt, 30, 2), together[2 * p : 2 * p + 2])
 
 
 @CASES
@@ -165,15 +311,22 @@ class Scripted:
     context = 8
 
     def __init__(self, ids: list[int], n_vocab: int) -> None:
-        self.ids, self.n_vocab, self.room = ids, n_vocab, 10**6
-        self.read: list[Any] = []
+        self.ids, self.n_vocab = ids, n_vocab
 
-    def decoder(self, params: Any, n_sequences: int, engine: Any) -> Scripted:
+    def decoder(self, params: Any, capacity: int, workers: Any) -> Scripted:
         self._left = iter(self.ids)
         return self
 
+    def add(self, n: int) -> None:
+        pass
+
+    def select(self, parents: Any) -> None:
+        pass
+
+    def room(self, sequence: int) -> int:
+        return 10**6
+
     def append(self, tokens: Any) -> Any:
-        self.read.append(tokens.tolist())
         logits = np.full((len(tokens), self.n_vocab), -np.inf)
         logits[:, next(self._left)] = 0.0
         return logits
@@ -181,7 +334,7 @@ class Scripted:
 
 def writer_of(tokenizer: Any, ids: list[int]) -> tuple[Writer, Scripted]:
     model = Scripted(ids, tokenizer.vocab_size)
-    return Writer(model, None, ENGINE, tokenizer), model  # type: ignore[arg-type]
+    return Writer(model, None, None, tokenizer), model  # type: ignore[arg-type]
 
 
 def test_only_whole_characters_are_streamed() -> None:

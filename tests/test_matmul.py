@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bptool.ops.jit import kernel
 from bptool.ops.matmul import MatmulEngine, blas_engine, matmul, tiled_engine
 from bptool.ops.matmul.blocked import COLUMNS, DEPTH_BYTES, HEIGHT
-from bptool.ops.matmul.few_rows import FEW_ROWS
+from bptool.ops.matmul.dot_rows import FEW_ROWS
 from bptool.ops.matmul.target import ROWS, lanes_of, panel_columns
 
 DTYPES = ("float32", "float64")

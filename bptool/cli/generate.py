@@ -36,9 +36,10 @@ def generate(
     from bptool.inference.sampling import Sampling
     from bptool.inference.writer import Writer
     from bptool.plugins import load_plugin
-    from bptool.training.machine import total_memory_bytes
+    from bptool.training.machine import total_memory_bytes, usable_cores
     from bptool.training.setup import format_bytes
     from bptool.training.trained import open_run
+    from bptool.training.workers import WorkerTeam
 
     for name in plugin or []:
         load_plugin(name)
@@ -54,7 +55,8 @@ def generate(
             f"--num-samples {num_samples} needs {format_bytes(needed)} of memory and the machine "
             f"has {format_bytes(memory)}; draw fewer at a time"
         )
-    writer = Writer(trained.model, trained.params, trained.engine, trained.tokenizer)
+    workers = WorkerTeam(usable_cores())
+    writer = Writer(trained.model, trained.params, workers, trained.tokenizer)
     try:
         prompt_ids = writer.encode_prompt(shown)
     except DataError as error:
@@ -71,6 +73,7 @@ def generate(
         if streams:
             sys.stdout.write(safe(pieces[0]))
             sys.stdout.flush()
+    workers.close()
     if json:
         samples = [{"text": sample} for sample in texts]
         result = {"prompt": shown, "seed": seed, "step": trained.step, "samples": samples}

@@ -2,49 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from bptool.inference.sampling import Sampling
 from bptool.models.base import Array, Model
-from bptool.ops.matmul import MatmulEngine
+from bptool.models.decoder import Workers
 
 
 def generate(
     model: Model,
     params: Any,
-    engine: MatmulEngine,
-    prompt: Array,
+    workers: Workers,
+    prompts: Sequence[Array],
     max_tokens: int,
     sampling: Sampling,
     n_samples: int = 1,
     stop: Collection[int] = (),
 ) -> Iterator[list[int | None]]:
-    """Yield, step by step, the next token id of each sample, None once it has ended.
+    """Yield, step by step, the next token id of each text, None once it has ended.
 
-    The prompt, of shape (t,) with t >= 1, is processed at once. Where a model's context is full,
-    the later half of it is kept and processed anew, so that the cost stays bounded; a longer
-    prompt is cut to its last ``context`` tokens. A sample ends after one of the ``stop`` tokens.
+    The prompts, each of shape (t,) with t >= 1, may differ in length. Each is processed once and
+    its samples go on from there: text ``p * n_samples + s`` is sample s of prompt p. A text depends
+    on its prompt, the seed and s, and not on what else is generated, nor on the workers.
+
+    Where a model's context is full, the later half of it is kept and processed anew, so that the
+    cost stays bounded; a longer prompt is cut to its last ``context`` tokens. A text ends after one
+    of the ``stop`` tokens, and costs nothing from there on.
     """
-    context = model.context
-    decoder = model.decoder(params, n_samples, engine)
-    history = np.tile(np.asarray(prompt, np.int32)[-context:], (n_samples, 1))
-    alive = [True] * n_samples
-    logits = decoder.append(history) if max_tokens > 0 else None
+    if max_tokens < 1:
+        return
+    context, n_texts = model.context, len(prompts) * n_samples
+    decoder = model.decoder(params, n_texts, workers)
+    decoder.add(len(prompts))
+    starts = [np.asarray(prompt, np.int32)[-context:] for prompt in prompts]
+    logits = decoder.append(starts)
+    parents = [text // n_samples for text in range(n_texts)]
+    decoder.select(parents)
+    logits = logits[parents]
+    histories = [starts[parent].tolist() for parent in parents]
+    alive = list(range(n_texts))  # the text that each of the decoder's sequences is
     for position in range(max_tokens):
-        assert logits is not None
-        chosen = [sampling.choose(logits[i], i, position) for i in range(n_samples)]
-        yield [token if alive[i] else None for i, token in enumerate(chosen)]
-        alive = [a and token not in stop for a, token in zip(alive, chosen, strict=True)]
-        if not any(alive) or position + 1 == max_tokens:
+        step: list[int | None] = [None] * n_texts
+        for text, scores in zip(alive, logits, strict=True):
+            step[text] = sampling.choose(scores, text % n_samples, position)
+        yield step
+        going = [i for i, text in enumerate(alive) if step[text] not in stop]
+        if not going or position + 1 == max_tokens:
             return
-        new = np.array(chosen, np.int32)[:, None]
-        history = np.concatenate([history, new], axis=1)[:, -context:]
-        if decoder.room < 1:
-            decoder.reset()
-            history = history[:, -max(1, context // 2) :]
-            logits = decoder.append(history)
-        else:
-            logits = decoder.append(new)
+        if len(going) < len(alive):
+            decoder.select(going)
+            alive = [alive[i] for i in going]
+        new = []
+        for sequence, text in enumerate(alive):
+            history = histories[text]
+            history.append(step[text])
+            if decoder.room(sequence) < 1:
+                decoder.restart(sequence)
+                new.append(history[-max(1, context // 2) :])
+            else:
+                new.append(history[-1:])
+            del history[:-context]
+        logits = decoder.append(new)

@@ -53,14 +53,15 @@ class Sampling:
         scores = (scores - scores.max()) / self.temperature
         if self.top_k is not None and self.top_k < scores.size:
             # ties at the edge are kept in order of token id, so that exactly k remain
-            order = np.argsort(-logits, kind="stable")
-            scores[order[self.top_k :]] = -np.inf
+            edge = np.partition(scores, scores.size - self.top_k)[scores.size - self.top_k]
+            above = scores > edge
+            level = np.flatnonzero(scores == edge)[: self.top_k - int(above.sum())]
+            above[level] = True
+            scores[~above] = -np.inf
         p = np.exp(scores)
         p /= p.sum()
         if self.top_p is not None and self.top_p < 1:
-            order = np.argsort(-p, kind="stable")
-            before = np.cumsum(p[order]) - p[order]
-            p[order[before >= self.top_p]] = 0.0
+            p[~_nucleus(p, self.top_p)] = 0.0
             p /= p.sum()
         return p
 
@@ -70,7 +71,9 @@ class Sampling:
         cumulative = np.cumsum(p)
         drawn = self._uniform(sample, position) * cumulative[-1]
         token = int(np.searchsorted(cumulative, drawn, side="right"))
-        return min(token, int(np.flatnonzero(p)[-1]))
+        if token < p.size and p[token] > 0:
+            return token
+        return int(np.flatnonzero(p)[-1])  # rounding put the draw at the very end
 
     def _uniform(self, sample: int, position: int) -> float:
         """A number in [0, 1) from Philox, keyed by seed and counted by sample and position."""
@@ -78,3 +81,24 @@ class Sampling:
         key = np.array([self.seed, _STREAM], np.uint64)
         word = int(np.random.Philox(key=key, counter=counter).random_raw())
         return (word >> 11) * 2.0**-53
+
+
+def _nucleus(p: Array, mass: float) -> Array:
+    """Mask of the likeliest tokens whose probabilities first add up to ``mass``.
+
+    Only the likeliest are sorted, more of them until they suffice: sorting a large vocabulary would
+    take longer than everything else about a token. Ties are kept in order of token id.
+    """
+    n_sorted = 256
+    kept = np.zeros(p.size, bool)
+    while True:
+        candidates = np.arange(p.size)
+        if n_sorted < p.size:
+            edge = np.partition(p, p.size - n_sorted)[p.size - n_sorted]
+            candidates = np.flatnonzero(p >= edge)  # with every tie of the edge, so in order
+        order = candidates[np.argsort(-p[candidates], kind="stable")]
+        total = np.cumsum(p[order])
+        if total[-1] >= mass or candidates.size == p.size:
+            kept[order[total - p[order] < mass]] = True
+            return kept
+        n_sorted *= 8

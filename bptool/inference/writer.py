@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from bptool.data.tokenizers import END_OF_TEXT
 from bptool.errors import DataError
 from bptool.inference.generate import generate
 from bptool.inference.sampling import Sampling
 from bptool.models.base import Array, Model
-from bptool.ops.matmul import MatmulEngine
+from bptool.models.decoder import Workers
 
 
 class TextCodec(Protocol):
@@ -25,24 +24,16 @@ class TextCodec(Protocol):
     def stream(self, skip_special: bool = False) -> Any: ...
 
 
-class MakesEngines(Protocol):
-    """The part of a matrix engine that writing needs."""
-
-    def make(self, dtype: npt.DTypeLike) -> MatmulEngine: ...
-
-
 class Writer:
     """Writes text with one model.
 
     Args:
-        model: the model. params: its weights. engine: matrix engine. tokenizer: its own.
+        model: the model. params: its weights. workers: a team. tokenizer: its own.
     """
 
-    def __init__(
-        self, model: Model, params: Any, engine: MakesEngines, tokenizer: TextCodec
-    ) -> None:
+    def __init__(self, model: Model, params: Any, workers: Workers, tokenizer: TextCodec) -> None:
         self._model, self._params, self._tokenizer = model, params, tokenizer
-        self._engine = engine.make(np.float32)
+        self._workers = workers
         self._stop = set(tokenizer.special_tokens.values())
 
     def encode_prompt(self, text: str) -> Array:
@@ -68,7 +59,7 @@ class Writer:
         """Yield pieces of text, one a sample, whole characters only; ends at a special token."""
         streams = [self._tokenizer.stream(skip_special=True) for _ in range(n_samples)]
         steps = generate(
-            *(self._model, self._params, self._engine, prompt, max_tokens),
+            *(self._model, self._params, self._workers, [prompt], max_tokens),
             *(sampling, n_samples, self._stop),
         )
         for tokens in steps:

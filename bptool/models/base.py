@@ -172,8 +172,8 @@ class Model(ABC):
         dropout."""
 
     @abstractmethod
-    def decoder(self, params: Any, n_sequences: int, engine: Any) -> Any:
-        """An incremental decoder: ``append(tokens (n, t))`` -> logits (n, V) of the last one."""
+    def decoder(self, params: Any, capacity: int, workers: Any) -> Any:
+        """A :class:`bptool.models.decoder.Decoder` for up to ``capacity`` sequences."""
 
     def decoder_bytes(self, n_sequences: int) -> int:
         """Bytes that decoding so many sequences takes at most, but for the weights."""

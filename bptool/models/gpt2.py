@@ -27,7 +27,8 @@ from bptool.models.base import (
     allocate,
     bytes_of,
 )
-from bptool.models.gpt2_decode import GPT2Decoder
+from bptool.models.decoder import Workers
+from bptool.models.gpt2_decode import GPT2Decoder, page_shape, scratch_shapes
 from bptool.objectives.next_token import next_token_backward, next_token_forward
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
 from bptool.ops.attention import attention_backward, attention_forward
@@ -460,15 +461,15 @@ class GPT2(Model):
         return float(gpt2_loss(hyper, params, acts.acts, tokens, targets, NO_KEY, 1.0, team))
 
     def decoder_bytes(self, n_sequences: int) -> int:
-        c, n_layer = self.config.n_embd, self.config.n_layer
-        a_position = 2 * n_layer * c + 11 * c  # keys, values; the scratch of a whole prompt
-        return 4 * n_sequences * (self.config.context * a_position + self.n_vocab)
+        scratch = sum(bytes_of(shapes, 4) for shapes in scratch_shapes(self))
+        cache = math.prod(page_shape(self, n_sequences))
+        return scratch + 4 * (cache + n_sequences * self.n_vocab)
 
     def relu_inputs(self, workspace: Workspace) -> Array | None:
         return workspace.acts.fc if self.config.activation == "relu" else None
 
-    def decoder(self, params: Any, n_sequences: int, engine: MatmulEngine) -> GPT2Decoder:
-        return GPT2Decoder(self, params, n_sequences, engine)
+    def decoder(self, params: Any, capacity: int, workers: Workers) -> GPT2Decoder:
+        return GPT2Decoder(self, params, capacity, workers)
 
     def flops_per_token(self, n_time: int) -> float:
         n_weights = self.n_parameters - self.config.context * self.config.n_embd

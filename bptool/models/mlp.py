@@ -13,12 +13,13 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from bptool.config.section import Section
 from bptool.models.base import Array, Model, ParamSpec, allocate, bytes_of
+from bptool.models.decoder import Workers
+from bptool.models.mlp_decode import MLPDecoder
 from bptool.objectives.next_token import next_token_backward, next_token_forward
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
 from bptool.ops.dropout import MaskKey, dropout
@@ -261,37 +262,9 @@ class MLP(Model):
     def relu_inputs(self, workspace: Workspace) -> Array | None:
         return workspace.acts.pre if self.config.activation == "relu" else None
 
-    def decoder(self, params: Any, n_sequences: int, engine: MatmulEngine) -> MLPDecoder:
-        return MLPDecoder(self, params, n_sequences, engine)
+    def decoder(self, params: Any, capacity: int, workers: Workers) -> MLPDecoder:
+        return MLPDecoder(self, params, capacity)
 
     def flops_per_token(self, n_time: int) -> float:
         embedding = (self.n_vocab + 1) * self.config.n_embd
         return 6.0 * (self.n_parameters - embedding)
-
-
-class MLPDecoder:
-    """Incremental decoding: keeps the last ``window`` tokens, so its room never ends."""
-
-    room = 1 << 62
-
-    def __init__(self, model: MLP, params: Params, n_sequences: int, engine: MatmulEngine) -> None:
-        self._model, self._params, self._n, self._engine = model, params, n_sequences, engine
-        self._workspace: Workspace | None = None
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget every position."""
-        self._tokens = np.zeros((self._n, 0), np.int32)
-
-    def append(self, tokens: Array) -> Array:
-        """Process (n_sequences, t) more tokens; logits (n_sequences, V) after the last."""
-        window = self._model.config.window
-        self._tokens = np.concatenate([self._tokens, tokens.astype(np.int32)], 1)[:, -window:]
-        n_time = self._tokens.shape[1]
-        dtype = self._params.embedding.dtype
-        if self._workspace is None or len(self._workspace.acts.logp) != self._n * n_time:
-            self._workspace = self._model.workspace(self._n, n_time, dtype, self._engine)
-        acts = self._workspace.acts
-        new = np.ascontiguousarray(self._tokens)
-        mlp_forward(self._workspace.evaluating, self._params, acts, new, NO_KEY, ALONE)
-        return acts.logits.reshape(self._n, n_time, -1)[:, -1]

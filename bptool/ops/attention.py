@@ -7,7 +7,6 @@ Backward, with P' = dropout(P), for each head:
     dv = P'^T dy,   dP = dropout(dy v^T),   dS = P (dP - sum_s dP P),
     dq = dS k / sqrt D,   dk = dS^T q / sqrt D.     dqkv is overwritten.
 A team cuts the jobs, one for each sequence and head: job = sequence * H + head.
-Decoding keeps k and v of earlier positions in a cache: see ``attention_decode``.
 Source: Vaswani et al. 2017, arXiv:1706.03762, equation 1.
 """
 
@@ -128,39 +127,3 @@ def attention_backward(  # type: ignore[no-untyped-def]
             # S = q k^T
             matmul(engine, dq[start:stop], d_weights, False, k[:stop], False, False)
             matmul(engine, dk[:stop], d_weights, True, q[start:stop], False, True)
-
-
-@kernel
-def attention_decode(y, keys, values, qkv, n_head, position0, n_new, scores):  # type: ignore[no-untyped-def]
-    """Attention of new positions over the cache, which they first join.
-
-    Shapes: keys, values (B, context, C); qkv (B*n_new, 3C) for positions position0 onwards;
-    y (B*n_new, C); scores (context,) is scratch.
-    """
-    n_batch = keys.shape[0]
-    width = y.shape[1]
-    head = width // n_head
-    real = qkv.dtype.type
-    scale = real(1.0 / head**0.5)
-    for i in range(n_batch):
-        for t in range(n_new):
-            row = i * n_new + t
-            keys[i, position0 + t] = qkv[row, width : 2 * width]
-            values[i, position0 + t] = qkv[row, 2 * width :]
-        for t in range(n_new):
-            row = i * n_new + t
-            n_past = position0 + t + 1
-            for h in range(n_head):
-                first = h * head
-                for s in range(n_past):
-                    dot = real(0.0)
-                    for d in range(head):
-                        dot += qkv[row, first + d] * keys[i, s, first + d]
-                    scores[s] = dot
-                softmax_row(scores, n_past, scale)
-                for d in range(head):
-                    y[row, first + d] = real(0.0)
-                for s in range(n_past):
-                    weight = scores[s]
-                    for d in range(head):
-                        y[row, first + d] += weight * values[i, s, first + d]

@@ -71,7 +71,7 @@ class Training:
         self._stop = False
         tokenizer = pieces.corpus.tokenizer
         self._bytes_per_token = tokenizer.token_bytes()
-        self._writer = Writer(pieces.model, pieces.step.params, pieces.engine, tokenizer)
+        self._writer = Writer(pieces.model, pieces.step.params, pieces.team, tokenizer)
         try:
             self._prompt = self._writer.encode_prompt(pieces.config.sample.prompt)
         except DataError as error:
@@ -261,10 +261,9 @@ class Training:
         start = time.perf_counter()
         with jit.compilations() as compiled:
             self.pieces.step.compile()
-            decoder = self.pieces.model.decoder(
-                self.pieces.step.params, 1, self.pieces.engine.make(np.float32)
-            )
-            decoder.append(np.zeros((1, 1), np.int32))
+            decoder = self.pieces.model.decoder(self.pieces.step.params, 1, self.pieces.team)
+            decoder.add(1)
+            decoder.append([np.zeros(1, np.int32)])
         seconds = time.perf_counter() - start
         self._emit(Compiling(what, done=True, seconds=seconds, cached=not compiled))
 

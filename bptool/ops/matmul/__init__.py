@@ -2,7 +2,7 @@
 
 Every product of a model goes through :func:`matmul`, called from compiled code. Two engines stand
 behind it, each a C function called by its address, so that it is compiled once and not again into
-every kernel that multiplies: our own (``blocked.py`` around ``tile.py``, ``few_rows.py`` for a few
+every kernel that multiplies: our own (``blocked.py`` around ``tile.py``, ``dot_rows.py`` for a few
 rows) and a BLAS (``blas.py``).
 
 Shapes: op(A) (M, K), op(B) (K, N), out (M, N). Rows may be strided; columns are contiguous.

@@ -18,7 +18,7 @@ import numpy as np
 from numba import carray, cfunc, types
 
 from bptool.ops.jit import kernel
-from bptool.ops.matmul.few_rows import FEW_ROWS, few_rows_matmul
+from bptool.ops.matmul.dot_rows import FEW_ROWS, dot_rows
 from bptool.ops.matmul.packing import (
     GAP,
     lane_count,
@@ -144,7 +144,7 @@ def _routine(real: Any) -> Any:
         second = carray(b, (n if trans_b else k, ldb))
         target = carray(c, (m, ldc))
         if m <= FEW_ROWS and trans_b and not trans_a:
-            few_rows_matmul(target, first, second, accumulate != 0, m, n, k)
+            dot_rows(target, first, second, accumulate != 0, m, 0, n, k)
         else:
             blocked_matmul(
                 *(target, first, trans_a != 0, second, trans_b != 0, accumulate != 0),

@@ -77,3 +77,14 @@ def masked_store(builder: Any, value: Any, pointer: Any, mask: Any, n_bytes: int
     kinds = [value.type, pointer.type, ir.IntType(32), mask.type]
     function = declare(builder, name, ir.VoidType(), kinds)
     builder.call(function, [value, pointer, integer(n_bytes, 32), mask])
+
+
+def merged(
+    builder: Any, vector: Any, n: int, first: tuple[Any, list[Any]], second: tuple[Any, list[Any]]
+) -> list[Any]:
+    """Values that come from one of two blocks, each given as (block, values)."""
+    phis = [builder.phi(vector) for _ in range(n)]
+    for block, values in (first, second):
+        for phi, value in zip(phis, values, strict=True):
+            phi.add_incoming(value, block)
+    return phis
