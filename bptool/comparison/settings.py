@@ -119,5 +119,5 @@ def other_settings(choice: Choice) -> dict[str, object]:
     return {
         key: value
         for key, value in values.items()
-        if key != "learning_rate" and value != fields[key].default
+        if key != "learning_rate" and getattr(choice.config, key) != fields[key].default
     }

@@ -21,6 +21,7 @@ from bptool.optim.base import Optimizer
 from bptool.optim.norm import clip_scale, sum_of_squares
 from bptool.regularizers.base import Regularizer
 from bptool.training.machine import Engine
+from bptool.training.update import TRAINED, WeightUpdate
 from bptool.training.workers import WorkerTeam, span
 
 
@@ -58,6 +59,7 @@ class Shards:
         with_gradients: bool = True,
     ) -> None:
         self.model, self.team, self.rows, self.n_time = model, team, rows, n_time
+        self.engine = engine
         self.rows_each = -(-rows // team.n)
         shape = (self.rows_each, n_time)
         self._acts = [model.workspace(*shape, dtype, engine.make(dtype)) for _ in range(team.n)]
@@ -140,7 +142,10 @@ class TrainingStep:
     """Weights, optimizer state, and the step that changes them.
 
     Attributes:
-        weights: flat buffer of parameters. slots: flat optimizer state by name.
+        weights: flat buffer of the parameters that gradients are taken at.
+        evaluation_weights: those to evaluate and to keep, brought up to date by
+            :meth:`evaluation_params`; for most optimizers ``weights`` itself.
+        slots: flat optimizer state by name.
         n_updates: updates done; a skipped step is none.
     """
 
@@ -158,8 +163,27 @@ class TrainingStep:
         layout = self.model.layout
         self.weights = layout.allocate(dtype)
         self.params = self.model.params(self.weights)
-        self.slots = {name: layout.allocate(dtype) for name in optimizer.slots}
+        self.update = WeightUpdate(optimizer, layout, shards.team.n, shards.engine, dtype)
+        self.slots = self.update.state.buffers
+        self.evaluation_weights = self.weights
+        if optimizer.evaluates_elsewhere:
+            self.evaluation_weights = layout.allocate(dtype)
+        self._evaluation_params = self.model.params(self.evaluation_weights)
         self.n_updates = 0
+
+    def evaluation_params(self) -> Any:
+        """The parameters to evaluate, as they are now; the same views at every call."""
+        if self.evaluation_weights is not self.weights:
+            self.optimizer.evaluation_weights(self.evaluation_weights, self.weights, self.slots)
+        return self._evaluation_params
+
+    def state(self) -> dict[str, Array]:
+        """All that a resume needs besides ``evaluation_weights``, by the names of a checkpoint."""
+        named = self.update.state.named()
+        if self.evaluation_weights is not self.weights:
+            weights = self.model.layout.named(self.weights)
+            named |= {f"{TRAINED}/{name}": view for name, view in weights.items()}
+        return named
 
     def compute_gradient(
         self, tokens: Array, targets: Array, n_targets: int, seed: int, step: int
@@ -198,24 +222,12 @@ class TrainingStep:
             return found
         self.n_updates += 1
         scale = clip_scale(found.grad_norm, self.clip_norm)
-        n_decayed = self.model.layout.n_decayed
-        gradient = self.shards.gradients[0]
+        gradient, rate, step = self.shards.gradients[0], learning_rate, self.n_updates
+        self.update.begin(rate, step)
 
         def work(worker: int) -> None:
-            start, stop = span(self.model.layout.size, worker, self.shards.team.n)
-            middle = max(start, min(stop, n_decayed))
-            groups = ((start, middle, self.optimizer.weight_decay), (middle, stop, 0.0))
-            for first, last, weight_decay in groups:
-                if first < last:
-                    self.optimizer.update(
-                        self.weights[first:last],
-                        gradient[first:last],
-                        {name: slot[first:last] for name, slot in self.slots.items()},
-                        learning_rate=learning_rate,
-                        weight_decay=weight_decay,
-                        grad_scale=scale,
-                        step=self.n_updates,
-                    )
+            part = span(self.model.layout.size, worker, self.shards.team.n)
+            self.update(worker, part, self.weights, gradient, rate, scale, step)
 
         self.shards.team.run(work)
         return StepResult(found.loss, found.penalty, found.grad_norm, updated=True)
@@ -225,8 +237,9 @@ class TrainingStep:
         rows = np.zeros((1, self.shards.n_time), np.int32)
         n_updates = self.n_updates
         weights, slots = self.weights.copy(), {k: v.copy() for k, v in self.slots.items()}
-        self(rows, rows, rows.size, self.optimizer.config.learning_rate, 0, 0)
-        self.shards.loss(self.params, rows, rows)
+        for _ in range(2):  # a rule may begin with a step of another kind
+            self(rows, rows, rows.size, self.optimizer.config.learning_rate, 0, 0)
+        self.shards.loss(self.evaluation_params(), rows, rows)
         self.weights[:] = weights
         for name, slot in slots.items():
             self.slots[name][:] = slot
