@@ -9,9 +9,10 @@ Defaults, as in PyTorch: learning_rate 2e-3, beta1 0.9, beta2 0.999, eps 1e-8, w
 
 Paper: Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 2.
 
-Where frameworks differ: epsilon goes into the maximum (PyTorch, optax); Keras (1e-7) adds it to u at the division, and the paper has none. A weight whose gradient
-is exactly 0 keeps ``u <- beta2 u`` here and is divided by at least eps: the same steps, and the
-padding of the buffers stays zero.
+Where frameworks differ: epsilon goes into the maximum (PyTorch, optax); Keras (1e-7) adds it to
+u at the division, and the paper has none. A weight whose gradient is exactly 0 keeps
+``u <- beta2 u`` here and is divided by at least eps: the same steps, and the padding of the buffers
+stays zero.
 """
 
 from __future__ import annotations

@@ -220,9 +220,13 @@ class TrainingStep:
         found = self.compute_gradient(tokens, targets, n_targets, seed, step)
         if not (math.isfinite(found.loss) and math.isfinite(found.grad_norm)):
             return found
+        self._update(learning_rate, clip_scale(found.grad_norm, self.clip_norm))
+        return StepResult(found.loss, found.penalty, found.grad_norm, updated=True)
+
+    def _update(self, rate: float, scale: float) -> None:
+        """Change the weights by the gradient in the first buffer, times ``scale``."""
         self.n_updates += 1
-        scale = clip_scale(found.grad_norm, self.clip_norm)
-        gradient, rate, step = self.shards.gradients[0], learning_rate, self.n_updates
+        gradient, step = self.shards.gradients[0], self.n_updates
         self.update.begin(rate, step)
 
         def work(worker: int) -> None:
@@ -230,15 +234,15 @@ class TrainingStep:
             self.update(worker, part, self.weights, gradient, rate, scale, step)
 
         self.shards.team.run(work)
-        return StepResult(found.loss, found.penalty, found.grad_norm, updated=True)
 
     def compile(self) -> None:
         """Compile the step's kernels, or load them from the cache; no weight changes."""
         rows = np.zeros((1, self.shards.n_time), np.int32)
         n_updates = self.n_updates
         weights, slots = self.weights.copy(), {k: v.copy() for k, v in self.slots.items()}
-        for _ in range(2):  # a rule may begin with a step of another kind
-            self(rows, rows, rows.size, self.optimizer.config.learning_rate, 0, 0)
+        rate = self.optimizer.config.learning_rate
+        self(rows, rows, rows.size, rate, 0, 0)
+        self._update(rate, 1.0)  # a rule may begin with a step of another kind
         self.shards.loss(self.evaluation_params(), rows, rows)
         self.weights[:] = weights
         for name, slot in slots.items():
