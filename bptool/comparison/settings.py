@@ -31,6 +31,7 @@ LEARNING_RATES: dict[str, float] = {
     "rmsprop": 1e-3,
     "adam": 2e-3,
     "adamw": 2e-3,
+    # @RATES@
 }
 """Learning rates of a study by optimizer; one that is not listed has its own default."""
 

@@ -32,7 +32,7 @@ from pydantic import Field
 from bptool.ops.jit import kernel
 from bptool.optim.base import Array, Epsilon, LearningRate, OptimizerConfig, WeightDecay
 from bptool.optim.norm import sum_of_squares
-from bptool.optim.tensor_rule import Bench, Shapes, TensorInfo, TensorRule
+from bptool.optim.tensor_rule import Bench, Shapes, TensorInfo, TensorRule, keep_and_subtract
 from bptool.registry import optimizers
 
 
@@ -97,14 +97,6 @@ def vector_moment(u: Array, g: Array, v: Array, grad_scale: float, new: float, e
         vi = keep_ * v[i] + new_ * (x * x)
         v[i] = vi
         u[i] = x / np.sqrt(max(vi, least))
-
-
-@kernel
-def keep_and_subtract(w: Array, d: Array, keep: float, factor: float) -> None:
-    """w <- keep w - factor d. Arrays ``(n,)``."""
-    keep_, factor_ = w.dtype.type(keep), w.dtype.type(factor)
-    for i in range(w.shape[0]):
-        w[i] = keep_ * w[i] - factor_ * d[i]
 
 
 @optimizers.register("adafactor")

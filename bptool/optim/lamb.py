@@ -30,7 +30,7 @@ from bptool.ops.jit import kernel
 from bptool.optim.adam import AdamConfig
 from bptool.optim.base import Array, Epsilon, WeightDecay
 from bptool.optim.norm import sum_of_squares
-from bptool.optim.tensor_rule import Bench, Shapes, TensorInfo, TensorRule
+from bptool.optim.tensor_rule import Bench, Shapes, TensorInfo, TensorRule, keep_and_subtract
 from bptool.registry import optimizers
 
 
@@ -69,14 +69,6 @@ def lamb_direction(
         m[i] = mi
         v[i] = vi
         d[i] = mean_scale_ * mi / (np.sqrt(vi) * root_scale_ + eps_) + decay_ * w[i]
-
-
-@kernel
-def subtract_scaled(w: Array, d: Array, factor: float) -> None:
-    """w <- w - factor d. Arrays ``(n,)``."""
-    factor_ = w.dtype.type(factor)
-    for i in range(w.shape[0]):
-        w[i] -= factor_ * d[i]
 
 
 @optimizers.register("lamb")
@@ -125,4 +117,4 @@ class LAMB(TensorRule):
             length, step_length = sum_of_squares(flat), sum_of_squares(d)
             if length > 0 and step_length > 0:
                 ratio = math.sqrt(length) / math.sqrt(step_length)
-        subtract_scaled(flat, d, learning_rate * ratio)
+        keep_and_subtract(flat, d, 1.0, learning_rate * ratio)

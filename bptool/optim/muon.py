@@ -18,16 +18,15 @@ rows of a table are separate vectors, of which a batch touches some. Its learnin
 ``adamw_factor`` times that of the matrices; with ``original``, 0.02 and a factor of 0.015 are the
 author's. The matrices of a layer are taken as they are stored: queries, keys and values are one.
 
-Defaults, as in PyTorch: learning_rate 1e-3, momentum 0.95, nesterov, weight_decay 0.1, eps 1e-7,
-5 iterations with a = 3.4445, b = -4.7750, c = 2.0315; but ``adjust`` is ``original`` there.
+Defaults, as in PyTorch (where ``adjust`` is ``original``): learning_rate 1e-3, momentum 0.95,
+nesterov, weight_decay 0.1, eps 1e-7, 5 iterations with a, b, c of ``newton_schulz``.
 AdamW's: beta1 0.9, beta2 0.95, adamw_eps 1e-8 (the author's betas).
 
 Sources: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024 (a page,
 with code); ``match_rms_adamw``: Liu et al., "Muon is Scalable for LLM Training", 2025, section 2.2.
 
-Where frameworks differ: PyTorch takes matrices only and multiplies them in bfloat16; here they are
-in the type of the weights, with the engine of the step. Older code of the author sums the momentum
-without ``1 - momentum``, which a normalisation removes.
+Where frameworks differ: PyTorch takes matrices only and multiplies them in bfloat16, here in the
+type of the weights. Code that sums the momentum without ``1 - momentum`` makes the same steps.
 """
 
 from __future__ import annotations
@@ -39,7 +38,6 @@ from typing import Literal
 from pydantic import Field
 
 from bptool.ops.jit import kernel
-from bptool.ops.matmul import MatmulEngine, matmul
 from bptool.optim.adam import adam_update
 from bptool.optim.base import (
     Array,
@@ -49,12 +47,18 @@ from bptool.optim.base import (
     OptimizerConfig,
     WeightDecay,
 )
+from bptool.optim.newton_schulz import QUINTIC, newton_schulz
 from bptool.optim.norm import sum_of_squares
-from bptool.optim.tensor_rule import Bench, Shapes, TensorInfo, TensorRule, carve, room_for
+from bptool.optim.tensor_rule import (
+    Bench,
+    Shapes,
+    TensorInfo,
+    TensorRule,
+    carve,
+    keep_and_subtract,
+    room_for,
+)
 from bptool.registry import optimizers
-
-QUINTIC = (3.4445, -4.7750, 2.0315)
-"""a, b and c: steep at 0, so that small singular values grow fast."""
 
 
 class MuonConfig(OptimizerConfig):
@@ -91,58 +95,6 @@ def muon_momentum(
         bi = momentum_ * b[i] + new_ * gi
         b[i] = bi
         u[i] = new_ * gi + momentum_ * bi if nesterov else bi
-
-
-@kernel
-def newton_schulz(
-    engine: MatmulEngine,
-    x: Array,
-    gram: Array,
-    poly: Array,
-    next_x: Array,
-    n_steps: int,
-    a: float,
-    b: float,
-    c: float,
-) -> None:
-    """Bring the singular values of ``x (M, N)`` near 1, from a norm of at most 1.
-
-    Works on the smaller side K: ``gram`` and ``poly`` are (K, K), ``next_x`` is (M, N). A matrix
-    that is taller than wide is multiplied from the right, which is the transposed iteration.
-    """
-    real = x.dtype.type
-    a_, b_, c_ = real(a), real(b), real(c)
-    tall = x.shape[0] > x.shape[1]
-    k = gram.shape[0]
-    for _ in range(n_steps):
-        matmul(engine, gram, x, tall, x, not tall, False)
-        matmul(engine, poly, gram, False, gram, False, False)
-        for i in range(k):
-            for j in range(k):
-                poly[i, j] = b_ * gram[i, j] + c_ * poly[i, j]
-        if tall:
-            matmul(engine, next_x, x, False, poly, False, False)
-        else:
-            matmul(engine, next_x, poly, False, x, False, False)
-        for i in range(x.shape[0]):
-            for j in range(x.shape[1]):
-                x[i, j] = a_ * x[i, j] + next_x[i, j]
-
-
-@kernel
-def scale(x: Array, factor: float) -> None:
-    """x <- factor x. Array ``(n,)``."""
-    factor_ = x.dtype.type(factor)
-    for i in range(x.shape[0]):
-        x[i] *= factor_
-
-
-@kernel
-def muon_step(w: Array, x: Array, keep: float, rate: float) -> None:
-    """w <- keep w - rate x. Arrays ``(n,)``."""
-    keep_, rate_ = w.dtype.type(keep), w.dtype.type(rate)
-    for i in range(w.shape[0]):
-        w[i] = keep_ * w[i] - rate_ * x[i]
 
 
 def is_hidden_matrix(tensor: TensorInfo) -> bool:
@@ -208,10 +160,12 @@ class Muon(TensorRule):
         x, next_x, gram, poly = carve(bench.scratch, self._scratch(tensor))
         flat, momentum = x.ravel(), state["momentum"].ravel()
         muon_momentum(flat, momentum, g.ravel(), float(grad_scale), c.momentum, c.nesterov)
-        scale(flat, 1.0 / max(math.sqrt(sum_of_squares(flat)), c.eps))
+        flat *= 1.0 / max(math.sqrt(sum_of_squares(flat)), c.eps)
         newton_schulz(bench.engine, x, gram, poly, next_x, c.ns_steps, *QUINTIC)
         rows, columns = tensor.shape
         length = math.sqrt(max(1.0, rows / columns))
         if c.adjust == "match_rms_adamw":
             length = 0.2 * math.sqrt(max(rows, columns))
-        muon_step(w.ravel(), flat, 1.0 - learning_rate * weight_decay, learning_rate * length)
+        keep_and_subtract(
+            w.ravel(), flat, 1.0 - learning_rate * weight_decay, learning_rate * length
+        )

@@ -40,13 +40,19 @@ import threadpoolctl
 from pydantic import Field
 
 from bptool.ops.jit import kernel
-from bptool.ops.matmul import MatmulEngine, matmul
 from bptool.optim.adam import AdamConfig
 from bptool.optim.base import Array, Fraction, LearningRate, WeightDecay
-from bptool.optim.tensor_rule import Bench, Shapes, TensorInfo, TensorRule, carve, room_for
+from bptool.optim.eigenbasis import SIDES, Basis
+from bptool.optim.tensor_rule import (
+    Bench,
+    Shapes,
+    TensorInfo,
+    TensorRule,
+    carve,
+    keep_and_subtract,
+    room_for,
+)
 from bptool.registry import optimizers
-
-SIDES = ("left", "right")
 
 
 class SOAPConfig(AdamConfig):
@@ -93,52 +99,6 @@ def soap_moments(
         n[i] = ni
         v[i] = vi
         d[i] = mean_scale_ * ni / (np.sqrt(vi) + eps_)
-
-
-@kernel
-def soap_step(w: Array, d: Array, keep: float, rate: float) -> None:
-    """w <- keep (w - rate d). Arrays ``(n,)``."""
-    keep_, rate_ = w.dtype.type(keep), w.dtype.type(rate)
-    for i in range(w.shape[0]):
-        w[i] = keep_ * (w[i] - rate_ * d[i])
-
-
-class Basis:
-    """The sides of a tensor that have one, with what they are made from.
-
-    Args:
-        state: the tensor's state: ``left`` and ``right``, each beside its ``_basis``.
-        engine: multiplies. room: an array of the tensor's shape to work in.
-    """
-
-    def __init__(self, state: Mapping[str, Array], engine: MatmulEngine, room: Array) -> None:
-        self.engine, self.room = engine, room
-        self.left = state.get("left_basis")
-        self.right = state.get("right_basis")
-
-    def enter(self, out: Array, x: Array) -> None:
-        """out = P^T x Q."""
-        self._turn(out, x, True)
-
-    def leave(self, out: Array, x: Array) -> None:
-        """out = P x Q^T."""
-        self._turn(out, x, False)
-
-    def _turn(self, out: Array, x: Array, enters: bool) -> None:
-        if self.left is not None:
-            target = out if self.right is None else self.room
-            matmul(self.engine, target, self.left, enters, x, False, False)
-            x = target
-        if self.right is not None:
-            matmul(self.engine, out, x, False, self.right, not enters, False)
-        elif x is not out:
-            out[...] = x
-
-
-def eigenvectors(matrix: Array) -> Array:
-    """Of a symmetric matrix, as columns, of falling eigenvalue; found in float64."""
-    tiny = 1e-30 * np.eye(len(matrix))
-    return np.linalg.eigh(matrix.astype(np.float64) + tiny)[1][:, ::-1].astype(matrix.dtype)
 
 
 @optimizers.register("soap")
@@ -193,37 +153,9 @@ class SOAP(TensorRule):
             soap_moments(flat, m, v, c.beta1, c.beta2, mean_scale, c.eps)
             basis.leave(back, d)
             keep = 1.0 - learning_rate * weight_decay
-            soap_step(w.ravel(), back.ravel(), keep, float(learning_rate))
-        self._measure(state, scaled, bench)
-        if done % c.precondition_frequency == 0:
-            self._turn_bases(state, basis, d, first=done == 0)
-
-    def _measure(self, state: Mapping[str, Array], g: Array, bench: Bench) -> None:
-        """Bring the preconditioners up to date with a gradient."""
-        beta = self.config.beta2 if self.config.shampoo_beta is None else self.config.shampoo_beta
-        for side in SIDES:
-            if side in state:
-                product = np.empty_like(state[side])
-                left = side == "left"
-                matmul(bench.engine, product, g, not left, g, left, False)
-                state[side][...] = beta * state[side] + (1.0 - beta) * product
-
-    def _turn_bases(self, state: Mapping[str, Array], basis: Basis, d: Array, first: bool) -> None:
-        """New eigenbases; the mean of the gradient is carried into them."""
-        m = state["m"].reshape(d.shape)
-        if not first:
-            basis.leave(d, m)
-        for axis, side in enumerate(SIDES):
-            if side not in state:
-                continue
-            matrix, own = state[side], state[f"{side}_basis"]
-            if first:
-                own[...] = eigenvectors(matrix)
-                continue
-            v = state["v"].reshape(d.shape)
-            eigenvalues = (own * (matrix @ own)).sum(axis=0)
-            order = np.argsort(-eigenvalues, kind="stable")
-            v[...] = np.take(v, order, axis)
-            own[...] = np.linalg.qr(matrix @ own[:, order])[0]
-        if not first:
-            basis.enter(m, d)
+            keep_and_subtract(w.ravel(), back.ravel(), keep, keep * learning_rate)
+        basis.measure(scaled, c.beta2 if c.shampoo_beta is None else c.shampoo_beta)
+        if done == 0:
+            basis.begin()
+        elif done % c.precondition_frequency == 0:
+            basis.turn(state["m"].reshape(shape), state["v"].reshape(shape), d)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from bptool.ops.jit import kernel
 from bptool.ops.matmul import MatmulEngine
 from bptool.optim.base import Array, Optimizer
 
@@ -101,3 +102,11 @@ def carve(scratch: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
         arrays.append(scratch[position : position + size].reshape(shape))
         position += padded(size)
     return arrays
+
+
+@kernel
+def keep_and_subtract(w: Array, d: Array, keep: float, factor: float) -> None:
+    """w <- keep w - factor d. Arrays ``(n,)``."""
+    keep_, factor_ = w.dtype.type(keep), w.dtype.type(factor)
+    for i in range(w.shape[0]):
+        w[i] = keep_ * w[i] - factor_ * d[i]

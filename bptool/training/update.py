@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,18 @@ def spans_of(optimizer: Optimizer, layout: FlatLayout) -> list[Span]:
         else:
             spans.append(Span(place.start, stop, own))
     return spans
+
+
+def parameter_groups(optimizer: Optimizer, layout: FlatLayout) -> list[dict[str, Any]]:
+    """What a manifest says: how many tensors and parameters have which rate and decay."""
+    settings = tensor_settings(optimizer, layout)
+    groups: dict[TensorSettings, dict[str, Any]] = {}
+    for place in layout.places():
+        own = settings[place.name]
+        group = groups.setdefault(own, {**asdict(own), "n_tensors": 0, "n_parameters": 0})
+        group["n_tensors"] += 1
+        group["n_parameters"] += place.stop - place.start
+    return list(groups.values())
 
 
 def info_of(place: TensorPlace) -> TensorInfo:
