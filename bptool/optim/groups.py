@@ -26,8 +26,8 @@ class ParameterGroup(Section):
 
     match: str = Field(
         min_length=1,
-        description="names of tensors, with * for any text, ? for one character, [ab] for one of "
-        "these: h.3.*; the first group that matches a tensor decides",
+        description="names of tensors, with ``*`` for any text and ``?`` for one character, as in "
+        "``h.3.*``; the first group that matches a tensor decides",
     )
     learning_rate_factor: float = Field(
         1.0, ge=0, le=1e6, description="multiplies the learning rate; 0: left as they are"

@@ -25,8 +25,8 @@ AdamW's: beta1 0.9, beta2 0.95, adamw_eps 1e-8 (the author's betas).
 Sources: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024 (a page,
 with code); ``match_rms_adamw``: Liu et al., "Muon is Scalable for LLM Training", 2025, section 2.2.
 
-Where frameworks differ: PyTorch takes matrices only and multiplies them in bfloat16, here in the
-type of the weights. Code that sums the momentum without ``1 - momentum`` makes the same steps.
+Where frameworks differ: PyTorch takes matrices only and multiplies them in bfloat16. Code that
+sums the momentum without ``1 - momentum`` makes the same steps.
 """
 
 from __future__ import annotations
@@ -39,14 +39,7 @@ from pydantic import Field
 
 from bptool.ops.jit import kernel
 from bptool.optim.adam import adam_update
-from bptool.optim.base import (
-    Array,
-    Epsilon,
-    Fraction,
-    LearningRate,
-    OptimizerConfig,
-    WeightDecay,
-)
+from bptool.optim.base import Array, Epsilon, Fraction, LearningRate, OptimizerConfig, WeightDecay
 from bptool.optim.newton_schulz import QUINTIC, newton_schulz
 from bptool.optim.norm import sum_of_squares
 from bptool.optim.tensor_rule import (
