@@ -51,13 +51,20 @@ INTRODUCTIONS = {
     "training": "`batch_size: 1` is stochastic gradient descent as first defined, `full` is "
     "gradient descent on the whole training text. With `micro_batch_size` the gradient of a batch "
     "is added up over smaller ones, with the same result up to rounding and less memory.",
-    "optimizer": "Definitions and defaults are PyTorch's; the files in `bptool/optim/` say where "
-    "other frameworks differ. Biases and norms are not decayed.",
+    "optimizer": "Definitions and defaults are PyTorch's where it has the rule, else the authors'; "
+    "the files in `bptool/optim/` say where frameworks differ. Biases and norms are not decayed.",
     "schedule": "Every schedule begins with a linear warm-up, if `warmup_steps` is not 0.",
     "regularizers": "A list of penalties that are added to the loss, on weights that are decayed. "
     "Dropout belongs to the model, decoupled weight decay to `adamw`.",
 }
 
+
+SHARED_INTRODUCTIONS = {
+    "groups": "Every optimizer takes a list of parameter groups: other settings for the tensors "
+    'whose names match, as in `groups: [{match: "wte.*", learning_rate_factor: 0.1, '
+    "weight_decay: 0}]`. A pattern that matches no tensor is refused. The names are those of "
+    "[a checkpoint](run-folder.md#checkpoints); [optimizers.md](optimizers.md) compares the rules.",
+}
 
 LARGEST_SHOWN = 2**53
 """Upper bounds from here on only say what fits into 64 bits."""
@@ -119,11 +126,15 @@ def default_of(schema: dict[str, Any], required: bool) -> str:
     return "`" + number(value).replace(",", "") + "`"
 
 
+SHARED = ("groups",)
+"""Keys of every part of a kind that are described once, before the parts."""
+
+
 def table(section: dict[str, Any]) -> str:
-    """The keys of a section, one a row."""
+    """The keys of a section, one a row; those of ``SHARED`` are left out."""
     rows = ["| key | value | default | |", "|---|---|---|---|"]
     for key, schema in section["properties"].items():
-        if "const" in schema and key == "name":
+        if key in SHARED or ("const" in schema and key == "name"):
             continue
         default = default_of(schema, key in section.get("required", ()))
         says = " ".join(schema.get("description", "").replace("``", "`").split()).rstrip(".")
@@ -134,7 +145,13 @@ def table(section: dict[str, Any]) -> str:
 
 
 def part_sections(key: str, schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[str]:
-    """A heading and a table for each part that a name can choose."""
+    """A heading and a table for each part that a name can choose, after what they share."""
+    first = schema["oneOf"][1]["properties"]
+    for shared in (name for name in SHARED if name in first):
+        inner = first[shared]["items"]["$ref"].rpartition("/")[2]
+        yield f"### `{key}.{shared}[]`"
+        yield SHARED_INTRODUCTIONS[shared]
+        yield table(definitions[inner])
     for part in schema["oneOf"]:
         if "properties" not in part:
             continue

@@ -31,6 +31,20 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "random offsets": (runs.GPT2, {}, {"data": {"sampling": "random"}}),
     "mlp": (runs.MLP | {"dropout": 0.3}, {}, {}),
     "without optimizer state": (runs.MLP, {}, {"optimizer": SGD}),
+    "other weights evaluated": (runs.GPT2, {}, {"optimizer": {"name": "schedule-free-adamw"}}),
+    "a running product": (runs.MLP, {}, {"optimizer": {"name": "nadam"}}),
+    "matrices and tables": (runs.GPT2, {}, {"optimizer": {"name": "muon"}}),
+    "eigenbases": (
+        runs.GPT2,
+        {},
+        {
+            "optimizer": {
+                "name": "soap",
+                "precondition_frequency": 3,
+                "groups": [{"match": "w?e.*"}],
+            }
+        },
+    ),
     "penalty": (runs.MLP, {}, {"regularizers": [{"name": "l2", "strength": 0.01}]}),
 }
 
@@ -164,10 +178,10 @@ def test_metrics_up_to_a_checkpoint_are_on_the_disk_before_it(
     training = begin.start_run(config, RunFolder(tmp_path / "run"))
     save = training._store.save
 
-    def spying(layout: Any, weights: Any, slots: Any, state: dict[str, Any]) -> str:
+    def spying(weights: Any, optimizer: Any, state: dict[str, Any]) -> str:
         steps = [r for r in read_metrics(training.folder.metrics) if r["kind"] == "step"]
         seen.append((state["step"], len(steps)))
-        return save(layout, weights, slots, state)
+        return save(weights, optimizer, state)
 
     monkeypatch.setattr(training._store, "save", spying)
     training.run()

@@ -184,8 +184,9 @@ def test_clipping_scales_the_whole_update() -> None:
     kind = optimizers.get("sgd")
     updates = []
     for clip_norm in (None, 1e3, 0.01):
-        step = training_step(clip_norm=clip_norm)
-        step.optimizer, step.slots = kind(kind.Config(learning_rate=1.0)), {}
+        shards = training_step().shards
+        step = TrainingStep(shards, kind(kind.Config(learning_rate=1.0)), clip_norm=clip_norm)
+        step.weights[:] = weights_of(step.model, "float32")
         before = step.weights.copy()
         found = step(*batch(), 1.0, 0, 1)
         assert found.updated

@@ -36,6 +36,8 @@ class ParamSpec:
             ``constant``, the amplitude of ``sinusoidal`` (Vaswani et al. 2017, section 3.5).
         kind: how the tensor starts.
         decay: whether weight decay and penalties apply (not to biases and norms).
+        table: whether its rows stand for tokens or positions (embeddings, output weights), which
+            optimizers of matrices leave to another rule.
     """
 
     field: str
@@ -44,6 +46,7 @@ class ParamSpec:
     init: float
     kind: Literal["normal", "constant", "sinusoidal"] = "normal"
     decay: bool = False
+    table: bool = False
 
     @property
     def stacked(self) -> bool:
@@ -52,6 +55,21 @@ class ParamSpec:
     @property
     def size(self) -> int:
         return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class TensorPlace:
+    """One tensor, of one layer, and where it starts in a flat buffer."""
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+    decay: bool
+    table: bool
+
+    @property
+    def stop(self) -> int:
+        return self.start + math.prod(self.shape)
 
 
 class FlatLayout:
@@ -83,18 +101,22 @@ class FlatLayout:
             for s in self.specs
         ]
 
-    def named(self, buffer: Array) -> dict[str, Array]:
-        """Views by checkpoint name, layers apart, in order; tensors of size 0 are left out."""
-        tensors: dict[str, Array] = {}
-        for spec, view in zip(self.specs, self.views(buffer), strict=True):
+    def places(self) -> list[TensorPlace]:
+        """Every tensor, layers apart, in the order of the specs; those of size 0 are left out."""
+        found = []
+        for spec in self.specs:
             if spec.size == 0:
                 continue
-            if spec.stacked:
-                for layer in range(spec.shape[0]):
-                    tensors[spec.name.format(layer)] = view[layer]
-            else:
-                tensors[spec.name] = view
-        return tensors
+            shape = spec.shape[1:] if spec.stacked else spec.shape
+            for layer in range(spec.shape[0] if spec.stacked else 1):
+                start = self.offsets[spec.field] + layer * math.prod(shape)
+                name = spec.name.format(layer)
+                found.append(TensorPlace(name, shape, start, spec.decay, spec.table))
+        return found
+
+    def named(self, buffer: Array) -> dict[str, Array]:
+        """Views by checkpoint name, layers apart, in order; tensors of size 0 are left out."""
+        return {p.name: buffer[p.start : p.stop].reshape(p.shape) for p in self.places()}
 
 
 def sinusoids(n_positions: int, width: int) -> Array:

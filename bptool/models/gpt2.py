@@ -362,7 +362,11 @@ class GPT2(Model):
             POSITION_AMPLITUDE if sinusoidal else std,
             kind="sinusoidal" if sinusoidal else "normal",
             decay=True,
+            table=True,
         )
+
+        def table(field: str, name: str, *shape: int) -> ParamSpec:
+            return ParamSpec(field, name, shape, std, decay=True, table=True)
 
         def norm(field: str, name: str, *shape: int) -> ParamSpec:
             return ParamSpec(field, name, shape, 1.0, kind="constant")
@@ -371,7 +375,7 @@ class GPT2(Model):
             return ParamSpec(field, name, (*shape[:-1], shape[-1] * n_bias), 0.0, kind="constant")
 
         return (
-            weight("wte", "wte.weight", n_vocab, c),
+            table("wte", "wte.weight", n_vocab, c),
             positions,
             norm("ln_1_w", "h.{}.ln_1.weight", n_layer, c),
             bias("ln_1_b", "h.{}.ln_1.bias", n_layer, c),
@@ -387,7 +391,7 @@ class GPT2(Model):
             bias("fc_proj_b", "h.{}.mlp.c_proj.bias", n_layer, c),
             norm("ln_f_w", "ln_f.weight", c),
             bias("ln_f_b", "ln_f.bias", c),
-            weight("head_w", "lm_head.weight", 0 if self.config.tie_embeddings else n_vocab, c),
+            table("head_w", "lm_head.weight", 0 if self.config.tie_embeddings else n_vocab, c),
         )
 
     def _shapes(self, n_sequences: int, n_time: int, n_members: int) -> dict[str, tuple[int, ...]]:

@@ -200,17 +200,20 @@ class MLP(Model):
         def weight(field: str, name: str, init: float, *shape: int) -> ParamSpec:
             return ParamSpec(field, name, shape, init, decay=True)
 
+        def table(field: str, name: str, init: float, *shape: int) -> ParamSpec:
+            return ParamSpec(field, name, shape, init, decay=True, table=True)
+
         def bias(field: str, name: str, *shape: int) -> ParamSpec:
             return ParamSpec(field, name, shape, 0.0, kind="constant")
 
         root = math.sqrt(c.n_hidden)
         return (
-            weight("embedding", "embedding.weight", 1.0, self.n_vocab + 1, c.n_embd),
+            table("embedding", "embedding.weight", 1.0, self.n_vocab + 1, c.n_embd),
             weight("input_w", "input.weight", gain / math.sqrt(n_in), c.n_hidden, n_in),
             bias("input_b", "input.bias", c.n_hidden),
             weight("hidden_w", "hidden.{}.weight", gain / root, *hidden, c.n_hidden),
             bias("hidden_b", "hidden.{}.bias", *hidden),
-            weight("output_w", "output.weight", 0.1 / root, self.n_vocab, c.n_hidden),
+            table("output_w", "output.weight", 0.1 / root, self.n_vocab, c.n_hidden),
             bias("output_b", "output.bias", self.n_vocab),
         )
 

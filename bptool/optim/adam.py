@@ -14,6 +14,7 @@ Where frameworks differ:
   faster form and Keras (1e-7) add it before the correction, which makes it larger by
   1 / sqrt(1 - beta2^t), about 30 times at the first step. optax can add one inside the root too
   (``eps_root``, 0 by default).
+- The maximum of the second moments (PyTorch's ``amsgrad``) is a rule of its own here, ``amsgrad``.
 - ``weight_decay`` here is the L2 penalty's gradient, so it is divided by sqrt(v) with the rest.
   Decay beside the gradient is ``adamw``.
 """

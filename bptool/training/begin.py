@@ -14,7 +14,7 @@ from bptool.training import machine, metrics, samples
 from bptool.training.checkpoint import (
     STATE,
     CheckpointStore,
-    load_slots,
+    load_optimizer,
     load_state,
     load_weights,
 )
@@ -121,8 +121,8 @@ def _load_last(pieces: Pieces, folder: RunFolder) -> Progress:
         return Progress()
     checkpoint = store.resolve("last")
     layout, step = pieces.model.layout, pieces.step
-    load_weights(checkpoint, layout, step.weights)
-    load_slots(checkpoint, layout, step.slots)
+    load_weights(checkpoint, layout, step.evaluation_weights)
+    load_optimizer(checkpoint, step.state())
     standing = Progress.from_state(load_state(checkpoint), checkpoint / STATE)
     step.n_updates = standing.n_updates
     return standing

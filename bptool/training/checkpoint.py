@@ -1,7 +1,8 @@
 """Checkpoints: a folder each, complete or not there at all.
 
     checkpoints/step-00000500/weights.safetensors     parameters by name
-                              optimizer.safetensors   state slots, ``slot/parameter``
+                              optimizer.safetensors   state, ``slot/parameter``, and the weights
+                                                      in training where others are evaluated
                               state.json              step, counters, hashes of the two
     checkpoints/index.json                            which is the last, which the best
 
@@ -63,9 +64,11 @@ class CheckpointStore:
         return Index(**names)
 
     def save(
-        self, layout: FlatLayout, weights: Array, slots: dict[str, Array], state: dict[str, Any]
+        self, weights: dict[str, Array], optimizer: dict[str, Array], state: dict[str, Any]
     ) -> str:
         """Write a checkpoint of ``state["step"]`` and make it the last; returns its name.
+
+        ``weights`` and ``optimizer`` are the tensors of the two files by name.
 
         Raises:
             RunError: it could not be written (a full disk, say); the one before is as it was.
@@ -74,7 +77,7 @@ class CheckpointStore:
         temporary = self.folder / f"{TEMPORARY_PREFIX}{name}"
         try:
             with writing(self.folder, "the checkpoint before is untouched"):
-                self._write(temporary, layout, weights, slots, state)
+                self._write(temporary, {WEIGHTS: weights, OPTIMIZER: optimizer}, state)
                 if (self.folder / name).exists():  # made by a run that was cut off
                     shutil.rmtree(self.folder / name)
                 os.replace(temporary, self.folder / name)
@@ -86,18 +89,11 @@ class CheckpointStore:
         return name
 
     @staticmethod
-    def _write(
-        folder: Path,
-        layout: FlatLayout,
-        weights: Array,
-        slots: dict[str, Array],
-        state: dict[str, Any],
-    ) -> None:
+    def _write(folder: Path, tensors: dict[str, dict[str, Array]], state: dict[str, Any]) -> None:
         """Write the three files of a checkpoint to a new folder."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         hashes = {}
-        tensors = {WEIGHTS: layout.named(weights), OPTIMIZER: _named_slots(layout, slots)}
         for file_name, named in tensors.items():
             data = safetensors.numpy.save(named, {"format": "bptool"})
             hashes[file_name] = hashlib.sha256(data).hexdigest()
@@ -144,17 +140,9 @@ def load_weights(checkpoint: Path, layout: FlatLayout, weights: Array) -> None:
     _load(checkpoint, WEIGHTS, layout.named(weights))
 
 
-def load_slots(checkpoint: Path, layout: FlatLayout, slots: dict[str, Array]) -> None:
-    """Read the optimizer's state into flat buffers; errors as :func:`load_weights`."""
-    _load(checkpoint, OPTIMIZER, _named_slots(layout, slots))
-
-
-def _named_slots(layout: FlatLayout, slots: dict[str, Array]) -> dict[str, Array]:
-    return {
-        f"{slot}/{key}": tensor
-        for slot, buffer in slots.items()
-        for key, tensor in layout.named(buffer).items()
-    }
+def load_optimizer(checkpoint: Path, tensors: dict[str, Array]) -> None:
+    """Read the optimizer's state into arrays by name; errors as :func:`load_weights`."""
+    _load(checkpoint, OPTIMIZER, tensors)
 
 
 def _load(checkpoint: Path, file_name: str, into: dict[str, Array]) -> None:

@@ -71,7 +71,8 @@ class Training:
         self._stop = False
         tokenizer = pieces.corpus.tokenizer
         self._bytes_per_token = tokenizer.token_bytes()
-        self._writer = Writer(pieces.model, pieces.step.params, pieces.team, tokenizer)
+        params = pieces.step.evaluation_params()
+        self._writer = Writer(pieces.model, params, pieces.team, tokenizer)
         try:
             self._prompt = self._writer.encode_prompt(pieces.config.sample.prompt)
         except DataError as error:
@@ -164,7 +165,9 @@ class Training:
             return
         self._metrics.sync()
         state = dataclasses.asdict(progress)
-        name = self._store.save(self.pieces.model.layout, step.weights, step.slots, state)
+        step.evaluation_params()
+        weights = self.pieces.model.layout.named(step.evaluation_weights)
+        name = self._store.save(weights, step.state(), state)
         self._saved_step = progress.step
         path = str(self.folder.checkpoints / name)
         self._emit(CheckpointSaved(progress.step, path, is_best=False))
@@ -174,7 +177,7 @@ class Training:
         start = time.perf_counter()
         found = evaluate_split(
             pieces.step.shards,
-            pieces.step.params,
+            pieces.step.evaluation_params(),
             pieces.corpus.validation,
             self._bytes_per_token,
             pieces.config.training.eval_tokens,

@@ -16,6 +16,7 @@ from bptool.ops import jit
 from bptool.training import machine
 from bptool.training.run_folder import FORMAT_VERSION
 from bptool.training.setup import Pieces
+from bptool.training.update import parameter_groups
 
 _DECIDE_THE_BITS = (
     "workers",
@@ -60,6 +61,7 @@ def describe(pieces: Pieces) -> dict[str, Any]:
             "split": pieces.config.data.split.model_dump(mode="json"),
         },
         "n_parameters": pieces.model.n_parameters,
+        "parameter_groups": parameter_groups(pieces.step.optimizer, pieces.model.layout),
     }
 
 

@@ -25,6 +25,7 @@ from bptool.training.machine import (
 )
 from bptool.training.split import Split, choose_split
 from bptool.training.step import Shards, TrainingStep
+from bptool.training.update import elements_held, tensor_settings
 from bptool.training.workers import WorkerTeam
 
 FULL_BATCH_BYTES = 256 * 2**20
@@ -76,11 +77,13 @@ def sizes(
     machine give.
 
     Raises:
-        ConfigError: more memory would be needed than the machine has.
+        ConfigError: more memory would be needed than the machine has, or a parameter group
+            matches no tensor.
     """
     training = config.training
     n_time = model.context
-    n_slots = len(build_optimizer(config).slots)
+    optimizer = build_optimizer(config)
+    tensor_settings(optimizer, model.layout)
     if training.batch_size == "full":
         batch_rows = count_windows(n_train, n_time)
         one_row = model.workspace_bytes(1, n_time, 4)
@@ -107,7 +110,7 @@ def sizes(
         n_time=n_time,
         parameters_bytes=n_bytes,
         gradients_bytes=n_bytes * n_shards,
-        optimizer_bytes=n_bytes * n_slots,
+        optimizer_bytes=4 * elements_held(optimizer, model.layout, n_workers),
         activations_bytes=n_shards * model.workspace_bytes(rows_each, n_time, 4, n_members),
     )
     memory = total_memory_bytes()

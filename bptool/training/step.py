@@ -24,6 +24,7 @@ from bptool.optim.norm import clip_scale, sum_of_squares
 from bptool.regularizers.base import Regularizer
 from bptool.training.machine import Engine
 from bptool.training.split import Split
+from bptool.training.update import TRAINED, WeightUpdate
 from bptool.training.workers import WorkerTeam
 
 
@@ -66,7 +67,7 @@ class Shards:
         split: Split = "batch",
     ) -> None:
         self.model, self.team, self.rows, self.n_time = model, team, rows, n_time
-        self.split = split
+        self.split, self.engine = split, engine
         self.n_shards = 1 if split == "inside" else team.n
         self.rows_each = -(-rows // self.n_shards)
         shape = (self.rows_each, n_time)
@@ -172,7 +173,10 @@ class TrainingStep:
     """Weights, optimizer state, and the step that changes them.
 
     Attributes:
-        weights: flat buffer of parameters. slots: flat optimizer state by name.
+        weights: flat buffer of the parameters that gradients are taken at.
+        evaluation_weights: those to evaluate and to keep, brought up to date by
+            :meth:`evaluation_params`; for most optimizers ``weights`` itself.
+        slots: flat optimizer state by name.
         n_updates: updates done; a skipped step is none.
     """
 
@@ -190,8 +194,27 @@ class TrainingStep:
         layout = self.model.layout
         self.weights = layout.allocate(dtype)
         self.params = self.model.params(self.weights)
-        self.slots = {name: layout.allocate(dtype) for name in optimizer.slots}
+        self.update = WeightUpdate(optimizer, layout, shards.team.n, shards.engine, dtype)
+        self.slots = self.update.state.buffers
+        self.evaluation_weights = self.weights
+        if optimizer.evaluates_elsewhere:
+            self.evaluation_weights = layout.allocate(dtype)
+        self._evaluation_params = self.model.params(self.evaluation_weights)
         self.n_updates = 0
+
+    def evaluation_params(self) -> Any:
+        """The parameters to evaluate, as they are now; the same views at every call."""
+        if self.evaluation_weights is not self.weights:
+            self.optimizer.evaluation_weights(self.evaluation_weights, self.weights, self.slots)
+        return self._evaluation_params
+
+    def state(self) -> dict[str, Array]:
+        """All that a resume needs besides ``evaluation_weights``, by the names of a checkpoint."""
+        named = self.update.state.named()
+        if self.evaluation_weights is not self.weights:
+            weights = self.model.layout.named(self.weights)
+            named |= {f"{TRAINED}/{name}": view for name, view in weights.items()}
+        return named
 
     def compute_gradient(
         self, tokens: Array, targets: Array, n_targets: int, seed: int, step: int
@@ -228,45 +251,27 @@ class TrainingStep:
         found = self.compute_gradient(tokens, targets, n_targets, seed, step)
         if not (math.isfinite(found.loss) and math.isfinite(found.grad_norm)):
             return found
+        self._update(learning_rate, clip_scale(found.grad_norm, self.clip_norm))
+        return StepResult(found.loss, found.penalty, found.grad_norm, updated=True)
+
+    def _update(self, rate: float, scale: float) -> None:
+        """Change the weights by the gradient in the first buffer, times ``scale``."""
         self.n_updates += 1
-        scale = clip_scale(found.grad_norm, self.clip_norm)
-        n_decayed = self.model.layout.n_decayed
-        gradient = self.shards.gradients[0]
+        gradient, step = self.shards.gradients[0], self.n_updates
+        self.update.begin(rate, step)
 
         def work(worker: int) -> None:
-            start, stop = self.shards.span(worker)
-            middle = max(start, min(stop, n_decayed))
-            groups = ((start, middle, self.optimizer.weight_decay), (middle, stop, 0.0))
-            for first, last, weight_decay in groups:
-                if first < last:
-                    self.optimizer.update(
-                        self.weights[first:last],
-                        gradient[first:last],
-                        {name: slot[first:last] for name, slot in self.slots.items()},
-                        learning_rate=learning_rate,
-                        weight_decay=weight_decay,
-                        grad_scale=scale,
-                        step=self.n_updates,
-                    )
+            part = self.shards.span(worker)
+            self.update(worker, part, self.weights, gradient, rate, scale, step)
 
         self.shards.team.run(work)
-        return StepResult(found.loss, found.penalty, found.grad_norm, updated=True)
 
     def compile(self) -> None:
         """Compile the step's kernels, or load them from the cache; no weight changes."""
         rows = np.zeros((1, self.shards.n_time), np.int32)
         self.compute_gradient(rows, rows, rows.size, 0, 0)
-        nothing = slice(0, 0)  # a copy of weights and slots to put back would double the memory
-        self.optimizer.update(
-            self.weights[nothing],
-            self.shards.gradients[0][nothing],
-            {name: slot[nothing] for name, slot in self.slots.items()},
-            learning_rate=self.optimizer.config.learning_rate,
-            weight_decay=self.optimizer.weight_decay,
-            grad_scale=1.0,
-            step=1,
-        )
-        self.shards.loss(self.params, rows, rows)
+        self.update.compile(self.weights, self.shards.gradients[0])
+        self.shards.loss(self.evaluation_params(), rows, rows)
 
 
 def _finite(part: tuple[float, float]) -> bool:
