@@ -14,6 +14,7 @@ from bptool.cli.main import main
 from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
 from bptool.training.machine import choose_engine
+from bptool.training.setup import build_model
 from bptool.training.step import Shards
 from bptool.training.workers import WorkerTeam
 
@@ -74,11 +75,17 @@ def test_operations_run_alone_and_the_forwards_rewrite_the_logits(name: str) -> 
     np.testing.assert_allclose(shard.work.acts.logits, expected, rtol=1e-5, atol=1e-6)
 
 
+def vocabulary(text: Path) -> int:
+    """Characters of a text, as the tokenizer has them."""
+    return len(set(text.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("split", ["batch", "inside"])
 @pytest.mark.parametrize("model", [runs.GPT2, runs.MLP], ids=["gpt2", "mlp"])
 def test_profile_names_the_difference(
-    model: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: dict[str, Any], split: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    values = runs.settings(runs.write_text(tmp_path), model, micro_batch_size=2)
+    values = runs.settings(runs.write_text(tmp_path), model, micro_batch_size=2, split=split)
     config = str(runs.write_config(tmp_path, values))
     assert main(["profile", config, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -91,3 +98,10 @@ def test_profile_names_the_difference(
     lines = {line["name"]: line for line in found["lines"]}
     assert lines["cross-entropy"]["calls"] == 3  # micro-batches of two rows, of six
     assert lines["optimizer"]["calls"] == 1
+    assert ("gradients added" in lines) == (split == "batch")
+    n_parameters_bytes = lines["gradients to zero"]["bytes"] / (2 if split == "batch" else 1)
+    assert lines["gradient norm"]["bytes"] == n_parameters_bytes
+    own = build_model(runs.config_of(values), vocabulary(tmp_path / "text.txt"))
+    assert sum(line["flops"] for line in found["lines"]) == sum(
+        o.count * o.flops for o in own.operations(6, own.context)
+    )

@@ -12,9 +12,9 @@ from bptool.ops.activations import activation_backward, activation_forward
 from bptool.ops.attention import attention_backward, attention_forward
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
-from bptool.ops.layernorm import layernorm_backward, layernorm_forward
+from bptool.ops.layernorm import layernorm_backward_share, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_forward
-from bptool.ops.matmul import matmul
+from bptool.ops.matmul.share import matmul_share
 from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
 
 KEY = MaskKey(0, 1, 0)
@@ -33,7 +33,7 @@ def gpt2_operations(model: Any, n_sequences: int, n_time: int) -> list[Operation
             acts, weight, bias = s.work.acts, f"{w}_w", f"{w}_b"
             linear_forward(
                 *(s.work.training.engine, _of(acts, y, i), _of(acts, x, i)),
-                *(getattr(s.params, weight)[i], getattr(s.params, bias)[i]),
+                *(getattr(s.params, weight)[i], getattr(s.params, bias)[i], s.team),
             )
 
         def backward(s: Shard, i: int) -> None:
@@ -41,7 +41,7 @@ def gpt2_operations(model: Any, n_sequences: int, n_time: int) -> list[Operation
             linear_backward(
                 *(s.work.training.engine, _of(acts, dx, i)),
                 *(getattr(s.grads, weight)[i], getattr(s.grads, bias)[i]),
-                *(_of(acts, dy, i), _of(acts, x, i), getattr(s.params, weight)[i]),
+                *(_of(acts, dy, i), _of(acts, x, i), getattr(s.params, weight)[i], s.team),
             )
 
         return linear(name, n_layer, (n, n_in, n_out), forward, backward)
@@ -100,15 +100,15 @@ def _of(acts: Any, name: str, layer: int) -> Any:
 
 
 def _dropout(rate: float) -> Any:
-    return lambda s, i: dropout(s.work.acts.branch, rate, KEY, i, 0)
+    return lambda s, i: dropout(s.work.acts.branch[s.own], rate, KEY, i, 0)
 
 
 def _embedding(s: Shard, i: int) -> None:
-    embedding_forward(s.work.acts.x[0], s.tokens, s.params.wte, s.params.wpe, 0)
+    embedding_forward(s.work.acts.x[0], s.tokens, s.params.wte, s.params.wpe, 0, s.team)
 
 
 def _embedding_backward(s: Shard, i: int) -> None:
-    embedding_backward(s.grads.wte, s.grads.wpe, s.work.acts.dx, s.tokens)
+    embedding_backward(s.grads.wte, s.grads.wpe, s.work.acts.dx, s.tokens, s.team)
 
 
 def _norm_weights(tensors: Any, i: int) -> tuple[Any, Any]:
@@ -121,69 +121,79 @@ def _norm_weights(tensors: Any, i: int) -> tuple[Any, Any]:
 
 
 def _norm(s: Shard, i: int) -> None:
-    a = s.work.acts
-    layernorm_forward(a.norm[i], a.mean[i], a.rstd[i], a.x[i], *_norm_weights(s.params, i))
+    a, own = s.work.acts, s.own
+    w, b = _norm_weights(s.params, i)
+    layernorm_forward(a.norm[i][own], a.mean[i][own], a.rstd[i][own], a.x[i][own], w, b)
 
 
 def _norm_backward(s: Shard, i: int) -> None:
     a, (w, _) = s.work.acts, _norm_weights(s.params, i)
-    layernorm_backward(a.dx, *_norm_weights(s.grads, i), a.dnorm, a.x[i], a.mean[i], a.rstd[i], w)
+    layernorm_backward_share(
+        *(a.dx, *_norm_weights(s.grads, i), a.dnorm),
+        *(a.x[i], a.mean[i], a.rstd[i], w, a.partial, s.team),
+    )
 
 
 def _attention(s: Shard, i: int) -> None:
     a, hyper = s.work.acts, s.work.training
+    jobs = s.part(len(s.tokens) * hyper.n_head)
     attention_forward(
-        *(hyper.engine, a.att[i], a.probs[i], a.scratch, a.qkv[i]),
-        *(hyper.dropout.attention, KEY, i),
+        *(hyper.engine, a.att[i], a.probs[i], a.scratch[s.team.index], a.qkv[i]),
+        *(hyper.dropout.attention, KEY, i, jobs.start, jobs.stop),
     )
 
 
 def _attention_backward(s: Shard, i: int) -> None:
     a, hyper = s.work.acts, s.work.training
+    jobs = s.part(len(s.tokens) * hyper.n_head)
     attention_backward(
-        *(hyper.engine, a.dqkv, a.dnorm, a.probs[i], a.scratch, a.qkv[i]),
-        *(hyper.dropout.attention, KEY, i),
+        *(hyper.engine, a.dqkv, a.dnorm, a.probs[i], a.scratch[s.team.index], a.qkv[i]),
+        *(hyper.dropout.attention, KEY, i, jobs.start, jobs.stop),
     )
 
 
 def _activation(s: Shard, i: int) -> None:
-    activation_forward(s.work.training.activation, s.work.acts.act[i], s.work.acts.fc[i])
+    a, own = s.work.acts, s.own
+    activation_forward(s.work.training.activation, a.act[i][own], a.fc[i][own])
 
 
 def _activation_backward(s: Shard, i: int) -> None:
-    a = s.work.acts
-    activation_backward(s.work.training.activation, a.dfc, a.dact, a.fc[i])
+    a, own = s.work.acts, s.own
+    activation_backward(s.work.training.activation, a.dfc[own], a.dact[own], a.fc[i][own])
 
 
 def _add(s: Shard, i: int) -> None:
-    np.add(s.work.acts.x[i], s.work.acts.branch, out=s.work.acts.x[i + 1])
+    x, own = s.work.acts.x, s.own
+    np.add(x[i][own], s.work.acts.branch[own], out=x[i + 1][own])
 
 
 def _copy(s: Shard, i: int) -> None:
-    np.copyto(s.work.acts.branch, s.work.acts.dx)
+    np.copyto(s.work.acts.branch[s.own], s.work.acts.dx[s.own])
 
 
 def _head(s: Shard, i: int) -> None:
     a, hyper = s.work.acts, s.work.training
     head = s.params.wte if hyper.tied else s.params.head_w
-    matmul(hyper.engine, a.logits, a.norm[-1], False, head, True, False)
+    matmul_share(hyper.engine, a.logits, a.norm[-1], False, head, True, False, s.team)
 
 
 def _head_backward(s: Shard, i: int) -> None:
     a, hyper = s.work.acts, s.work.training
     head = s.params.wte if hyper.tied else s.params.head_w
     d_head = s.grads.wte if hyper.tied else s.grads.head_w
-    matmul(hyper.engine, a.dnorm, a.logits, False, head, False, False)
-    matmul(hyper.engine, d_head, a.logits, True, a.norm[-1], False, True)
+    matmul_share(hyper.engine, a.dnorm, a.logits, False, head, False, False, s.team)
+    matmul_share(hyper.engine, d_head, a.logits, True, a.norm[-1], False, True, s.team)
 
 
 def _loss(s: Shard, i: int) -> None:
-    a, flat = s.work.acts, s.targets.reshape(-1)
-    token_logprob_forward(a.logp, a.log_sum, a.logits, flat)
-    next_token_forward(a.logp, flat, 1.0 / flat.size)
+    a, own = s.work.acts, s.own
+    flat = s.targets.reshape(-1)[own]
+    token_logprob_forward(a.logp[own], a.log_sum[own], a.logits[own], flat)
+    next_token_forward(a.logp[own], flat, 1.0 / s.targets.size)
 
 
 def _loss_backward(s: Shard, i: int) -> None:
-    a, flat = s.work.acts, s.targets.reshape(-1)
-    next_token_backward(a.dlogp, flat, 1.0 / flat.size)
-    token_logprob_backward(a.logits, a.dlogp, a.log_sum, flat)
+    a, own = s.work.acts, s.own
+    flat = s.targets.reshape(-1)[own]
+    next_token_backward(a.dlogp[own], flat, 1.0 / s.targets.size)
+    token_logprob_backward(a.logits[own], a.dlogp[own], a.log_sum[own], flat)

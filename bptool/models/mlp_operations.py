@@ -43,69 +43,78 @@ def mlp_operations(model: Any, n_sequences: int, n_time: int) -> list[Operation]
 
 
 def _dropout(field: str) -> Any:
-    return lambda s, i: dropout(getattr(s.work.acts, field), s.work.training.dropout, KEY, i, 0)
+    return lambda s, i: dropout(
+        getattr(s.work.acts, field)[s.own], s.work.training.dropout, KEY, i, 0
+    )
 
 
 def _window(s: Shard, i: int) -> None:
-    window_forward(s.work.acts.x, s.tokens, s.params.embedding)
+    window_forward(s.work.acts.x, s.tokens, s.params.embedding, s.team)
 
 
 def _window_backward(s: Shard, i: int) -> None:
-    window_backward(s.grads.embedding, s.work.acts.dx, s.tokens)
+    window_backward(s.grads.embedding, s.work.acts.dx, s.tokens, s.team)
 
 
 def _input(s: Shard, i: int) -> None:
     a, p = s.work.acts, s.params
-    linear_forward(s.work.training.engine, a.pre[0], a.x, p.input_w, p.input_b)
+    linear_forward(s.work.training.engine, a.pre[0], a.x, p.input_w, p.input_b, s.team)
 
 
 def _input_backward(s: Shard, i: int) -> None:
     a, p, g = s.work.acts, s.params, s.grads
-    linear_backward(s.work.training.engine, a.dx, g.input_w, g.input_b, a.dpre, a.x, p.input_w)
+    linear_backward(
+        s.work.training.engine, a.dx, g.input_w, g.input_b, a.dpre, a.x, p.input_w, s.team
+    )
 
 
 def _hidden(s: Shard, i: int) -> None:
     a, p = s.work.acts, s.params
-    linear_forward(s.work.training.engine, a.pre[i + 1], a.hidden[i], p.hidden_w[i], p.hidden_b[i])
+    linear_forward(
+        s.work.training.engine, a.pre[i + 1], a.hidden[i], p.hidden_w[i], p.hidden_b[i], s.team
+    )
 
 
 def _hidden_backward(s: Shard, i: int) -> None:
     a, p, g = s.work.acts, s.params, s.grads
     linear_backward(
         *(s.work.training.engine, a.dhidden, g.hidden_w[i], g.hidden_b[i]),
-        *(a.dpre, a.hidden[i], p.hidden_w[i]),
+        *(a.dpre, a.hidden[i], p.hidden_w[i], s.team),
     )
 
 
 def _output(s: Shard, i: int) -> None:
     a, p = s.work.acts, s.params
-    linear_forward(s.work.training.engine, a.logits, a.hidden[-1], p.output_w, p.output_b)
+    linear_forward(s.work.training.engine, a.logits, a.hidden[-1], p.output_w, p.output_b, s.team)
 
 
 def _output_backward(s: Shard, i: int) -> None:
     a, p, g = s.work.acts, s.params, s.grads
     linear_backward(
         *(s.work.training.engine, a.dhidden, g.output_w, g.output_b),
-        *(a.logits, a.hidden[-1], p.output_w),
+        *(a.logits, a.hidden[-1], p.output_w, s.team),
     )
 
 
 def _activation(s: Shard, i: int) -> None:
-    activation_forward(s.work.training.activation, s.work.acts.hidden[i], s.work.acts.pre[i])
+    a, own = s.work.acts, s.own
+    activation_forward(s.work.training.activation, a.hidden[i][own], a.pre[i][own])
 
 
 def _activation_backward(s: Shard, i: int) -> None:
-    a = s.work.acts
-    activation_backward(s.work.training.activation, a.dpre, a.dhidden, a.pre[i])
+    a, own = s.work.acts, s.own
+    activation_backward(s.work.training.activation, a.dpre[own], a.dhidden[own], a.pre[i][own])
 
 
 def _loss(s: Shard, i: int) -> None:
-    a, flat = s.work.acts, s.targets.reshape(-1)
-    token_logprob_forward(a.logp, a.log_sum, a.logits, flat)
-    next_token_forward(a.logp, flat, 1.0 / flat.size)
+    a, own = s.work.acts, s.own
+    flat = s.targets.reshape(-1)[own]
+    token_logprob_forward(a.logp[own], a.log_sum[own], a.logits[own], flat)
+    next_token_forward(a.logp[own], flat, 1.0 / s.targets.size)
 
 
 def _loss_backward(s: Shard, i: int) -> None:
-    a, flat = s.work.acts, s.targets.reshape(-1)
-    next_token_backward(a.dlogp, flat, 1.0 / flat.size)
-    token_logprob_backward(a.logits, a.dlogp, a.log_sum, flat)
+    a, own = s.work.acts, s.own
+    flat = s.targets.reshape(-1)[own]
+    next_token_backward(a.dlogp[own], flat, 1.0 / s.targets.size)
+    token_logprob_backward(a.logits[own], a.dlogp[own], a.log_sum[own], flat)

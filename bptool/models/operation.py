@@ -11,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from bptool.ops.team import Team, share
+
 ITEM_BYTES = 4
 """Training is in float32."""
 
 
 class Shard(NamedTuple):
-    """The arrays that a worker's step runs on."""
+    """The arrays that a worker's step runs on, shared by a team where the step is cut inside."""
 
     params: Any
     grads: Any
@@ -24,6 +26,16 @@ class Shard(NamedTuple):
     """What :meth:`bptool.models.base.Model.workspace` made."""
     tokens: Any  # (n_sequences, T)
     targets: Any  # (n_sequences, T)
+    team: Team
+
+    @property
+    def own(self) -> slice:
+        """The rows of this member."""
+        return self.part(self.tokens.size)
+
+    def part(self, total: int) -> slice:
+        """This member's part of so many rows or jobs."""
+        return slice(*share(total, 1, self.team))
 
 
 @dataclass(frozen=True)
@@ -34,10 +46,10 @@ class Operation:
         name: what the table calls it.
         count: calls in one pass over the shard; call ``i`` is that of layer ``i`` where layers
             have one each.
-        flops: floating-point operations of its products in one call, as ``flops_per_token`` counts
-            them: attention has the whole T x T square, though what is masked may be skipped.
-            0 for a kernel without products.
-        bytes: of the arrays that one call reads and writes, each once.
+        flops: floating-point operations of its products in one call by all members, as
+            ``flops_per_token`` counts them: attention has the whole T x T square, though what is
+            masked may be skipped. 0 for a kernel without products.
+        bytes: of the arrays that one call by all members reads and writes, each once.
         run: ``run(shard, i)`` makes call ``i``.
     """
 

@@ -23,7 +23,7 @@ from bptool.ops.reduction import add_into
 from bptool.optim.norm import sum_of_squares
 from bptool.training.machine import measure_peak_flops
 from bptool.training.setup import Pieces, new_batch
-from bptool.training.workers import WorkerTeam, span
+from bptool.training.workers import WorkerTeam
 
 ROUNDS = 7
 """Timed after one that warms up; the median counts."""
@@ -108,8 +108,9 @@ def profile(pieces: Pieces, done: Callable[[str], None] = lambda name: None) -> 
     def add(operation: Operation, calls: int, work: Callable[[int, int], Any]) -> None:
         done(operation.name)
         each = time_calls(team, operation.count, work)
-        bandwidth = _bandwidth_of(bandwidths, operation.bytes * operation.count)
-        flops, n_bytes = (calls * team.n * x for x in (operation.flops, operation.bytes))
+        one_pass = operation.bytes * operation.count * shards.n_shards
+        bandwidth = _bandwidth_of(bandwidths, one_pass / team.n)
+        flops, n_bytes = (calls * shards.n_shards * x for x in (operation.flops, operation.bytes))
         limit = flops / peak if flops else n_bytes / bandwidth
         lines.append(Line(operation.name, calls, calls * each, flops, n_bytes, limit))
 
@@ -138,18 +139,26 @@ def _time_step(pieces: Pieces) -> float:
 
 
 def _step_operations(pieces: Pieces) -> list[tuple[Operation, Callable[[int, int], Any]]]:
-    """What a step does to its flat buffers, each worker over its own part."""
-    step, team = pieces.step, pieces.team
+    """What a step does to its flat buffers, each worker over its own part; the bytes are those for
+    one shard."""
+    step, n_shards = pieces.step, pieces.step.shards.n_shards
     size, n_slots = step.model.layout.size, len(step.slots)
-    part = ITEM_BYTES * size / team.n
+    part = ITEM_BYTES * size / n_shards
     gradients = step.shards.gradients
 
+    def clear(worker: int, i: int) -> None:
+        if n_shards == 1:
+            start, stop = step.shards.span(worker)
+            gradients[0][start:stop] = 0
+        else:
+            gradients[worker][:] = 0
+
     def norm(worker: int, i: int) -> None:
-        start, stop = span(size, worker, team.n)
+        start, stop = step.shards.span(worker)
         sum_of_squares(gradients[0][start:stop])
 
     def update(worker: int, i: int) -> None:
-        start, stop = span(size, worker, team.n)
+        start, stop = step.shards.span(worker)
         step.optimizer.update(
             *(step.weights[start:stop], gradients[0][start:stop]),
             {name: slot[start:stop] for name, slot in step.slots.items()},
@@ -163,13 +172,10 @@ def _step_operations(pieces: Pieces) -> list[tuple[Operation, Callable[[int, int
         return Operation(name, 1, 0.0, n_bytes, lambda shard, i: None)
 
     found: list[tuple[Operation, Callable[[int, int], Any]]] = [
-        (
-            operation("gradients to zero", ITEM_BYTES * size),
-            lambda worker, i: gradients[worker].fill(0),
-        )
+        (operation("gradients to zero", ITEM_BYTES * size), clear)
     ]
-    if team.n > 1:
-        n_bytes = 3 * (team.n - 1) * part
+    if n_shards > 1:
+        n_bytes = 3 * (n_shards - 1) * part
         found.append((operation("gradients added", n_bytes), lambda w, i: step.shards.reduce(w)))
     return [
         *found,

@@ -153,7 +153,7 @@ class Shards:
     def shard(self, worker: int, params: Any) -> Shard:
         """A worker's arrays, with what its last micro-batch left in them."""
         arrays = (self._acts[worker], self._tokens[worker], self._targets[worker])
-        return Shard(params, self._grads[worker], *arrays)
+        return Shard(params, self._grads[self._shard(worker)], *arrays, self._members[worker])
 
     def loss(self, params: Any, tokens: Array, targets: Array) -> float:
         """Sum of the negative log-likelihoods over unmasked targets; no dropout."""
