@@ -33,6 +33,9 @@ COMMANDS: dict[str, Entry] = {
         "bptool.cli.compare_optimizers:compare_optimizers",
         "Train the same model with several optimizers, side by side.",
     ),
+    "profile": Entry(
+        "bptool.cli.profile:profile", "Show where a training step's time goes, by operation."
+    ),
     "config": Entry("bptool.cli.config:app", "Show and check configurations."),
     "data": Entry("bptool.cli.data:app", "Fetch and prepare texts."),
 }

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bptool.config.section import Section
+from bptool.models.operation import Operation
 from bptool.ops.memory import ALIGNMENT_BYTES, aligned_zeros
 from bptool.ops.team import ALONE, Team
 
@@ -218,6 +219,12 @@ class Model(ABC):
     @abstractmethod
     def flops_per_token(self, n_time: int) -> float:
         """Model FLOPs of forward and backward for one token of a sequence of ``n_time``."""
+
+    @abstractmethod
+    def operations(self, n_sequences: int, n_time: int) -> list[Operation]:
+        """The kernels of a shard's step in order. Their FLOPs are those of
+        :meth:`flops_per_token`, but for 6 a token for each element of biases and norms, and of
+        embeddings that are only looked up, which are multiplied with nothing."""
 
     def params(self, buffer: Array) -> Any:
         """The NamedTuple of views into a flat buffer."""

@@ -29,6 +29,8 @@ from bptool.models.base import (
 )
 from bptool.models.decoder import Workers
 from bptool.models.gpt2_decode import GPT2Decoder, page_shape, scratch_shapes
+from bptool.models.gpt2_operations import gpt2_operations
+from bptool.models.operation import Operation
 from bptool.objectives.next_token import next_token_backward, next_token_forward
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
 from bptool.ops.attention import attention_backward, attention_forward
@@ -474,6 +476,9 @@ class GPT2(Model):
 
     def decoder(self, params: Any, capacity: int, workers: Workers) -> GPT2Decoder:
         return GPT2Decoder(self, params, capacity, workers)
+
+    def operations(self, n_sequences: int, n_time: int) -> list[Operation]:
+        return gpt2_operations(self, n_sequences, n_time)
 
     def flops_per_token(self, n_time: int) -> float:
         n_weights = self.n_parameters - self.config.context * self.config.n_embd

@@ -20,6 +20,8 @@ from bptool.config.section import Section
 from bptool.models.base import Array, Model, ParamSpec, allocate, bytes_of
 from bptool.models.decoder import Workers
 from bptool.models.mlp_decode import MLPDecoder
+from bptool.models.mlp_operations import mlp_operations
+from bptool.models.operation import Operation
 from bptool.objectives.next_token import next_token_backward, next_token_forward
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
 from bptool.ops.dropout import MaskKey, dropout
@@ -267,6 +269,9 @@ class MLP(Model):
 
     def decoder(self, params: Any, capacity: int, workers: Workers) -> MLPDecoder:
         return MLPDecoder(self, params, capacity)
+
+    def operations(self, n_sequences: int, n_time: int) -> list[Operation]:
+        return mlp_operations(self, n_sequences, n_time)
 
     def flops_per_token(self, n_time: int) -> float:
         embedding = (self.n_vocab + 1) * self.config.n_embd

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bptool.models.base import Array, Model
+from bptool.models.operation import Shard
 from bptool.ops.dropout import MaskKey
 from bptool.ops.reduction import add_into
 from bptool.ops.team import ALONE, LINE, share
@@ -149,6 +150,11 @@ class Shards:
         for other in self.gradients[1:]:
             add_into(total, other[start:stop])
         return start, stop
+
+    def shard(self, worker: int, params: Any) -> Shard:
+        """A worker's arrays, with what its last micro-batch left in them."""
+        arrays = (self._acts[worker], self._tokens[worker], self._targets[worker])
+        return Shard(params, self._grads[self._shard(worker)], *arrays, self._members[worker])
 
     def loss(self, params: Any, tokens: Array, targets: Array) -> float:
         """Sum of the negative log-likelihoods over unmasked targets; no dropout."""

@@ -1,0 +1,199 @@
+"""The kernels of GPT-2's step, one by one, as ``gpt2_forward`` and ``gpt2_backward`` call them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bptool.models.operation import ITEM_BYTES, Operation, Shard, elementwise, linear
+from bptool.objectives.next_token import next_token_backward, next_token_forward
+from bptool.ops.activations import activation_backward, activation_forward
+from bptool.ops.attention import attention_backward, attention_forward
+from bptool.ops.dropout import MaskKey, dropout
+from bptool.ops.embedding import embedding_backward, embedding_forward
+from bptool.ops.layernorm import layernorm_backward_share, layernorm_forward
+from bptool.ops.linear import linear_backward, linear_forward
+from bptool.ops.matmul.share import matmul_share
+from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
+
+KEY = MaskKey(0, 1, 0)
+
+
+def gpt2_operations(model: Any, n_sequences: int, n_time: int) -> list[Operation]:
+    """The step of a shard of ``n_sequences``; equal kernels on different layers are one entry."""
+    config, v = model.config, model.n_vocab
+    c, n_layer, n_head = config.n_embd, config.n_layer, config.n_head
+    n, f = n_sequences * n_time, 4 * c
+    square = n_sequences * n_head * n_time**2  # attention weights
+    p = config.dropout_sites()
+
+    def map_of(name: str, w: str, x: str, y: str, dx: str, dy: str, n_in: int, n_out: int) -> Any:
+        def forward(s: Shard, i: int) -> None:
+            acts, weight, bias = s.work.acts, f"{w}_w", f"{w}_b"
+            linear_forward(
+                *(s.work.training.engine, _of(acts, y, i), _of(acts, x, i)),
+                *(getattr(s.params, weight)[i], getattr(s.params, bias)[i], s.team),
+            )
+
+        def backward(s: Shard, i: int) -> None:
+            acts, weight, bias = s.work.acts, f"{w}_w", f"{w}_b"
+            linear_backward(
+                *(s.work.training.engine, _of(acts, dx, i)),
+                *(getattr(s.grads, weight)[i], getattr(s.grads, bias)[i]),
+                *(_of(acts, dy, i), _of(acts, x, i), getattr(s.params, weight)[i], s.team),
+            )
+
+        return linear(name, n_layer, (n, n_in, n_out), forward, backward)
+
+    qkv = map_of("qkv", "attn", "norm 0", "qkv", "dnorm", "dqkv", c, 3 * c)
+    proj = map_of("attention output", "attn_proj", "att", "branch", "dnorm", "branch", c, c)
+    up = map_of("MLP up", "fc", "norm 1", "fc", "dnorm", "dfc", c, f)
+    down = map_of("MLP down", "fc_proj", "act", "branch", "dact", "branch", f, c)
+    attention = 4.0 * square * (c // n_head)
+    head = 2.0 * n * c * v
+    at_sites = [("embedding", 1, p.embedding), ("residual", 2 * n_layer, p.residual)]
+    dropouts = [
+        elementwise(f"dropout, {name}", 2 * count, 2 * n * c, _dropout(rate))
+        for name, count, rate in at_sites
+        if rate > 0
+    ]
+    return [
+        elementwise("embedding", 1, 3 * n * c, _embedding),
+        elementwise("norms", 2 * n_layer + 1, 2 * n * c, _norm),
+        qkv[0],
+        Operation("attention", n_layer, attention, ITEM_BYTES * (4 * n * c + square), _attention),
+        *(proj[0], up[0]),
+        elementwise("activation", n_layer, 2 * n * f, _activation),
+        down[0],
+        elementwise("residual additions", 2 * n_layer, 3 * n * c, _add),
+        Operation("head", 1, head, ITEM_BYTES * (n * c + c * v + n * v), _head),
+        elementwise("cross-entropy", 1, n * v, _loss),
+        elementwise("cross-entropy, backward", 1, 2 * n * v, _loss_backward),
+        Operation(
+            "head, backward",
+            *(1, 2 * head, ITEM_BYTES * (2 * n * v + 2 * n * c + 3 * c * v), _head_backward),
+        ),
+        elementwise("residual copies", 2 * n_layer, 2 * n * c, _copy),
+        down[1],
+        elementwise("activation, backward", n_layer, 3 * n * f, _activation_backward),
+        up[1],
+        elementwise("norms, backward", 2 * n_layer + 1, 4 * n * c, _norm_backward),
+        proj[1],
+        Operation(
+            "attention, backward",
+            *(n_layer, 2 * attention, ITEM_BYTES * (7 * n * c + square), _attention_backward),
+        ),
+        qkv[1],
+        elementwise("embedding, backward", 1, 5 * n * c, _embedding_backward),
+        *dropouts,
+    ]
+
+
+def _of(acts: Any, name: str, layer: int) -> Any:
+    """``"norm 1"`` is the second norm of a layer; scratch arrays have no layers."""
+    field, _, which = name.partition(" ")
+    array = getattr(acts, field)
+    if which:
+        return array[2 * layer + int(which)]
+    return array[layer] if array.ndim == 3 else array
+
+
+def _dropout(rate: float) -> Any:
+    return lambda s, i: dropout(s.work.acts.branch[s.own], rate, KEY, i, 0)
+
+
+def _embedding(s: Shard, i: int) -> None:
+    embedding_forward(s.work.acts.x[0], s.tokens, s.params.wte, s.params.wpe, 0, s.team)
+
+
+def _embedding_backward(s: Shard, i: int) -> None:
+    embedding_backward(s.grads.wte, s.grads.wpe, s.work.acts.dx, s.tokens, s.team)
+
+
+def _norm_weights(tensors: Any, i: int) -> tuple[Any, Any]:
+    """Those of norm ``i`` in the order of the forward."""
+    if i == 2 * len(tensors.ln_1_w):
+        return tensors.ln_f_w, tensors.ln_f_b
+    if i % 2:
+        return tensors.ln_2_w[i // 2], tensors.ln_2_b[i // 2]
+    return tensors.ln_1_w[i // 2], tensors.ln_1_b[i // 2]
+
+
+def _norm(s: Shard, i: int) -> None:
+    a, own = s.work.acts, s.own
+    w, b = _norm_weights(s.params, i)
+    layernorm_forward(a.norm[i][own], a.mean[i][own], a.rstd[i][own], a.x[i][own], w, b)
+
+
+def _norm_backward(s: Shard, i: int) -> None:
+    a, (w, _) = s.work.acts, _norm_weights(s.params, i)
+    layernorm_backward_share(
+        *(a.dx, *_norm_weights(s.grads, i), a.dnorm),
+        *(a.x[i], a.mean[i], a.rstd[i], w, a.partial, s.team),
+    )
+
+
+def _attention(s: Shard, i: int) -> None:
+    a, hyper = s.work.acts, s.work.training
+    jobs = s.part(len(s.tokens) * hyper.n_head)
+    attention_forward(
+        *(hyper.engine, a.att[i], a.probs[i], a.scratch[s.team.index], a.qkv[i]),
+        *(hyper.dropout.attention, KEY, i, jobs.start, jobs.stop),
+    )
+
+
+def _attention_backward(s: Shard, i: int) -> None:
+    a, hyper = s.work.acts, s.work.training
+    jobs = s.part(len(s.tokens) * hyper.n_head)
+    attention_backward(
+        *(hyper.engine, a.dqkv, a.dnorm, a.probs[i], a.scratch[s.team.index], a.qkv[i]),
+        *(hyper.dropout.attention, KEY, i, jobs.start, jobs.stop),
+    )
+
+
+def _activation(s: Shard, i: int) -> None:
+    a, own = s.work.acts, s.own
+    activation_forward(s.work.training.activation, a.act[i][own], a.fc[i][own])
+
+
+def _activation_backward(s: Shard, i: int) -> None:
+    a, own = s.work.acts, s.own
+    activation_backward(s.work.training.activation, a.dfc[own], a.dact[own], a.fc[i][own])
+
+
+def _add(s: Shard, i: int) -> None:
+    x, own = s.work.acts.x, s.own
+    np.add(x[i][own], s.work.acts.branch[own], out=x[i + 1][own])
+
+
+def _copy(s: Shard, i: int) -> None:
+    np.copyto(s.work.acts.branch[s.own], s.work.acts.dx[s.own])
+
+
+def _head(s: Shard, i: int) -> None:
+    a, hyper = s.work.acts, s.work.training
+    head = s.params.wte if hyper.tied else s.params.head_w
+    matmul_share(hyper.engine, a.logits, a.norm[-1], False, head, True, False, s.team)
+
+
+def _head_backward(s: Shard, i: int) -> None:
+    a, hyper = s.work.acts, s.work.training
+    head = s.params.wte if hyper.tied else s.params.head_w
+    d_head = s.grads.wte if hyper.tied else s.grads.head_w
+    matmul_share(hyper.engine, a.dnorm, a.logits, False, head, False, False, s.team)
+    matmul_share(hyper.engine, d_head, a.logits, True, a.norm[-1], False, True, s.team)
+
+
+def _loss(s: Shard, i: int) -> None:
+    a, own = s.work.acts, s.own
+    flat = s.targets.reshape(-1)[own]
+    token_logprob_forward(a.logp[own], a.log_sum[own], a.logits[own], flat)
+    next_token_forward(a.logp[own], flat, 1.0 / s.targets.size)
+
+
+def _loss_backward(s: Shard, i: int) -> None:
+    a, own = s.work.acts, s.own
+    flat = s.targets.reshape(-1)[own]
+    next_token_backward(a.dlogp[own], flat, 1.0 / s.targets.size)
+    token_logprob_backward(a.logits[own], a.dlogp[own], a.log_sum[own], flat)

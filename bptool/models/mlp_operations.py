@@ -1,0 +1,120 @@
+"""The kernels of the feed-forward model's step, as its forward and backward call them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bptool.models.operation import Operation, Shard, elementwise, linear
+from bptool.objectives.next_token import next_token_backward, next_token_forward
+from bptool.ops.activations import activation_backward, activation_forward
+from bptool.ops.dropout import MaskKey, dropout
+from bptool.ops.linear import linear_backward, linear_forward
+from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
+from bptool.ops.window import window_backward, window_forward
+
+KEY = MaskKey(0, 1, 0)
+
+
+def mlp_operations(model: Any, n_sequences: int, n_time: int) -> list[Operation]:
+    """The step of a shard of ``n_sequences``."""
+    c, v, n = model.config, model.n_vocab, n_sequences * n_time
+    n_in, f = c.window * c.n_embd, c.n_hidden
+    into = linear("input", 1, (n, n_in, f), _input, _input_backward)
+    between = linear("hidden", c.n_layer - 1, (n, f, f), _hidden, _hidden_backward)
+    out = linear("output", 1, (n, f, v), _output, _output_backward)
+    found = [
+        elementwise("window", 1, 2 * n * n_in, _window),
+        *(into[0], between[0]),
+        elementwise("activation", c.n_layer, 2 * n * f, _activation),
+        out[0],
+        elementwise("cross-entropy", 1, n * v, _loss),
+        elementwise("cross-entropy, backward", 1, 2 * n * v, _loss_backward),
+        out[1],
+        elementwise("activation, backward", c.n_layer, 3 * n * f, _activation_backward),
+        *(between[1], into[1]),
+        elementwise("window, backward", 1, 3 * n * n_in, _window_backward),
+    ]
+    if c.dropout > 0:
+        found += [
+            elementwise("dropout, embeddings", 2, 2 * n * n_in, _dropout("dx")),
+            elementwise("dropout, hidden", 2 * c.n_layer, 2 * n * f, _dropout("dhidden")),
+        ]
+    return [operation for operation in found if operation.count]
+
+
+def _dropout(field: str) -> Any:
+    return lambda s, i: dropout(
+        getattr(s.work.acts, field)[s.own], s.work.training.dropout, KEY, i, 0
+    )
+
+
+def _window(s: Shard, i: int) -> None:
+    window_forward(s.work.acts.x, s.tokens, s.params.embedding, s.team)
+
+
+def _window_backward(s: Shard, i: int) -> None:
+    window_backward(s.grads.embedding, s.work.acts.dx, s.tokens, s.team)
+
+
+def _input(s: Shard, i: int) -> None:
+    a, p = s.work.acts, s.params
+    linear_forward(s.work.training.engine, a.pre[0], a.x, p.input_w, p.input_b, s.team)
+
+
+def _input_backward(s: Shard, i: int) -> None:
+    a, p, g = s.work.acts, s.params, s.grads
+    linear_backward(
+        s.work.training.engine, a.dx, g.input_w, g.input_b, a.dpre, a.x, p.input_w, s.team
+    )
+
+
+def _hidden(s: Shard, i: int) -> None:
+    a, p = s.work.acts, s.params
+    linear_forward(
+        s.work.training.engine, a.pre[i + 1], a.hidden[i], p.hidden_w[i], p.hidden_b[i], s.team
+    )
+
+
+def _hidden_backward(s: Shard, i: int) -> None:
+    a, p, g = s.work.acts, s.params, s.grads
+    linear_backward(
+        *(s.work.training.engine, a.dhidden, g.hidden_w[i], g.hidden_b[i]),
+        *(a.dpre, a.hidden[i], p.hidden_w[i], s.team),
+    )
+
+
+def _output(s: Shard, i: int) -> None:
+    a, p = s.work.acts, s.params
+    linear_forward(s.work.training.engine, a.logits, a.hidden[-1], p.output_w, p.output_b, s.team)
+
+
+def _output_backward(s: Shard, i: int) -> None:
+    a, p, g = s.work.acts, s.params, s.grads
+    linear_backward(
+        *(s.work.training.engine, a.dhidden, g.output_w, g.output_b),
+        *(a.logits, a.hidden[-1], p.output_w, s.team),
+    )
+
+
+def _activation(s: Shard, i: int) -> None:
+    a, own = s.work.acts, s.own
+    activation_forward(s.work.training.activation, a.hidden[i][own], a.pre[i][own])
+
+
+def _activation_backward(s: Shard, i: int) -> None:
+    a, own = s.work.acts, s.own
+    activation_backward(s.work.training.activation, a.dpre[own], a.dhidden[own], a.pre[i][own])
+
+
+def _loss(s: Shard, i: int) -> None:
+    a, own = s.work.acts, s.own
+    flat = s.targets.reshape(-1)[own]
+    token_logprob_forward(a.logp[own], a.log_sum[own], a.logits[own], flat)
+    next_token_forward(a.logp[own], flat, 1.0 / s.targets.size)
+
+
+def _loss_backward(s: Shard, i: int) -> None:
+    a, own = s.work.acts, s.own
+    flat = s.targets.reshape(-1)[own]
+    next_token_backward(a.dlogp[own], flat, 1.0 / s.targets.size)
+    token_logprob_backward(a.logits[own], a.dlogp[own], a.log_sum[own], flat)
