@@ -23,8 +23,8 @@ from stories_grammar import Rules, Teller, runs, sentences
 from stories_world import Story, World
 
 SEED = 1
-N_STORIES = 2700
-TRIES = 10
+N_STORIES = 1700
+TRIES = 40
 MOST_WORDS = 150
 TARGET = Path(__file__).with_name("stories.txt")
 MODULES = (stories_plots_things, stories_plots_people, stories_plots_world)

@@ -295,7 +295,7 @@ HUNGRY = (
 def share(story: Story) -> None:
     """The hero has food and meets someone hungry; later the hero is the one in need."""
     world, hero, rng = story.world, story.hero, story.world.rng
-    food, kind = world.usual("food", FOODS)
+    food, kind = rng.choice(FOODS)
     place = world.place("market", "forest", "hill", "river", "meadow", "park", "station", "harbour")
     other = world.child() if rng.random() < 0.6 else world.adult(only=HUNGRY)
     trouble, rescue = rng.choice(TROUBLES)

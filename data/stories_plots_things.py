@@ -320,10 +320,8 @@ def trade(story: Story) -> None:
     world, hero, rng = story.world, story.hero, story.world.rng
     seller = world.adult(only=tuple(name for name in NEEDS if name != "the teacher"))
     middle = world.adult(only=tuple(NEEDS))
-    last_noun, last_use = world.usual("need", NEEDS[seller.name])
-    first_noun, first_use = world.usual(
-        "first need", [n for n in NEEDS[middle.name] if n[0] != last_noun]
-    )
+    last_noun, last_use = rng.choice(NEEDS[seller.name])
+    first_noun, first_use = rng.choice([n for n in NEEDS[middle.name] if n[0] != last_noun])
     wish = world.thing(seller, WISHES)
     own = world.thing(hero, (first_noun,))
     between = world.thing(middle, (last_noun,))

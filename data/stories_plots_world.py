@@ -39,7 +39,7 @@ def homeward(story: Story) -> None:
     elder = world.adult(
         jobs=False, only=("Grandma", "Grandpa", "Mother", "Father", "Aunt Rose", "Uncle Bill")
     )
-    load, short, use, sources = world.usual("load", LOADS)
+    load, short, use, sources = rng.choice(LOADS)
     place = world.place(*sources.split())
     block, shortcut, harm, remedy = rng.choice(BLOCKS)
     helper = world.friend() if rng.random() < 0.5 else world.adult()
