@@ -199,6 +199,14 @@ OPERATION_FAULTS = [
             "matmul(engine, dk[:stop], d_weights, True, q[start:stop], False, True)",
             "matmul(engine, dk[:stop], d_weights, True, k[start:stop], False, True)",
         ),
+        ("index", "= row_stats[i, h, t, 0], row_", "= row_stats[i, h, start, 0], row_"),
+    ),
+    *_faults(
+        "ops/attention.py",
+        "softmax_again",
+        ATTENTION,
+        ("scale", "row[s] = exp(scale * (row[s] - largest)) * inverse", "row[s] *= inverse"),
+        ("missing", "row[s] = row.dtype.type(0.0)", "pass"),
     ),
     *_faults(
         "ops/attention.py",
@@ -209,7 +217,7 @@ OPERATION_FAULTS = [
             "dropout_row(d_row, t + 1, p, key, site, first_row + t, mask)",
             "dropout_row(d_row, t + 1, p, key, site, first_row + t + 1, mask)",
         ),
-        ("missing", "dv[:stop], dropped, True,", "dv[:stop], weights, True,"),
+        ("missing", "dv[:stop], dropped, True,", "dv[:stop], scores, True,"),
     ),
     *_faults(
         "ops/attention.py",

@@ -227,19 +227,20 @@ def _attention(
     n_batch, n_head, n_time, width = shape
     qkv = rng.normal(size=(n_batch * n_time, 3 * width))
     y = overwritten((n_batch * n_time, width))
-    probs = overwritten((n_batch, n_head, n_time, n_time))
-    scratch = overwritten((2, n_time, n_time))
+    row_stats = overwritten((n_batch, n_head, n_time, 2))
+    scratch = overwritten((2, BLOCK, n_time))
     shares = [share(n_batch * n_head, 1, member) for member in TEAM]
 
     def forward() -> dict[str, Array]:
         for jobs in shares:
-            attention_forward(engine, y, probs, scratch, qkv, p, KEY, SITE, *jobs)
+            attention_forward(engine, y, row_stats, scratch, qkv, p, KEY, SITE, *jobs)
         return {"y": y}
 
     def backward(d: dict[str, Array]) -> dict[str, Array]:
         dqkv = overwritten(qkv.shape)
+        scratch[:] = np.nan  # nothing is left in it from the forward
         for jobs in shares:
-            attention_backward(engine, dqkv, d["y"], probs, scratch, qkv, p, KEY, SITE, *jobs)
+            attention_backward(engine, dqkv, d["y"], row_stats, scratch, qkv, p, KEY, SITE, *jobs)
         return {n: dqkv[:, i * width : (i + 1) * width] for i, n in enumerate("qkv")}
 
     inputs = {n: qkv[:, i * width : (i + 1) * width] for i, n in enumerate("qkv")}

@@ -33,7 +33,7 @@ from bptool.models.gpt2_operations import gpt2_operations
 from bptool.models.operation import Operation
 from bptool.objectives.next_token import next_token_backward, next_token_forward
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
-from bptool.ops.attention import attention_backward, attention_forward
+from bptool.ops.attention import BLOCK, attention_backward, attention_forward
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
 from bptool.ops.jit import kernel
@@ -129,7 +129,7 @@ class Activations(NamedTuple):
     mean: Array  # (2L+1, N)
     rstd: Array  # (2L+1, N)
     qkv: Array  # (L, N, 3C)
-    probs: Array  # (L, B, H, T, T) attention weights before dropout
+    row_stats: Array  # (L, B, H, T, 2) of the attention weights
     att: Array  # (L, N, C) attention outputs
     fc: Array  # (L, N, F) before the activation
     act: Array  # (L, N, F) after it
@@ -143,7 +143,7 @@ class Activations(NamedTuple):
     dqkv: Array  # (N, 3C)
     dact: Array  # (N, F)
     dfc: Array  # (N, F)
-    scratch: Array  # (members, 2, T, T) for attention
+    scratch: Array  # (members, 2, BLOCK, T) for attention
     partial: Array  # (members - 1, 2, C) sums of a norm's gradients
 
 
@@ -189,7 +189,7 @@ def gpt2_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unt
         linear_forward(engine, acts.qkv[layer], norm[i], attn_w, attn_b, team)
         barrier(team)  # qkv: columns
         attention_forward(
-            *(engine, acts.att[layer], acts.probs[layer], acts.scratch[team.index]),
+            *(engine, acts.att[layer], acts.row_stats[layer], acts.scratch[team.index]),
             *(acts.qkv[layer], p.attention, key, 3 * layer + 1, first_job, stop_job),
         )
         barrier(team)  # att: heads
@@ -284,7 +284,7 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignor
         )
         barrier(team)  # dnorm: columns
         attention_backward(
-            *(engine, acts.dqkv, dnorm, acts.probs[layer], acts.scratch[team.index]),
+            *(engine, acts.dqkv, dnorm, acts.row_stats[layer], acts.scratch[team.index]),
             *(acts.qkv[layer], p.attention, key, 3 * layer + 1, first_job, stop_job),
         )
         barrier(team)  # dqkv: heads; and dnorm has been read
@@ -405,7 +405,7 @@ class GPT2(Model):
             "mean": (2 * n_layer + 1, n),
             "rstd": (2 * n_layer + 1, n),
             "qkv": (n_layer, n, 3 * c),
-            "probs": (n_layer, n_sequences, n_head, n_time, n_time),
+            "row_stats": (n_layer, n_sequences, n_head, n_time, 2),
             "att": (n_layer, n, c),
             "fc": (n_layer, n, f),
             "act": (n_layer, n, f),
@@ -419,7 +419,7 @@ class GPT2(Model):
             "dqkv": (n, 3 * c),
             "dact": (n, f),
             "dfc": (n, f),
-            "scratch": (n_members, 2, n_time, n_time),
+            "scratch": (n_members, 2, BLOCK, n_time),
             "partial": (n_members - 1, 2, c),
         }
 
