@@ -232,12 +232,29 @@ OPERATION_FAULTS = [
     *_faults(
         "ops/token_logprob.py",
         "token_logprob_backward",
-        ("token_logprob",),
+        ("token_logprob", "head over tiles"),
         ("sign", "row[targets[i]] += d", "row[targets[i]] -= d"),
         ("scale", "row[j] = -d * exp(", "row[j] = -0.999 * d * exp("),
         ("missing", "row[targets[i]] += d", "pass"),
         ("index", "row[targets[i]] += d", "row[targets[i] - 1] += d"),
         ("mask", "if targets[i] < 0:\n            for j", "if targets[i] < -1:\n            for j"),
+    ),
+    *_faults(
+        "ops/head.py",
+        "head_backward",
+        ("head over tiles",),
+        ("scale", "False, w, False, False, team)", "False, w, False, False, team)\n    dx *= 0.5"),
+        (
+            "missing",
+            "matmul_share(engine, dw, dlogits, True, x[tile], False, True, team)",
+            "matmul_share(engine, dw, dlogits, True, x[tile], False, False, team)",
+        ),
+        (
+            "index",
+            "matmul_share(engine, dw, dlogits, True, x[tile], False, True, team)",
+            "matmul_share(engine, dw, dlogits, True, x[:n_rows], False, True, team)",
+        ),
+        ("mask", "logits[in_tile], dlogp[own], log", "logits[in_tile], dlogp[:n_rows], log"),
     ),
     *_faults(
         "objectives/next_token.py",
