@@ -199,6 +199,14 @@ OPERATION_FAULTS = [
             "matmul(engine, dk[:stop], d_weights, True, q[start:stop], False, True)",
             "matmul(engine, dk[:stop], d_weights, True, k[start:stop], False, True)",
         ),
+        ("index", "= row_stats[i, h, t, 0], row_", "= row_stats[i, h, start, 0], row_"),
+    ),
+    *_faults(
+        "ops/attention.py",
+        "softmax_again",
+        ATTENTION,
+        ("scale", "row[s] = exp(scale * (row[s] - largest)) * inverse", "row[s] *= inverse"),
+        ("missing", "row[s] = row.dtype.type(0.0)", "pass"),
     ),
     *_faults(
         "ops/attention.py",
@@ -209,7 +217,7 @@ OPERATION_FAULTS = [
             "dropout_row(d_row, t + 1, p, key, site, first_row + t, mask)",
             "dropout_row(d_row, t + 1, p, key, site, first_row + t + 1, mask)",
         ),
-        ("missing", "dv[:stop], dropped, True,", "dv[:stop], weights, True,"),
+        ("missing", "dv[:stop], dropped, True,", "dv[:stop], scores, True,"),
     ),
     *_faults(
         "ops/attention.py",
@@ -224,12 +232,29 @@ OPERATION_FAULTS = [
     *_faults(
         "ops/token_logprob.py",
         "token_logprob_backward",
-        ("token_logprob",),
+        ("token_logprob", "head over tiles"),
         ("sign", "row[targets[i]] += d", "row[targets[i]] -= d"),
         ("scale", "row[j] = -d * exp(", "row[j] = -0.999 * d * exp("),
         ("missing", "row[targets[i]] += d", "pass"),
         ("index", "row[targets[i]] += d", "row[targets[i] - 1] += d"),
         ("mask", "if targets[i] < 0:\n            for j", "if targets[i] < -1:\n            for j"),
+    ),
+    *_faults(
+        "ops/head.py",
+        "head_backward",
+        ("head over tiles",),
+        ("scale", "False, w, False, False, team)", "False, w, False, False, team)\n    dx *= 0.5"),
+        (
+            "missing",
+            "matmul_share(engine, dw, dlogits, True, x[tile], False, True, team)",
+            "matmul_share(engine, dw, dlogits, True, x[tile], False, False, team)",
+        ),
+        (
+            "index",
+            "matmul_share(engine, dw, dlogits, True, x[tile], False, True, team)",
+            "matmul_share(engine, dw, dlogits, True, x[:n_rows], False, True, team)",
+        ),
+        ("mask", "logits[in_tile], dlogp[own], log", "logits[in_tile], dlogp[:n_rows], log"),
     ),
     *_faults(
         "objectives/next_token.py",

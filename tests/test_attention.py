@@ -1,5 +1,5 @@
 """Attention: what it may look at, its forward against the decoder's, its backward against
-autograd with the masks of dropout held."""
+autograd with the masks of dropout held, in one block of rows and in several."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptool.ops.attention import attention_backward, attention_forward
+from bptool.ops.attention import BLOCK, attention_backward, attention_forward
 from bptool.ops.attention_decode import PAGE, QUERIES, attention_decode
 from bptool.ops.dropout import MaskKey, dropout_row, mask_scratch
 from bptool.ops.matmul import blas_engine, tiled_engine
@@ -19,71 +19,77 @@ KEY, SITE = MaskKey(9, 4, 6), 5
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 
 
-def inputs(dtype: str, seed: int = 0) -> tuple[Any, Any]:
-    generator = np.random.default_rng(seed)
-    return tuple(generator.standard_normal((B * T, w)).astype(dtype) for w in (3 * C, C))  # type: ignore[return-value]
+def inputs(dtype: str, n_time: int = T) -> tuple[Any, Any]:
+    generator = np.random.default_rng(0)
+    return tuple(generator.standard_normal((B * n_time, w)).astype(dtype) for w in (3 * C, C))  # type: ignore[return-value]
+
+
+def scratch_for(qkv: Any) -> Any:
+    return np.full((2, BLOCK, len(qkv) // B), np.nan, qkv.dtype)
 
 
 def forward(qkv: Any, p: float = 0.0, make_engine: Any = tiled_engine) -> tuple[Any, Any]:
-    dtype = qkv.dtype
-    y, probs = np.full((B * T, C), np.nan, dtype), np.full((B, H, T, T), np.nan, dtype)
-    scratch = np.full((2, T, T), np.nan, dtype)
-    attention_forward(make_engine(dtype), y, probs, scratch, qkv, p, KEY, SITE, 0, B * H)
-    return y, probs
+    """The outputs, and what is saved for the backward."""
+    y = np.full((len(qkv), C), np.nan, qkv.dtype)
+    row_stats = np.full((B, H, len(qkv) // B, 2), np.nan, qkv.dtype)
+    engine, scratch = make_engine(qkv.dtype), scratch_for(qkv)
+    attention_forward(engine, y, row_stats, scratch, qkv, p, KEY, SITE, 0, B * H)
+    return y, row_stats
 
 
-def backward(qkv: Any, dy: Any, probs: Any, p: float = 0.0, make_engine: Any = tiled_engine) -> Any:
-    dqkv, scratch = np.full_like(qkv, np.nan), np.full((2, T, T), np.nan, qkv.dtype)
-    engine = make_engine(qkv.dtype)
-    attention_backward(engine, dqkv, dy, probs, scratch, qkv, p, KEY, SITE, 0, B * H)
+def backward(
+    qkv: Any, dy: Any, row_stats: Any, p: float = 0.0, make_engine: Any = tiled_engine
+) -> Any:
+    dqkv = np.full_like(qkv, np.nan)
+    engine, scratch = make_engine(qkv.dtype), scratch_for(qkv)
+    attention_backward(engine, dqkv, dy, row_stats, scratch, qkv, p, KEY, SITE, 0, B * H)
     return dqkv
 
 
-def masks(p: float) -> Any:
+def weights_of_torch(torch: Any, q: Any, k: Any) -> Any:
+    later = torch.ones(q.shape[2], q.shape[2]).triu(1).bool()
+    return (q @ k.transpose(2, 3) / D**0.5).masked_fill(later, -torch.inf).softmax(-1)
+
+
+def masks(p: float, n_time: int) -> Any:
     """What dropout multiplies the weights with, (B, H, T, T) float64."""
-    out = np.zeros((B, H, T, T))
+    out = np.zeros((B, H, n_time, n_time))
     for i in range(B):
         for h in range(H):
-            for t in range(T):
-                row = np.ones(T)
-                index = ((KEY.sequence0 + i) * H + h) * T + t
+            for t in range(n_time):
+                row = np.ones(n_time)
+                index = ((KEY.sequence0 + i) * H + h) * n_time + t
                 dropout_row(row, t + 1, p, KEY, SITE, index, mask_scratch(row))
                 out[i, h, t, : t + 1] = row[: t + 1]
     return out
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n_time", [T, 2 * BLOCK + 3])
 @pytest.mark.parametrize("p", [0.0, 0.3])
 @pytest.mark.parametrize("make_engine", [tiled_engine, blas_engine])
-def test_forward_and_backward_equal_autograd(dtype: str, p: float, make_engine: Any) -> None:
+def test_forward_and_backward_equal_autograd(
+    dtype: str, n_time: int, p: float, make_engine: Any
+) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed; see CONTRIBUTING.md")
-    qkv, dy = inputs(dtype)
-    y, probs = forward(qkv, p, make_engine)
-    dqkv = backward(qkv, dy, probs, p, make_engine)
+    qkv, dy = inputs(dtype, n_time)
+    y, row_stats = forward(qkv, p, make_engine)
+    dqkv = backward(qkv, dy, row_stats, p, make_engine)
 
     leaf = torch.tensor(qkv, dtype=torch.float64, requires_grad=True)
-    q, k, v = (t.view(B, T, H, D).transpose(1, 2) for t in leaf.split(C, dim=1))
-    scores = (q @ k.transpose(2, 3) / D**0.5).masked_fill(
-        torch.ones(T, T).triu(1).bool(), -torch.inf
-    )
-    weights = scores.softmax(-1)
-    dropped = weights * torch.tensor(masks(p)) if p else weights
-    want = (dropped @ v).transpose(1, 2).reshape(B * T, C)
+    q, k, v = (t.view(B, n_time, H, D).transpose(1, 2) for t in leaf.split(C, dim=1))
+    weights = weights_of_torch(torch, q, k)
+    dropped = weights * torch.tensor(masks(p, n_time)) if p else weights
+    want = (dropped @ v).transpose(1, 2).reshape(B * n_time, C)
     want.backward(torch.tensor(dy, dtype=torch.float64))
     tolerance = TOLERANCE[dtype]
-    for found, reference in (
-        (y, want.detach().numpy()),
-        (probs, weights.detach().numpy()),
-        (dqkv, leaf.grad.numpy()),
-    ):
+    for found, reference in ((y, want.detach().numpy()), (dqkv, leaf.grad.numpy())):
         assert np.linalg.norm(found - reference) <= tolerance * np.linalg.norm(reference)
 
 
 def test_no_position_sees_a_later_one() -> None:
     qkv, dy = inputs("float32")
-    y, probs = forward(qkv)
-    assert np.all(np.triu(probs, 1) == 0)
-    assert probs.sum(-1) == pytest.approx(np.ones((B, H, T)), abs=1e-6)
+    y, row_stats = forward(qkv)
     changed = qkv.copy().reshape(B, T, -1)
     changed[:, 7:] += 3
     later, _ = forward(changed.reshape(B * T, -1))
@@ -91,7 +97,7 @@ def test_no_position_sees_a_later_one() -> None:
     assert not np.allclose(later.reshape(B, T, C)[:, 7:], y.reshape(B, T, C)[:, 7:])
     early = dy.copy().reshape(B, T, C)
     early[:, 4:] = 0
-    dqkv = backward(qkv, early.reshape(B * T, C), probs).reshape(B, T, 3 * C)
+    dqkv = backward(qkv, early.reshape(B * T, C), row_stats).reshape(B, T, 3 * C)
     assert np.all(dqkv[:, 4:] == 0)
     assert np.all(np.any(dqkv[:, :4] != 0, axis=2))
 
@@ -119,11 +125,29 @@ def test_decoding_equals_the_forward_in_any_portions(dtype: str, parts: list[int
         start += n_new
 
 
-def test_huge_scores_do_not_overflow() -> None:
+@pytest.mark.parametrize("size", [1.0, 1e4])
+def test_weights_sum_to_one_even_for_huge_scores(size: float) -> None:
     qkv, _ = inputs("float32")
-    y, probs = forward(qkv * np.float32(1e4))
-    assert np.all(np.isfinite(y))
-    assert probs.sum(-1) == pytest.approx(np.ones((B, H, T)), abs=1e-5)
+    qkv[:, : 2 * C] *= np.float32(size)
+    qkv[:, 2 * C :] = 1
+    y, _ = forward(qkv)
+    assert y == pytest.approx(np.ones((B * T, C)), abs=1e-5)
+
+
+def test_huge_scores_have_exact_weights_in_the_backward_too() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed; see CONTRIBUTING.md")
+    qkv, dy = inputs("float32", 2 * BLOCK + 3)
+    qkv[:, : 2 * C] *= np.float32(1e4)  # scores near 1e8, where float32 counts in eights
+    _, row_stats = forward(qkv)
+    dv = backward(qkv, dy, row_stats)[:, 2 * C :]
+    q, k = (
+        torch.tensor(part, dtype=torch.float64).view(B, -1, H, D).transpose(1, 2)
+        for part in (qkv[:, :C].copy(), qkv[:, C : 2 * C].copy())
+    )
+    d_out = torch.tensor(dy, dtype=torch.float64).view(B, -1, H, D).transpose(1, 2)
+    want = weights_of_torch(torch, q, k).transpose(2, 3) @ d_out
+    want = want.transpose(1, 2).reshape(dv.shape).numpy()
+    assert np.linalg.norm(dv - want) <= 1e-5 * np.linalg.norm(want)
 
 
 def test_not_a_number_is_not_hidden() -> None:

@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
+from bptool.ops import head
 from bptool.ops.dropout import MaskKey
 from bptool.ops.matmul import blas_engine
+from bptool.ops.matmul.target import ROWS
 
 pytest.importorskip("torch", reason="PyTorch is not installed; see CONTRIBUTING.md")
 
@@ -72,3 +76,39 @@ def test_gradients_equal_autograd(
         size = np.linalg.norm(g)
         # a tensor whose true gradient is zero is measured against all gradients
         assert error <= tolerance * max(size, 1e-3 * norm_of_all), name
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_tiles_of_the_head_change_nothing(monkeypatch: pytest.MonkeyPatch, tied: bool) -> None:
+    config = GPT2Config(n_layer=1, n_head=2, n_embd=8, context=23, tie_embeddings=tied)
+    model = GPT2(config, N_VOCAB)
+    weights = model.layout.allocate(np.float64)
+    model.initialise(weights, 3)
+    generator = np.random.default_rng(5)
+    tokens, targets = generator.integers(-1, N_VOCAB, (2, 3, 23)).astype(np.int32)
+    found = []
+    for n_bytes in (1 << 20, 1):
+        monkeypatch.setattr(head, "TILE_BYTES", n_bytes)
+        acts = model.workspace(3, 23, np.float64, blas_engine(np.float64))
+        gradient = model.layout.allocate(np.float64)
+        params = model.params(weights)
+        args = (acts, np.maximum(tokens, 0), targets)
+        loss = model.loss_and_gradient(
+            params, model.params(gradient), *args, 0.02, MaskKey(0, 0, 0)
+        )
+        found.append((loss, gradient, model.loss(params, *args), len(acts.acts.logits)))
+    (loss, gradient, total, n_rows), (in_tiles, gradient_in_tiles, total_in_tiles, tile) = found
+    assert n_rows == 69
+    assert tile < 12
+    assert in_tiles == pytest.approx(loss, rel=1e-13)
+    assert total_in_tiles == pytest.approx(total, rel=1e-13)
+    assert gradient_in_tiles == pytest.approx(gradient, rel=1e-10, abs=1e-14)
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6))
+def test_a_tile_has_even_parts_and_keeps_to_its_bytes(n_rows: int, n_vocab: int) -> None:
+    rows = head.tile_rows(n_rows, n_vocab)
+    assert 1 <= rows <= n_rows
+    whole = 4 * n_rows * n_vocab <= head.TILE_BYTES
+    assert not whole or rows == n_rows
+    assert 4 * (rows - ROWS) * n_vocab <= head.TILE_BYTES

@@ -17,6 +17,7 @@ import training_runs as runs
 from bptool.errors import DivergedError
 from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
+from bptool.ops import head
 from bptool.optim.adamw import AdamW
 from bptool.registry import optimizers, regularizers
 from bptool.training import begin
@@ -92,6 +93,17 @@ def test_any_cut_gives_the_same_loss_and_gradient(name: str, dtype: str) -> None
                 error = np.linalg.norm(tensor - named[key])
                 size = max(np.linalg.norm(named[key]), 1e-3 * whole)
                 assert error <= tolerance * size, (split, n_workers, rows, key)
+
+
+@pytest.mark.parametrize("n_workers", [2, 3, 5])
+def test_tiles_of_the_head_may_be_shared(monkeypatch: pytest.MonkeyPatch, n_workers: int) -> None:
+    model = MODELS["gpt2"]
+    want_loss, want = gradient(model, "float64", 1, N_ROWS)
+    monkeypatch.setattr(head, "TILE_BYTES", 1)
+    assert head.tile_rows(N_ROWS * N_TIME, N_VOCAB) <= N_ROWS * N_TIME / 3
+    loss, found = gradient(model, "float64", n_workers, N_ROWS, "inside")
+    assert loss == pytest.approx(want_loss, rel=1e-12)
+    assert np.linalg.norm(found - want) <= 1e-12 * np.linalg.norm(want)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -28,6 +28,7 @@ from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_
 from bptool.ops.attention import BLOCK, attention_backward, attention_forward
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
+from bptool.ops.head import head_backward, head_forward
 from bptool.ops.layernorm import layernorm_backward_share, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_forward
 from bptool.ops.matmul import blas_engine
@@ -78,6 +79,7 @@ def cases() -> Iterator[Case]:
     for name, (p, shape) in ATTENTION.items():
         yield Case(name, ("attention_backward",), partial(_attention, name=name, p=p, shape=shape))
     yield Case("token_logprob", ("token_logprob_backward",), _token_logprob)
+    yield Case("head over tiles", ("head_backward",), _head)
     yield Case("next_token", ("next_token_backward",), _next_token)
     for name in regularizers.names():
         yield Case(f"regularizer {name}", (name,), partial(_regularizer, name=name))
@@ -227,19 +229,20 @@ def _attention(
     n_batch, n_head, n_time, width = shape
     qkv = rng.normal(size=(n_batch * n_time, 3 * width))
     y = overwritten((n_batch * n_time, width))
-    probs = overwritten((n_batch, n_head, n_time, n_time))
-    scratch = overwritten((2, n_time, n_time))
+    row_stats = overwritten((n_batch, n_head, n_time, 2))
+    scratch = overwritten((2, BLOCK, n_time))
     shares = [share(n_batch * n_head, 1, member) for member in TEAM]
 
     def forward() -> dict[str, Array]:
         for jobs in shares:
-            attention_forward(engine, y, probs, scratch, qkv, p, KEY, SITE, *jobs)
+            attention_forward(engine, y, row_stats, scratch, qkv, p, KEY, SITE, *jobs)
         return {"y": y}
 
     def backward(d: dict[str, Array]) -> dict[str, Array]:
         dqkv = overwritten(qkv.shape)
+        scratch[:] = np.nan  # nothing is left in it from the forward
         for jobs in shares:
-            attention_backward(engine, dqkv, d["y"], probs, scratch, qkv, p, KEY, SITE, *jobs)
+            attention_backward(engine, dqkv, d["y"], row_stats, scratch, qkv, p, KEY, SITE, *jobs)
         return {n: dqkv[:, i * width : (i + 1) * width] for i, n in enumerate("qkv")}
 
     inputs = {n: qkv[:, i * width : (i + 1) * width] for i, n in enumerate("qkv")}
@@ -261,6 +264,32 @@ def _token_logprob(rng: np.random.Generator) -> Differentiable:
         return {"logits": dlogits}
 
     return Composed("token_logprob", {"logits": logits}, forward, backward)
+
+
+def _head(rng: np.random.Generator) -> Differentiable:
+    """Three tiles, the last one short; alone, since members would wait for one another."""
+    engine = blas_engine(np.float64)
+    x, w = rng.normal(size=(7, 5)), rng.normal(size=(9, 5))
+    targets = np.array([0, 8, -1, 3, 3, -1, 2], np.int32)
+    logp, log_sum, logits = overwritten((7,)), overwritten((7,)), overwritten((3, 9))
+    dw = Addend(rng, w.shape)
+
+    def forward() -> dict[str, Array]:
+        for start in range(0, 7, 3):
+            head_forward(engine, logp, log_sum, logits, x, w, targets, start, ALONE)
+        return {"logp": logp}
+
+    def backward(d: dict[str, Array]) -> dict[str, Array]:
+        dx, part = overwritten(x.shape), dw.reset()
+        for start in range(0, 7, 3):
+            head_forward(engine, logp, log_sum, logits, x, w, targets, start, ALONE)
+            head_backward(
+                *(engine, dx, part, d["logp"], log_sum, logits),
+                *(x, w, targets, start, ALONE),
+            )
+        return {"x": dx, "W": dw.added}
+
+    return Composed("head over tiles", {"x": x, "W": w}, forward, backward)
 
 
 def _next_token(rng: np.random.Generator) -> Differentiable:

@@ -33,16 +33,15 @@ from bptool.models.gpt2_operations import gpt2_operations
 from bptool.models.operation import Operation
 from bptool.objectives.next_token import next_token_backward, next_token_forward
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
-from bptool.ops.attention import attention_backward, attention_forward
+from bptool.ops.attention import BLOCK, attention_backward, attention_forward
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
+from bptool.ops.head import head_backward, head_forward, own_rows, tile_rows
 from bptool.ops.jit import kernel
 from bptool.ops.layernorm import layernorm_backward_share, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_forward
 from bptool.ops.matmul import MatmulEngine
-from bptool.ops.matmul.share import matmul_share
 from bptool.ops.team import ALONE, Team, barrier, share
-from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
 from bptool.registry import models
 
 
@@ -129,11 +128,11 @@ class Activations(NamedTuple):
     mean: Array  # (2L+1, N)
     rstd: Array  # (2L+1, N)
     qkv: Array  # (L, N, 3C)
-    probs: Array  # (L, B, H, T, T) attention weights before dropout
+    row_stats: Array  # (L, B, H, T, 2) of the attention weights
     att: Array  # (L, N, C) attention outputs
     fc: Array  # (L, N, F) before the activation
     act: Array  # (L, N, F) after it
-    logits: Array  # (N, V), overwritten by their gradient
+    logits: Array  # (R, V) of a tile of rows, overwritten by their gradient
     logp: Array  # (N,)
     dlogp: Array  # (N,)
     log_sum: Array  # (N,)
@@ -143,7 +142,7 @@ class Activations(NamedTuple):
     dqkv: Array  # (N, 3C)
     dact: Array  # (N, F)
     dfc: Array  # (N, F)
-    scratch: Array  # (members, 2, T, T) for attention
+    scratch: Array  # (members, 2, BLOCK, T) for attention
     partial: Array  # (members - 1, 2, C) sums of a norm's gradients
 
 
@@ -165,7 +164,7 @@ POSITION_AMPLITUDE = 0.1
 
 @kernel
 def gpt2_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-untyped-def]
-    """Fill ``acts`` up to the logits, of which each member has columns.
+    """Fill ``acts`` up to the last norm, of which each member has rows.
 
     What goes row by row stays with the member that owns the rows; barriers stand where it meets
     products, which need all rows and give columns, and attention, which gives heads.
@@ -189,7 +188,7 @@ def gpt2_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unt
         linear_forward(engine, acts.qkv[layer], norm[i], attn_w, attn_b, team)
         barrier(team)  # qkv: columns
         attention_forward(
-            *(engine, acts.att[layer], acts.probs[layer], acts.scratch[team.index]),
+            *(engine, acts.att[layer], acts.row_stats[layer], acts.scratch[team.index]),
             *(acts.qkv[layer], p.attention, key, 3 * layer + 1, first_job, stop_job),
         )
         barrier(team)  # att: heads
@@ -217,17 +216,12 @@ def gpt2_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unt
     i = 2 * n_layer
     ln_f_w, ln_f_b = params.ln_f_w, params.ln_f_b
     layernorm_forward(norm[i][own], mean[i][own], rstd[i][own], x[i][own], ln_f_w, ln_f_b)
-    barrier(team)  # norm: rows
-    head = params.wte if hyper.tied else params.head_w
-    matmul_share(engine, acts.logits, norm[i], False, head, True, False, team)
 
 
 @kernel
 def gpt2_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignore[no-untyped-def]
-    """Undo the forward from the last operation to the first.
-
-    ``acts.logits`` holds dlogits, of which each member has made its rows.
-    """
+    """Undo the forward from the last norm, whose gradient ``acts.dnorm`` holds, to the first
+    operation. Each member has made its part of it."""
     n_layer, n_rows = params.ln_1_w.shape[0], tokens.size
     engine, p = hyper.engine, hyper.dropout
     x, norm, mean, rstd = acts.x, acts.norm, acts.mean, acts.rstd
@@ -237,13 +231,7 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignor
     row0 = key.sequence0 * tokens.shape[1] + first
     first_job, stop_job = share(tokens.shape[0] * hyper.n_head, 1, team)
 
-    # logits = ln_f(x) head^T
     i = 2 * n_layer
-    head = params.wte if hyper.tied else params.head_w
-    d_head = grads.wte if hyper.tied else grads.head_w
-    barrier(team)  # dlogits: rows
-    matmul_share(engine, dnorm, acts.logits, False, head, False, False, team)
-    matmul_share(engine, d_head, acts.logits, True, norm[i], False, True, team)
     dx[own] = dx.dtype.type(0.0)
     barrier(team)  # dnorm: columns
     layernorm_backward_share(
@@ -284,7 +272,7 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignor
         )
         barrier(team)  # dnorm: columns
         attention_backward(
-            *(engine, acts.dqkv, dnorm, acts.probs[layer], acts.scratch[team.index]),
+            *(engine, acts.dqkv, dnorm, acts.row_stats[layer], acts.scratch[team.index]),
             *(acts.qkv[layer], p.attention, key, 3 * layer + 1, first_job, stop_job),
         )
         barrier(team)  # dqkv: heads; and dnorm has been read
@@ -305,28 +293,45 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignor
 
 @kernel
 def gpt2_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets, team):  # type: ignore[no-untyped-def]
-    """Forward to this member's part of the loss; the logits are left as they are."""
-    barrier(team)  # the last call has read the activations, and the gradients are cleared
+    """Forward to this member's part of the loss; the last tile's logits are left as they are."""
+    barrier(team)  # the last call has read the activations
     gpt2_forward(hyper, params, acts, tokens, key, team)
-    barrier(team)  # logits: columns
-    first, stop = share(targets.size, 1, team)
-    own = slice(first, stop)
-    flat = targets.reshape(targets.size)[own]
-    token_logprob_forward(acts.logp[own], acts.log_sum[own], acts.logits[own], flat)
-    return next_token_forward(acts.logp[own], flat, inverse_n_targets)
+    norm, flat = acts.norm[2 * params.ln_1_w.shape[0]], targets.reshape(targets.size)
+    head = params.wte if hyper.tied else params.head_w
+    loss = 0.0
+    for start in range(0, flat.size, acts.logits.shape[0]):
+        head_forward(
+            *(hyper.engine, acts.logp, acts.log_sum, acts.logits, norm, head, flat, start, team)
+        )
+        first, stop = own_rows(acts.logits, start, flat, team)
+        loss += next_token_forward(acts.logp[first:stop], flat[first:stop], inverse_n_targets)
+    return loss
 
 
 @kernel
 def gpt2_loss_and_gradient(  # type: ignore[no-untyped-def]
     hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, team
 ):
-    """A member's whole step: forward, its part of the loss, backward."""
-    loss = gpt2_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets, team)
-    first, stop = share(targets.size, 1, team)
-    own = slice(first, stop)
-    flat = targets.reshape(targets.size)[own]
-    next_token_backward(acts.dlogp[own], flat, inverse_n_targets)
-    token_logprob_backward(acts.logits[own], acts.dlogp[own], acts.log_sum[own], flat)
+    """A member's whole step: forward, its part of the loss, backward.
+
+    Cross-entropy knows dlogp of a tile as soon as its logp, so its backward follows at once.
+    """
+    barrier(team)  # the last call has read the activations, and the gradients are cleared
+    gpt2_forward(hyper, params, acts, tokens, key, team)
+    norm, flat = acts.norm[2 * params.ln_1_w.shape[0]], targets.reshape(targets.size)
+    head = params.wte if hyper.tied else params.head_w
+    d_head = grads.wte if hyper.tied else grads.head_w
+    logp, dlogp, log_sum, logits = acts.logp, acts.dlogp, acts.log_sum, acts.logits
+    loss = 0.0
+    for start in range(0, flat.size, logits.shape[0]):
+        head_forward(hyper.engine, logp, log_sum, logits, norm, head, flat, start, team)
+        first, stop = own_rows(logits, start, flat, team)
+        loss += next_token_forward(logp[first:stop], flat[first:stop], inverse_n_targets)
+        next_token_backward(dlogp[first:stop], flat[first:stop], inverse_n_targets)
+        head_backward(
+            *(hyper.engine, acts.dnorm, d_head, dlogp, log_sum, logits),
+            *(norm, head, flat, start, team),
+        )
     gpt2_backward(hyper, params, grads, acts, tokens, key, team)
     return loss
 
@@ -405,11 +410,11 @@ class GPT2(Model):
             "mean": (2 * n_layer + 1, n),
             "rstd": (2 * n_layer + 1, n),
             "qkv": (n_layer, n, 3 * c),
-            "probs": (n_layer, n_sequences, n_head, n_time, n_time),
+            "row_stats": (n_layer, n_sequences, n_head, n_time, 2),
             "att": (n_layer, n, c),
             "fc": (n_layer, n, f),
             "act": (n_layer, n, f),
-            "logits": (n, self.n_vocab),
+            "logits": (tile_rows(n, self.n_vocab), self.n_vocab),
             "logp": (n,),
             "dlogp": (n,),
             "log_sum": (n,),
@@ -419,7 +424,7 @@ class GPT2(Model):
             "dqkv": (n, 3 * c),
             "dact": (n, f),
             "dfc": (n, f),
-            "scratch": (n_members, 2, n_time, n_time),
+            "scratch": (n_members, 2, BLOCK, n_time),
             "partial": (n_members - 1, 2, c),
         }
 

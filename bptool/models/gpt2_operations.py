@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from bptool.ops.activations import activation_backward, activation_forward
 from bptool.ops.attention import attention_backward, attention_forward
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
+from bptool.ops.head import tile_rows
 from bptool.ops.layernorm import layernorm_backward_share, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_forward
 from bptool.ops.matmul.share import matmul_share
@@ -25,7 +27,8 @@ def gpt2_operations(model: Any, n_sequences: int, n_time: int) -> list[Operation
     config, v = model.config, model.n_vocab
     c, n_layer, n_head = config.n_embd, config.n_layer, config.n_head
     n, f = n_sequences * n_time, 4 * c
-    square = n_sequences * n_head * n_time**2  # attention weights
+    square = n_sequences * n_head * n_time**2  # attention weights, which no memory holds
+    n_tiles = -(-n // tile_rows(n, v))
     p = config.dropout_sites()
 
     def map_of(name: str, w: str, x: str, y: str, dx: str, dy: str, n_in: int, n_out: int) -> Any:
@@ -62,17 +65,18 @@ def gpt2_operations(model: Any, n_sequences: int, n_time: int) -> list[Operation
         elementwise("embedding", 1, 3 * n * c, _embedding),
         elementwise("norms", 2 * n_layer + 1, 2 * n * c, _norm),
         qkv[0],
-        Operation("attention", n_layer, attention, ITEM_BYTES * (4 * n * c + square), _attention),
+        Operation("attention", n_layer, attention, ITEM_BYTES * 4 * n * c, _attention),
         *(proj[0], up[0]),
         elementwise("activation", n_layer, 2 * n * f, _activation),
         down[0],
         elementwise("residual additions", 2 * n_layer, 3 * n * c, _add),
-        Operation("head", 1, head, ITEM_BYTES * (n * c + c * v + n * v), _head),
+        Operation("head", 1, head, ITEM_BYTES * (n * c + n_tiles * c * v + n * v), _head),
         elementwise("cross-entropy", 1, n * v, _loss),
         elementwise("cross-entropy, backward", 1, 2 * n * v, _loss_backward),
         Operation(
             "head, backward",
-            *(1, 2 * head, ITEM_BYTES * (2 * n * v + 2 * n * c + 3 * c * v), _head_backward),
+            *(1, 2 * head, ITEM_BYTES * (2 * n * v + 2 * n * c + 3 * n_tiles * c * v)),
+            _head_backward,
         ),
         elementwise("residual copies", 2 * n_layer, 2 * n * c, _copy),
         down[1],
@@ -82,7 +86,7 @@ def gpt2_operations(model: Any, n_sequences: int, n_time: int) -> list[Operation
         proj[1],
         Operation(
             "attention, backward",
-            *(n_layer, 2 * attention, ITEM_BYTES * (7 * n * c + square), _attention_backward),
+            *(n_layer, 2 * attention, ITEM_BYTES * 7 * n * c, _attention_backward),
         ),
         qkv[1],
         elementwise("embedding, backward", 1, 5 * n * c, _embedding_backward),
@@ -138,7 +142,7 @@ def _attention(s: Shard, i: int) -> None:
     a, hyper = s.work.acts, s.work.training
     jobs = s.part(len(s.tokens) * hyper.n_head)
     attention_forward(
-        *(hyper.engine, a.att[i], a.probs[i], a.scratch[s.team.index], a.qkv[i]),
+        *(hyper.engine, a.att[i], a.row_stats[i], a.scratch[s.team.index], a.qkv[i]),
         *(hyper.dropout.attention, KEY, i, jobs.start, jobs.stop),
     )
 
@@ -147,7 +151,7 @@ def _attention_backward(s: Shard, i: int) -> None:
     a, hyper = s.work.acts, s.work.training
     jobs = s.part(len(s.tokens) * hyper.n_head)
     attention_backward(
-        *(hyper.engine, a.dqkv, a.dnorm, a.probs[i], a.scratch[s.team.index], a.qkv[i]),
+        *(hyper.engine, a.dqkv, a.dnorm, a.row_stats[i], a.scratch[s.team.index], a.qkv[i]),
         *(hyper.dropout.attention, KEY, i, jobs.start, jobs.stop),
     )
 
@@ -171,29 +175,43 @@ def _copy(s: Shard, i: int) -> None:
     np.copyto(s.work.acts.branch[s.own], s.work.acts.dx[s.own])
 
 
+def _tiles(s: Shard) -> Iterator[tuple[slice, Any]]:
+    """Rows of each tile of the head, and the logits that it has; they share one buffer."""
+    logits, n_rows = s.work.acts.logits, s.targets.size
+    for start in range(0, n_rows, len(logits)):
+        stop = min(start + len(logits), n_rows)
+        yield slice(start, stop), logits[: stop - start]
+
+
 def _head(s: Shard, i: int) -> None:
     a, hyper = s.work.acts, s.work.training
     head = s.params.wte if hyper.tied else s.params.head_w
-    matmul_share(hyper.engine, a.logits, a.norm[-1], False, head, True, False, s.team)
+    for rows, logits in _tiles(s):
+        matmul_share(hyper.engine, logits, a.norm[-1][rows], False, head, True, False, s.team)
 
 
 def _head_backward(s: Shard, i: int) -> None:
     a, hyper = s.work.acts, s.work.training
     head = s.params.wte if hyper.tied else s.params.head_w
     d_head = s.grads.wte if hyper.tied else s.grads.head_w
-    matmul_share(hyper.engine, a.dnorm, a.logits, False, head, False, False, s.team)
-    matmul_share(hyper.engine, d_head, a.logits, True, a.norm[-1], False, True, s.team)
+    for rows, logits in _tiles(s):
+        matmul_share(hyper.engine, a.dnorm[rows], logits, False, head, False, False, s.team)
+        matmul_share(hyper.engine, d_head, logits, True, a.norm[-1][rows], False, True, s.team)
 
 
 def _loss(s: Shard, i: int) -> None:
-    a, own = s.work.acts, s.own
-    flat = s.targets.reshape(-1)[own]
-    token_logprob_forward(a.logp[own], a.log_sum[own], a.logits[own], flat)
-    next_token_forward(a.logp[own], flat, 1.0 / s.targets.size)
+    a = s.work.acts
+    for rows, logits in _tiles(s):
+        own, flat = s.part(len(logits)), s.targets.reshape(-1)[rows]
+        logp = a.logp[rows][own]
+        token_logprob_forward(logp, a.log_sum[rows][own], logits[own], flat[own])
+        next_token_forward(logp, flat[own], 1.0 / s.targets.size)
 
 
 def _loss_backward(s: Shard, i: int) -> None:
-    a, own = s.work.acts, s.own
-    flat = s.targets.reshape(-1)[own]
-    next_token_backward(a.dlogp[own], flat, 1.0 / s.targets.size)
-    token_logprob_backward(a.logits[own], a.dlogp[own], a.log_sum[own], flat)
+    a = s.work.acts
+    for rows, logits in _tiles(s):
+        own, flat = s.part(len(logits)), s.targets.reshape(-1)[rows]
+        dlogp = a.dlogp[rows][own]
+        next_token_backward(dlogp, flat[own], 1.0 / s.targets.size)
+        token_logprob_backward(logits[own], dlogp, a.log_sum[rows][own], flat[own])

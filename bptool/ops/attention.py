@@ -1,13 +1,19 @@
 """Causal multi-head self-attention: for each head, y = dropout(softmax(q k^T / sqrt D + mask)) v.
 
-Shapes: qkv (B*T, 3C), its columns q, k, v each as H heads of D; y (B*T, C);
-probs (B, H, T, T) saved, before dropout; scratch (2, T, T). Rows are taken BLOCK at a time and only
-the columns up to the block's last row: what lies to the right is neither computed nor read.
-Backward, with P' = dropout(P), for each head:
+Shapes: qkv (B*T, 3C), its columns q, k, v each as H heads of D; y (B*T, C); row_stats
+(B, H, T, 2) saved, each row's largest score and one over its sum of exponentials;
+scratch (2, BLOCK, T), one for each member of a team.
+Rows are taken BLOCK at a time and only the columns up to the block's last row: what lies to the
+right is neither computed nor read. The weights, T by T, are never whole: the backward makes those
+of a block anew.
+Backward, with P = softmax(S / sqrt D) and P' = dropout(P), for each head:
+    S = q k^T,   P = exp((S - largest) / sqrt D) inverse,
     dv = P'^T dy,   dP = dropout(dy v^T),   dS = P (dP - sum_s dP P),
     dq = dS k / sqrt D,   dk = dS^T q / sqrt D.     dqkv is overwritten.
 A team cuts the jobs, one for each sequence and head: job = sequence * H + head.
-Source: Vaswani et al. 2017, arXiv:1706.03762, equation 1.
+Decoding keeps k and v of earlier positions in a cache: see ``attention_decode.py``.
+Sources: Vaswani et al. 2017, arXiv:1706.03762, equation 1; weights made anew in the backward from
+a row's statistics: Dao et al. 2022, arXiv:2205.14135, section 3.1.
 """
 
 from __future__ import annotations
@@ -23,7 +29,7 @@ BLOCK = 64
 
 @kernel
 def softmax_row(row, n, scale):  # type: ignore[no-untyped-def]
-    """row[:n] = softmax(scale row[:n]); what is left of the row is set to 0."""
+    """row[:n] = softmax(scale row[:n]), and 0 after; returns what :func:`softmax_again` takes."""
     real = row.dtype.type
     largest = row_max(row[:n])
     total = real(0.0)
@@ -36,46 +42,63 @@ def softmax_row(row, n, scale):  # type: ignore[no-untyped-def]
         row[s] *= inverse
     for s in range(n, row.size):
         row[s] = real(0.0)
+    return largest, inverse
+
+
+@kernel
+def softmax_again(row, n, scale, largest, inverse):  # type: ignore[no-untyped-def]
+    """The same, where the largest element and one over the sum of exponentials are known."""
+    for s in range(n):
+        row[s] = exp(scale * (row[s] - largest)) * inverse
+    for s in range(n, row.size):
+        row[s] = row.dtype.type(0.0)
+
+
+@kernel
+def _dropped(scratch, start, stop, p, key, site, first_row, mask):  # type: ignore[no-untyped-def]
+    """P' of a block, in scratch[1], from P in scratch[0]; P itself where p = 0."""
+    if p <= 0.0:
+        return scratch[0, : stop - start, :stop]
+    for t in range(start, stop):
+        row = scratch[1, t - start, :stop]
+        row[:] = scratch[0, t - start, :stop]
+        dropout_row(row, t + 1, p, key, site, first_row + t, mask)
+    return scratch[1, : stop - start, :stop]
 
 
 @kernel
 def attention_forward(  # type: ignore[no-untyped-def]
-    engine, y, probs, scratch, qkv, p, key, site, first_job, stop_job
+    engine, y, row_stats, scratch, qkv, p, key, site, first_job, stop_job
 ):
-    n_head, n_time = probs.shape[1], probs.shape[2]
+    n_head, n_time = row_stats.shape[1], row_stats.shape[2]
     width = y.shape[1]
     head = width // n_head
     scale = qkv.dtype.type(1.0 / head**0.5)
     mask = mask_scratch(qkv)
     for job in range(first_job, stop_job):
         i, h = job // n_head, job % n_head
-        rows = qkv[i * n_time : (i + 1) * n_time]
-        q = rows[:, h * head : (h + 1) * head]
-        k = rows[:, width + h * head : width + (h + 1) * head]
-        v = rows[:, 2 * width + h * head : 2 * width + (h + 1) * head]
+        qkv_rows = qkv[i * n_time : (i + 1) * n_time]
+        q = qkv_rows[:, h * head : (h + 1) * head]
+        k = qkv_rows[:, width + h * head : width + (h + 1) * head]
+        v = qkv_rows[:, 2 * width + h * head : 2 * width + (h + 1) * head]
         out = y[i * n_time : (i + 1) * n_time, h * head : (h + 1) * head]
         first_row = ((key.sequence0 + i) * n_head + h) * n_time
-        head_probs = probs[i, h]
         for start in range(0, n_time, BLOCK):
             stop = min(start + BLOCK, n_time)
-            weights = probs[i, h, start:stop, :stop]
-            matmul(engine, weights, q[start:stop], False, k[:stop], True, False)
+            scores = scratch[0, : stop - start, :stop]
+            matmul(engine, scores, q[start:stop], False, k[:stop], True, False)
             for t in range(start, stop):
-                softmax_row(head_probs[t, :stop], t + 1, scale)
-            if p > 0.0:
-                for t in range(start, stop):
-                    row = scratch[0, t, :stop]
-                    row[:] = head_probs[t, :stop]
-                    dropout_row(row, t + 1, p, key, site, first_row + t, mask)
-                weights = scratch[0, start:stop, :stop]
-            matmul(engine, out[start:stop], weights, False, v[:stop], False, False)
+                largest, inverse = softmax_row(scratch[0, t - start, :stop], t + 1, scale)
+                row_stats[i, h, t, 0], row_stats[i, h, t, 1] = largest, inverse
+            dropped = _dropped(scratch, start, stop, p, key, site, first_row, mask)
+            matmul(engine, out[start:stop], dropped, False, v[:stop], False, False)
 
 
 @kernel
 def attention_backward(  # type: ignore[no-untyped-def]
-    engine, dqkv, dy, probs, scratch, qkv, p, key, site, first_job, stop_job
+    engine, dqkv, dy, row_stats, scratch, qkv, p, key, site, first_job, stop_job
 ):
-    n_head, n_time = probs.shape[1], probs.shape[2]
+    n_head, n_time = row_stats.shape[1], row_stats.shape[2]
     width = dy.shape[1]
     head = width // n_head
     scale = qkv.dtype.type(1.0 / head**0.5)
@@ -83,38 +106,35 @@ def attention_backward(  # type: ignore[no-untyped-def]
     mask = mask_scratch(qkv)
     for job in range(first_job, stop_job):
         i, h = job // n_head, job % n_head
-        rows = qkv[i * n_time : (i + 1) * n_time]
-        d_rows = dqkv[i * n_time : (i + 1) * n_time]
-        q = rows[:, h * head : (h + 1) * head]
-        k = rows[:, width + h * head : width + (h + 1) * head]
-        v = rows[:, 2 * width + h * head : 2 * width + (h + 1) * head]
-        dq = d_rows[:, h * head : (h + 1) * head]
-        dk = d_rows[:, width + h * head : width + (h + 1) * head]
-        dv = d_rows[:, 2 * width + h * head : 2 * width + (h + 1) * head]
+        qkv_rows = qkv[i * n_time : (i + 1) * n_time]
+        dqkv_rows = dqkv[i * n_time : (i + 1) * n_time]
+        q = qkv_rows[:, h * head : (h + 1) * head]
+        k = qkv_rows[:, width + h * head : width + (h + 1) * head]
+        v = qkv_rows[:, 2 * width + h * head : 2 * width + (h + 1) * head]
+        dq = dqkv_rows[:, h * head : (h + 1) * head]
+        dk = dqkv_rows[:, width + h * head : width + (h + 1) * head]
+        dv = dqkv_rows[:, 2 * width + h * head : 2 * width + (h + 1) * head]
         dk[:] = zero
         dv[:] = zero
         d_out = dy[i * n_time : (i + 1) * n_time, h * head : (h + 1) * head]
         first_row = ((key.sequence0 + i) * n_head + h) * n_time
-        head_probs = probs[i, h]
         for start in range(0, n_time, BLOCK):
             stop = min(start + BLOCK, n_time)
-            weights = probs[i, h, start:stop, :stop]
-            d_weights = scratch[1, start:stop, :stop]
+            scores = scratch[0, : stop - start, :stop]
+            matmul(engine, scores, q[start:stop], False, k[:stop], True, False)
+            for t in range(start, stop):
+                largest, inverse = row_stats[i, h, t, 0], row_stats[i, h, t, 1]
+                softmax_again(scratch[0, t - start, :stop], t + 1, scale, largest, inverse)
 
-            # y = P' v
-            dropped = weights
-            if p > 0.0:
-                for t in range(start, stop):
-                    row = scratch[0, t, :stop]
-                    row[:] = head_probs[t, :stop]
-                    dropout_row(row, t + 1, p, key, site, first_row + t, mask)
-                dropped = scratch[0, start:stop, :stop]
+            # y = P' v; P' is read before dP takes its place
+            dropped = _dropped(scratch, start, stop, p, key, site, first_row, mask)
             matmul(engine, dv[:stop], dropped, True, d_out[start:stop], False, True)
+            d_weights = scratch[1, : stop - start, :stop]
             matmul(engine, d_weights, d_out[start:stop], False, v[:stop], True, False)
 
-            # P' = dropout(P), P = softmax(S / sqrt D); the factor 1 / sqrt D goes into dS
+            # the factor 1 / sqrt D goes into dS
             for t in range(start, stop):
-                d_row, row = scratch[1, t, :stop], head_probs[t]
+                d_row, row = scratch[1, t - start, :stop], scratch[0, t - start]
                 if p > 0.0:
                     dropout_row(d_row, t + 1, p, key, site, first_row + t, mask)
                 dot = zero

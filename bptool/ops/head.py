@@ -1,0 +1,61 @@
+"""Language-model head: logits = x W^T and the log-probability of each target, by tiles of rows.
+
+Shapes: x (N, C), W (V, C), targets (N,), -1 where masked; logp, dlogp, log_sum (N,); logits
+(R, V) with R from :func:`tile_rows`, so that N x V numbers are never there at once.
+A tile is the rows from ``start`` on, at most R. Its backward follows its forward, while its logits
+are still there; an objective that needs every logp before it has dlogp calls the forward again.
+Backward, with dlogits from ``token_logprob``:  dx = dlogits W (overwritten),  dW += dlogits^T x.
+A team cuts products by :func:`matmul_share`, and the tile's rows for what stands between; its
+members must call at once, since they wait for each other.
+"""
+
+from __future__ import annotations
+
+from bptool.ops.jit import kernel
+from bptool.ops.matmul.share import matmul_share
+from bptool.ops.matmul.target import ROWS
+from bptool.ops.team import barrier, share
+from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
+
+TILE_BYTES = 64 << 20
+"""Most that a tile's logits take in float32, but for the rows of one register tile. A tile of fewer
+than some 128 rows costs time: W and dW go through memory once for each."""
+
+
+def tile_rows(n_rows: int, n_vocab: int) -> int:
+    """Rows of a tile: all where they fit ``TILE_BYTES``, else as even parts as may be."""
+    most = max(ROWS, TILE_BYTES // (4 * n_vocab))
+    n_tiles = -(-n_rows // most)
+    return min(n_rows, -(-n_rows // (n_tiles * ROWS)) * ROWS)
+
+
+@kernel
+def own_rows(logits, start, targets, team):  # type: ignore[no-untyped-def]
+    """(first, stop) of this member's rows of the tile that begins at ``start``."""
+    first, stop = share(min(logits.shape[0], targets.size - start), 1, team)
+    return start + first, start + stop
+
+
+@kernel
+def head_forward(engine, logp, log_sum, logits, x, w, targets, start, team):  # type: ignore[no-untyped-def]
+    """Each member fills logp and log_sum for its rows; it waits for x first."""
+    n_rows = min(logits.shape[0], targets.size - start)
+    barrier(team)  # x: rows; and the logits of the last tile have been read
+    matmul_share(engine, logits[:n_rows], x[start : start + n_rows], False, w, True, False, team)
+    barrier(team)  # logits: columns
+    first, stop = own_rows(logits, start, targets, team)
+    own, in_tile = slice(first, stop), slice(first - start, stop - start)
+    token_logprob_forward(logp[own], log_sum[own], logits[in_tile], targets[own])
+
+
+@kernel
+def head_backward(engine, dx, dw, dlogp, log_sum, logits, x, w, targets, start, team):  # type: ignore[no-untyped-def]
+    """Overwrites the tile's logits with their gradient; dlogp must be there for a member's rows."""
+    n_rows = min(logits.shape[0], targets.size - start)
+    first, stop = own_rows(logits, start, targets, team)
+    own, in_tile = slice(first, stop), slice(first - start, stop - start)
+    token_logprob_backward(logits[in_tile], dlogp[own], log_sum[own], targets[own])
+    barrier(team)  # dlogits: rows
+    dlogits, tile = logits[:n_rows], slice(start, start + n_rows)
+    matmul_share(engine, dx[tile], dlogits, False, w, False, False, team)
+    matmul_share(engine, dw, dlogits, True, x[tile], False, True, team)
