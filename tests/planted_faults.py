@@ -287,13 +287,17 @@ MODEL_FAULTS = [
         "models/mlp.py",
         "mlp_backward",
         ("mlp",),
-        ("index", "dpre, dhidden, acts.pre[layer])", "dpre, dhidden, acts.hidden[layer])"),
+        (
+            "index",
+            "dpre[own], dhidden[own], acts.pre[layer][own])",
+            "dpre[own], dhidden[own], acts.hidden[layer][own])",
+        ),
         (
             "mask",
-            "dropout(dhidden, hyper.dropout, key, layer + 1, row0)",
-            "dropout(dhidden, hyper.dropout, key, layer, row0)",
+            "dropout(dhidden[own], hyper.dropout, key, layer + 1, row0)",
+            "dropout(dhidden[own], hyper.dropout, key, layer, row0)",
         ),
-        ("missing", "dropout(acts.dx, hyper.dropout, key, 0, row0)", "pass"),
+        ("missing", "dropout(acts.dx[own], hyper.dropout, key, 0, row0)", "pass"),
     ),
     *_faults(
         "models/gpt2.py",
@@ -301,18 +305,18 @@ MODEL_FAULTS = [
         ("gpt2",),
         (
             "sign",
-            "branch[:] = dx\n        dropout(branch, p.residual, key, 3 * layer + 2, row0)",
-            "branch[:] = -dx\n        dropout(branch, p.residual, key, 3 * layer + 2, row0)",
+            "branch[own] = dx[own]\n        dropout(branch[own], p.residual, key, 3 * layer + 2, row0)",
+            "branch[own] = -dx[own]\n        dropout(branch[own], p.residual, key, 3 * layer + 2, row0)",
         ),
         (
             "missing",
-            "dropout(dx, p.embedding, key, 0, row0)",
+            "dropout(dx[own], p.embedding, key, 0, row0)",
             "pass",
         ),
         (
             "index",
-            "*(x[i], mean[i], rstd[i], params.ln_2_w[layer]),",
-            "*(x[i], mean[i], rstd[i], params.ln_1_w[layer]),",
+            "*(x[i], mean[i], rstd[i], params.ln_2_w[layer], partial, team),",
+            "*(x[i], mean[i], rstd[i], params.ln_1_w[layer], partial, team),",
         ),
     ),
 ]
@@ -345,7 +349,7 @@ TRAINING_FAULTS = [
         ("mask", "1.0 / max(n_targets, 1)", "1.0 / targets.size"),
         (
             "index",
-            "first + worker * self.rows_each)\n                    loss",
+            "first + shard * self.rows_each)\n                    loss",
             "first)\n                    loss",
         ),
         (
