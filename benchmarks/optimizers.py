@@ -2,9 +2,10 @@
 
 Every optimizer updates 30 million float32 weights on all cores. The bytes of an element-wise rule
 are one reading of the gradient and one reading and writing of the weights and each slot; the
-bandwidth is that of a copy (a reading and a writing), measured in turn. A ratio near 1 says that
-the rule is one pass that waits for memory alone. Rules of whole tensors get matrices of a small
-GPT-2 and report their time.
+bandwidth is that of a copy (a reading and a writing), measured in turn. A ratio of at most 1 says
+that the rule is one pass that waits for memory alone; it can be as low as 2/3, since a copy also
+fetches the lines that it writes, and an update has read them. Rules of whole tensors get the
+matrices of a small GPT-2 and report their time.
 """
 
 from __future__ import annotations

@@ -60,8 +60,8 @@ INTRODUCTIONS = {
 
 
 SHARED_INTRODUCTIONS = {
-    "groups": "Every optimizer takes a list of parameter groups: other settings for the tensors "
-    'whose names match, as in `groups: [{match: "wte.*", learning_rate_factor: 0.1, '
+    "groups": "Every optimizer has `groups`, a list of parameter groups: other settings for the "
+    'tensors whose names match, as in `groups: [{match: "wte.*", learning_rate_factor: 0.1, '
     "weight_decay: 0}]`. A pattern that matches no tensor is refused. The names are those of "
     "[a checkpoint](run-folder.md#checkpoints); [optimizers.md](optimizers.md) compares the rules.",
 }

@@ -105,3 +105,15 @@ def test_profile_names_the_difference(
     assert sum(line["flops"] for line in found["lines"]) == sum(
         o.count * o.flops for o in own.operations(6, own.context)
     )
+
+
+@pytest.mark.parametrize("optimizer", ["nadam", "adafactor"])
+def test_profile_runs_rules_with_numbers_or_shapes_of_their_own(
+    optimizer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = runs.settings(runs.write_text(tmp_path), runs.MLP) | {"optimizer": {"name": optimizer}}
+    assert main(["profile", str(runs.write_config(tmp_path, values)), "--json"]) == 0
+    lines = {line["name"]: line for line in json.loads(capsys.readouterr().out)["lines"]}
+    moved = lines["optimizer"]["bytes"] / lines["gradient norm"]["bytes"]
+    slots = (moved - 3) / 2
+    assert slots == pytest.approx(2, rel=0.01) if optimizer == "nadam" else 0 < slots < 1

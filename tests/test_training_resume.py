@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import training_runs as runs
 
@@ -20,6 +21,7 @@ from bptool.training.events import Evaluated, Notice, StepDone, TrainingFinished
 from bptool.training.metrics import MetricsFile, read_metrics
 from bptool.training.run_folder import RunFolder
 from bptool.training.samples import SamplesFile
+from bptool.training.trained import open_run
 
 SGD = {"name": "sgd", "learning_rate": 0.1}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
@@ -292,3 +294,16 @@ def test_samples_and_metrics_say_when_they_cannot_be_written(tmp_path: Path) -> 
 
     with pytest.raises(RunError, match=r"samples\.txt cannot be written: .*free some space"):
         samples(Sampled(1, "", "x" * 100))
+
+
+def test_what_is_opened_are_the_weights_that_were_evaluated(tmp_path: Path) -> None:
+    rule = {"optimizer": {"name": "schedule-free-adamw"}}
+    config = runs.config_of(runs.settings(runs.write_text(tmp_path), runs.GPT2) | rule)
+    training = begin.start_run(config, RunFolder(tmp_path / "run"))
+    training.run()
+    training.pieces.close()
+    step = training.pieces.step
+    opened = open_run(tmp_path / "run", last=True)
+    step.evaluation_params()
+    assert np.array_equal(opened.weights, step.evaluation_weights)
+    assert not np.allclose(opened.weights, step.weights, rtol=1e-3)

@@ -142,8 +142,9 @@ def _step_operations(pieces: Pieces) -> list[tuple[Operation, Callable[[int, int
     """What a step does to its flat buffers, each worker over its own part; the bytes are those for
     one shard."""
     step, n_shards = pieces.step, pieces.step.shards.n_shards
-    size, n_slots = step.model.layout.size, len(step.slots)
-    part = ITEM_BYTES * size / n_shards
+    size = step.model.layout.size
+    n_slots = sum(buffer.size for buffer in step.slots.values()) / size
+    part_bytes = ITEM_BYTES * size / n_shards
     gradients = step.shards.gradients
 
     def clear(worker: int, i: int) -> None:
@@ -158,15 +159,9 @@ def _step_operations(pieces: Pieces) -> list[tuple[Operation, Callable[[int, int
         sum_of_squares(gradients[0][start:stop])
 
     def update(worker: int, i: int) -> None:
-        start, stop = step.shards.span(worker)
-        step.optimizer.update(
-            *(step.weights[start:stop], gradients[0][start:stop]),
-            {name: slot[start:stop] for name, slot in step.slots.items()},
-            learning_rate=pieces.learning_rate(1),
-            weight_decay=step.optimizer.weight_decay,
-            grad_scale=1e-6,
-            step=1,
-        )
+        rate, number = pieces.learning_rate(1), max(1, step.n_updates)
+        part = step.shards.span(worker)
+        step.update(worker, part, step.weights, gradients[0], rate, 1e-6, number)
 
     def operation(name: str, n_bytes: float) -> Operation:
         return Operation(name, 1, 0.0, n_bytes, lambda shard, i: None)
@@ -175,12 +170,12 @@ def _step_operations(pieces: Pieces) -> list[tuple[Operation, Callable[[int, int
         (operation("gradients to zero", ITEM_BYTES * size), clear)
     ]
     if n_shards > 1:
-        n_bytes = 3 * (n_shards - 1) * part
+        n_bytes = 3 * (n_shards - 1) * part_bytes
         found.append((operation("gradients added", n_bytes), lambda w, i: step.shards.reduce(w)))
     return [
         *found,
-        (operation("gradient norm", part), norm),
-        (operation("optimizer", (3 + 2 * n_slots) * part), update),
+        (operation("gradient norm", part_bytes), norm),
+        (operation("optimizer", (3 + 2 * n_slots) * part_bytes), update),
     ]
 
 
