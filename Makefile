@@ -45,7 +45,7 @@ demo: $(VENV)/ready
 	  if [ -d $(DEMO) ]; then echo "The next 'make demo' removes this folder." > $(MARK); fi; \
 	  exit $$code
 	@echo
-	@$(BIN)/bptool generate $(DEMO) --num-samples 3 --max-tokens 220 --temperature 0.7
+	@$(BIN)/bptool generate $(DEMO) --num-samples 3 --max-tokens 220 --temperature 0.8
 	@echo
 	@echo "Plot of the losses:  $(DEMO)/loss.png"
 	@echo "Try next:            $(BIN)/bptool generate $(DEMO) --prompt \"Early one\""

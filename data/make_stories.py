@@ -23,7 +23,7 @@ from stories_grammar import Rules, Teller, runs, sentences
 from stories_world import Story, World
 
 SEED = 1
-N_STORIES = 1700
+N_STORIES = 1600
 TRIES = 40
 MOST_WORDS = 150
 TARGET = Path(__file__).with_name("stories.txt")
