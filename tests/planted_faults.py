@@ -305,8 +305,10 @@ MODEL_FAULTS = [
         ("gpt2",),
         (
             "sign",
-            "branch[own] = dx[own]\n        dropout(branch[own], p.residual, key, 3 * layer + 2, row0)",
-            "branch[own] = -dx[own]\n        dropout(branch[own], p.residual, key, 3 * layer + 2, row0)",
+            "branch[own] = dx[own]\n"
+            "        dropout(branch[own], p.residual, key, 3 * layer + 2, row0)",
+            "branch[own] = -dx[own]\n"
+            "        dropout(branch[own], p.residual, key, 3 * layer + 2, row0)",
         ),
         (
             "missing",

@@ -17,7 +17,9 @@ def test_every_backward_kernel_has_faults():
         name
         for folder in ("ops", "objectives", "models")
         for path in (PACKAGE / folder).rglob("*.py")
-        for name in re.findall(r"^def (\w+_backward)\(", path.read_text(encoding="utf-8"), re.M)
+        for name in re.findall(
+            r"^@kernel\ndef (\w+_backward)\(", path.read_text(encoding="utf-8"), re.M
+        )
     }
     assert len(kernels) >= 14
     assert not kernels - {fault.kernel for fault in FAULTS}, "plant some in planted_faults.py"
