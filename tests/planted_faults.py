@@ -357,7 +357,7 @@ TRAINING_FAULTS = [
         (
             "missing",
             "                    loss += self.model.loss_and_gradient(",
-            "                    self.gradients[worker].fill(0)\n"
+            "                    self.gradients[shard].fill(0)\n"
             "                    loss += self.model.loss_and_gradient(",
         ),
     ),
