@@ -52,7 +52,7 @@ demo: $(VENV)/ready
 	@echo "Train on your text:  $(BIN)/bptool train book.txt"
 
 test: $(VENV)/ready
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/ready-lint
 	$(BIN)/ruff check .

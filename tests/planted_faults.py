@@ -2,9 +2,9 @@
 
 Each fault is an edit of one file of a copy of the package; a process of its own compiles it in a
 fresh cache folder (patching a compiled function changes nothing: Numba freezes what it called),
-saves the gradients and runs the checks. The script then demands that the gradients differ from
-those of an unedited copy, that the checks report exactly what the fault touches, and that the
-unedited copy passes. Faults in how a team cuts an operation are among them; a missing barrier is
+saves the gradients and runs the checks that the fault touches. The script then demands that the
+gradients differ from those of an unedited copy, that each of the checks reports something, and that
+the unedited copy passes. Faults in how a team cuts an operation are among them; a missing barrier is
 not, since what it does is a matter of timing. Run it alone for a table::
 
     python tests/planted_faults.py
@@ -43,7 +43,7 @@ class Fault:
     old: str
     new: str
     reported: tuple[str, ...]
-    """Names of the operations or models whose check must fail; every other one must pass."""
+    """Names of the operations or models whose check must fail."""
 
     @property
     def name(self) -> str:
@@ -413,7 +413,10 @@ def rounds(faults: Sequence[Fault]) -> list[list[Fault]]:
 
 
 def run_in_copy(folder: Path, check: str, series: Sequence[Sequence[Fault]]) -> list[Outputs]:
-    """Run ``check`` in one copy of the package, once with each group of faults in turn."""
+    """Run ``check`` in one copy of the package, once with each group of faults in turn.
+
+    Only what the faults touch is checked, so that only that is compiled; all of it without faults.
+    """
     folder.mkdir()
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(PACKAGE, folder / "bptool", ignore=ignored)
@@ -425,15 +428,17 @@ def run_in_copy(folder: Path, check: str, series: Sequence[Sequence[Fault]]) -> 
         "BPTOOL_CACHE_DIR": str(folder / "data"),
         "XDG_CACHE_HOME": str(folder / "data"),
     }
-    if check != "training":
+    if len(series) == 1:
         # Compiles twice as fast; the mathematics is the same. But kernels of teams are then not
-        # kept in the cache, which the series of faults in Python lives on.
+        # kept in the cache, which a series lives on.
         environment["NUMBA_OPT"] = "0"
     results = []
     for number, faults in enumerate(series):
         before = edit(folder, faults)
         out = folder / f"out{number}"
         command = [sys.executable, str(WORKER), str(folder), check, str(out)]
+        if check != "training":
+            command += sorted({name for fault in faults for name in fault.reported})
         done = subprocess.run(
             command, env=environment, cwd=folder, capture_output=True, text=True, encoding="utf-8"
         )
@@ -463,17 +468,6 @@ def judge(fault: Fault, clean: Outputs, faulty: Outputs) -> Outcome:
     silent = tuple(name for name in fault.reported if not problems[name])
     reported = [line for name in fault.reported for line in problems[name]]
     return Outcome(fault, change, silent, reported[0] if reported else "nothing reported")
-
-
-def unexpected(faults: Sequence[Fault], clean: Outputs, faulty: Outputs) -> list[str]:
-    """Checks that no fault touches and that all the same reported something, or changed."""
-    touched = {name for fault in faults for name in fault.reported}
-    wrong = [name for name, found in faulty[0].items() if found and name not in touched]
-    for name, g in faulty[1].items():
-        check = name.partition("/")[0]
-        if "/" in name and check not in touched and not np.array_equal(g, clean[1][name]):
-            wrong.append(name)
-    return wrong
 
 
 def run_all(
@@ -509,7 +503,6 @@ def run_all(
     for (check, series), outputs in zip(jobs, results, strict=True):
         for faults, output in zip(series, outputs, strict=True):
             outcomes += [judge(fault, clean[check], output) for fault in faults]
-            alarms += unexpected(faults, clean[check], output) if faults else []
     return outcomes, alarms
 
 

@@ -1,8 +1,8 @@
 """Runs the checks of one copy of the package, in a process of its own; see planted_faults.py.
 
-Usage: planted_faults_worker.py PACKAGE_PARENT CHECK OUT, where CHECK is ``operations``, ``models``
-or ``training``. Writes OUT.json, the problems by name of check, and OUT.npz, the
-gradients.
+Usage: planted_faults_worker.py PACKAGE_PARENT CHECK OUT [NAME ...], where CHECK is ``operations``,
+``models`` or ``training``; with names, of the operations or models, only those are checked. Writes
+OUT.json, the problems by name of check, and OUT.npz, the gradients.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 PARENT, CHECK, OUT = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+WANTED = set(sys.argv[4:])
 sys.path.insert(0, str(PARENT))
 
 import bptool  # noqa: E402
@@ -33,6 +34,8 @@ def check_operations() -> None:
     from bptool.gradcheck.operations import EFFORT, cases
 
     for case in cases():
+        if WANTED and case.name not in WANTED:
+            continue
         function = case.make(np.random.default_rng(zlib.crc32(case.name.encode())))
         for name, g in function.gradients().items():
             gradients[f"{case.name}/{name}"] = np.array(g)
@@ -45,6 +48,8 @@ def check_models() -> None:
     from bptool.registry import models
 
     for model, settings in MODELS.items():
+        if WANTED and model not in WANTED:
+            continue
         model_class = models.get(model)
         function = model_function(model_class(model_class.Config(**settings), 7))
         for name, g in function.gradients().items():
