@@ -53,6 +53,10 @@ class Fault:
 
 LINEAR = ("linear", "linear without bias")
 LAYERNORM = ("layernorm", "layernorm without bias")
+HEAD = ("head over tiles", "head with terms")
+SMOOTHED = ("logits with label smoothing", "logits with both", "head with terms")
+WITH_Z_LOSS = ("logits with z-loss", "logits with both", "head with terms")
+LOGITS = ("logits with label smoothing", *WITH_Z_LOSS)
 ATTENTION = ("attention", "attention with dropout", "attention over blocks")
 
 
@@ -240,9 +244,29 @@ OPERATION_FAULTS = [
         ("mask", "if targets[i] < 0:\n            for j", "if targets[i] < -1:\n            for j"),
     ),
     *_faults(
+        "ops/logit_terms.py",
+        "logit_terms_backward",
+        LOGITS,
+        ("index", "row[targets[i]] += dlogp", "row[targets[i] - 1] += dlogp"),
+        ("mask", "if targets[i] < 0:\n            for j", "if targets[i] < -1:\n            for j"),
+    ),
+    *_faults(
+        "ops/logit_terms.py",
+        "logit_terms_backward",
+        SMOOTHED,
+        ("missing", "uniform - scale * exp", "-scale * exp"),
+        ("scale", "dlogp[i] * (one - smoothing)", "dlogp[i]"),
+    ),
+    *_faults(
+        "ops/logit_terms.py",
+        "logit_terms_backward",
+        WITH_Z_LOSS,
+        ("sign", "(one + real(2.0) * z_loss", "(one - real(2.0) * z_loss"),
+    ),
+    *_faults(
         "ops/head.py",
         "head_backward",
-        ("head over tiles",),
+        HEAD,
         ("scale", "False, w, False, False, team)", "False, w, False, False, team)\n    dx *= 0.5"),
         (
             "missing",
@@ -254,7 +278,26 @@ OPERATION_FAULTS = [
             "matmul_share(engine, dw, dlogits, True, x[tile], False, True, team)",
             "matmul_share(engine, dw, dlogits, True, x[:n_rows], False, True, team)",
         ),
-        ("mask", "logits[in_tile], dlogp[own], log", "logits[in_tile], dlogp[:n_rows], log"),
+    ),
+    *_faults(
+        "ops/head.py",
+        "head_backward",
+        HEAD[:1],
+        (
+            "mask",
+            "    token_logprob_backward(logits[in_tile], dlogp[own], log",
+            "    token_logprob_backward(logits[in_tile], dlogp[:n_rows], log",
+        ),
+    ),
+    *_faults(
+        "ops/head.py",
+        "head_backward",
+        HEAD[1:],
+        (
+            "mask",
+            "logit_terms_backward(logits[in_tile], dlogp[own], log",
+            "logit_terms_backward(logits[in_tile], dlogp[:n_rows], log",
+        ),
     ),
     *_faults(
         "objectives/next_token.py",
@@ -294,10 +337,15 @@ MODEL_FAULTS = [
         ),
         (
             "mask",
-            "dropout(dhidden[own], hyper.dropout, key, layer + 1, row0)",
-            "dropout(dhidden[own], hyper.dropout, key, layer, row0)",
+            "dropout(dhidden[own], hyper.dropout.hidden, key, layer + 1, row0)",
+            "dropout(dhidden[own], hyper.dropout.hidden, key, layer, row0)",
         ),
-        ("missing", "dropout(acts.dx[own], hyper.dropout, key, 0, row0)", "pass"),
+        ("missing", "dropout(acts.dx[own], hyper.dropout.embedding, key, 0, row0)", "pass"),
+        (
+            "missing",
+            "logit_terms_backward(acts.logits[own], dlogp, log_sum, flat, terms)",
+            "token_logprob_backward(acts.logits[own], dlogp, log_sum, flat)",
+        ),
     ),
     *_faults(
         "models/gpt2.py",
@@ -319,6 +367,24 @@ MODEL_FAULTS = [
             "index",
             "*(x[i], mean[i], rstd[i], params.ln_2_w[layer], partial, team),",
             "*(x[i], mean[i], rstd[i], params.ln_1_w[layer], partial, team),",
+        ),
+        (
+            "mask",
+            "dropout(acts.dact[own], p.hidden, key, 3 * n_layer + 1 + layer, row0)",
+            "dropout(acts.dact[own], p.hidden, key, 3 * n_layer + layer, row0)",
+        ),
+        (
+            "mask",
+            "stochastic_depth(branch[own], rate, key, 2 * layer, row0, tokens.shape[1])\n"
+            "        barrier",
+            "stochastic_depth(branch[own], rate, key, 2 * layer + 1, row0, tokens.shape[1])\n"
+            "        barrier",
+        ),
+        (
+            "missing",
+            "stochastic_depth(branch[own], rate, key, 2 * layer + 1, row0, tokens.shape[1])\n"
+            "        barrier",
+            "barrier",
         ),
     ),
 ]
@@ -351,14 +417,14 @@ TRAINING_FAULTS = [
         ("mask", "1.0 / max(n_targets, 1)", "1.0 / targets.size"),
         (
             "index",
-            "first + shard * self.rows_each)\n                    loss",
-            "first)\n                    loss",
+            "first + shard * self.rows_each)\n                    found",
+            "first)\n                    found",
         ),
         (
             "missing",
-            "                    loss += self.model.loss_and_gradient(",
+            "                    found = self.model.loss_and_gradient(",
             "                    self.gradients[shard].fill(0)\n"
-            "                    loss += self.model.loss_and_gradient(",
+            "                    found = self.model.loss_and_gradient(",
         ),
     ),
 ]

@@ -23,8 +23,13 @@ import bptool  # noqa: E402
 
 MODELS: dict[str, dict[str, Any]] = {
     "mlp": {"window": 3, "n_embd": 3, "n_hidden": 5, "n_layer": 3, "context": 5, "dropout": 0.2},
-    "gpt2": {"n_layer": 2, "n_head": 2, "n_embd": 8, "context": 5, "dropout": 0.2},
+    "gpt2": {
+        **{"n_layer": 2, "n_head": 2, "n_embd": 8, "context": 5},
+        "dropout": {"embedding": 0.2, "attention": 0.2, "residual": 0.2, "hidden": 0.3},
+        "stochastic_depth": {"rate": 0.5, "rule": "uniform"},
+    },
 }
+TERMS = {"label_smoothing": 0.1, "z_loss": 0.01}
 problems: dict[str, list[str]] = {}
 gradients: dict[str, Any] = {}
 
@@ -45,13 +50,15 @@ def check_operations() -> None:
 def check_models() -> None:
     from bptool.gradcheck.check import Effort, check
     from bptool.gradcheck.model import model_function
+    from bptool.ops.logit_terms import LogitTerms
     from bptool.registry import models
 
     for model, settings in MODELS.items():
         if WANTED and model not in WANTED:
             continue
         model_class = models.get(model)
-        function = model_function(model_class(model_class.Config(**settings), 7))
+        config = model_class.Config(**settings)
+        function = model_function(model_class(config, 7), terms=LogitTerms(**TERMS))
         for name, g in function.gradients().items():
             gradients[f"{model}/{name}"] = g.copy()
         problems[model] = check(function, effort=Effort(4, 2)).failures()
@@ -80,13 +87,20 @@ def check_training() -> None:
         overrides={
             "model": {"name": "gpt2", **MODELS["gpt2"], "n_embd": 24},
             "data": {"text": [str(text)]},
-            "training": {"steps": 1, "batch_size": 8, "micro_batch_size": 4, "workers": 2},
+            "training": {
+                **{"steps": 1, "batch_size": 8, "micro_batch_size": 4, "workers": 2},
+                **TERMS,
+            },
             "regularizers": [{"name": "l2", "strength": 0.01}],
         },
     ).config
     pieces = build(config)
     try:
-        function = model_function(pieces.model, regularizers=pieces.step.regularizers)
+        function = model_function(
+            pieces.model,
+            regularizers=pieces.step.regularizers,
+            terms=pieces.step.shards.terms,
+        )
         reports = session.compare_training(pieces, function, 0)
     finally:
         pieces.close()

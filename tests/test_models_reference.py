@@ -12,15 +12,19 @@ from hypothesis import strategies as st
 from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
 from bptool.ops import head
-from bptool.ops.dropout import MaskKey
+from bptool.ops.dropout import MaskKey, dropout
+from bptool.ops.logit_terms import NO_TERMS, LogitTerms
 from bptool.ops.matmul import blas_engine
 from bptool.ops.matmul.target import ROWS
+from bptool.ops.stochastic_depth import stochastic_depth
 
 pytest.importorskip("torch", reason="PyTorch is not installed; see CONTRIBUTING.md")
 
+import torch
 import torch_models
 
 N_VOCAB = 37
+NO_MASKS = MaskKey(0, 0, 0)
 GPT2_CONFIGS = [
     GPT2Config(n_layer=2, n_head=2, n_embd=32, context=16),
     GPT2Config(n_layer=3, n_head=4, n_embd=32, context=16, bias=False, activation="gelu_tanh"),
@@ -39,9 +43,10 @@ CASES = [(GPT2, c, torch_models.gpt2_logits) for c in GPT2_CONFIGS] + [
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-10)])
+@pytest.mark.parametrize("terms", [NO_TERMS, LogitTerms(0.2, 0.01)], ids=["plain", "terms"])
 @pytest.mark.parametrize(("model_class", "config", "logits_of"), CASES)
 def test_gradients_equal_autograd(
-    model_class: Any, config: Any, logits_of: Any, dtype: str, tolerance: float
+    model_class: Any, config: Any, logits_of: Any, terms: LogitTerms, dtype: str, tolerance: float
 ) -> None:
     model = model_class(config, N_VOCAB)
     generator = np.random.default_rng(5)
@@ -53,22 +58,25 @@ def test_gradients_equal_autograd(
     targets[1, 2:] = -1
     n_targets = int((targets >= 0).sum())
     acts = model.workspace(3, config.context, dtype, blas_engine(dtype))
-    loss = model.loss_and_gradient(
-        model.params(buffer),
-        model.params(gradient),
-        acts,
-        tokens,
-        targets,
-        1 / n_targets,
-        MaskKey(0, 0, 0),
+    params = model.params(buffer)
+    found = model.loss_and_gradient(
+        *(params, model.params(gradient), acts, tokens, targets, 1 / n_targets, NO_MASKS),
+        terms=terms,
     )
-    total = model.loss(model.params(buffer), acts, tokens, targets)
+    plain = model.loss(params, acts, tokens, targets) / n_targets
+    total = model.loss(params, acts, tokens, targets, terms=terms) / n_targets
     ours = model.layout.named(gradient)
     want_loss, want = torch_models.loss_and_gradients(
-        logits_of, config, model.layout.named(buffer), tokens, targets
+        logits_of, config, model.layout.named(buffer), tokens, targets, *terms
     )
-    assert loss == pytest.approx(want_loss, rel=tolerance)
-    assert total / n_targets == pytest.approx(want_loss, rel=tolerance)
+    assert found.loss == pytest.approx(plain, rel=tolerance)
+    assert found.loss + found.penalty == pytest.approx(want_loss, rel=tolerance)
+    assert total == pytest.approx(want_loss, rel=tolerance)
+    assert (found.penalty == 0) == (terms == NO_TERMS)
+    same_gradients(ours, want, tolerance)
+
+
+def same_gradients(ours: Any, want: Any, tolerance: float) -> None:
     assert ours.keys() == want.keys()
     norm_of_all = np.sqrt(sum(np.sum(g**2) for g in want.values()))
     for name, g in want.items():
@@ -78,8 +86,54 @@ def test_gradients_equal_autograd(
         assert error <= tolerance * max(size, 1e-3 * norm_of_all), name
 
 
+@pytest.mark.parametrize("rule", ["linear", "uniform"])
+def test_what_is_dropped_at_every_place_is_a_factor_there(rule: str) -> None:
+    p, size = (0.1, 0.2, 0.3, 0.4), {"n_layer": 3, "n_head": 2, "n_embd": 8, "context": 6}
+    sites = dict(zip(("embedding", "attention", "residual", "hidden"), p, strict=True))
+    config = GPT2Config(**size, dropout=sites, stochastic_depth={"rate": 0.5, "rule": rule})
+    model, key, n, rows = GPT2(config, N_VOCAB), MaskKey(5, 9, 0), 4, 24
+    weights, gradient = (model.layout.allocate(np.float64) for _ in range(2))
+    model.initialise(weights, 3)
+    weights *= 10
+
+    def dropped(p: float, site: int, *shape: int) -> Any:
+        ones = np.ones((int(np.prod(shape[:-1])), shape[-1]))
+        dropout(ones, p, key, site, 0)
+        return torch.tensor(ones.reshape(shape))
+
+    def masks(site: str, layer: int) -> Any:
+        if site == "embedding":
+            return dropped(p[0], 0, n, 6, 8)
+        if site == "attention":
+            return dropped(p[1], 3 * layer + 1, n, 2, 6, 6)
+        if site == "hidden":
+            return dropped(p[3], 3 * 3 + 1 + layer, n, 6, 32)
+        branch = ("attn", "mlp").index(site)
+        whole = np.ones((rows, 1))
+        rate = 0.5 * ((layer + 1) / 3 if rule == "linear" else 1)
+        stochastic_depth(whole, rate, key, 2 * layer + branch, 0, 6)
+        assert set(np.round(whole.ravel(), 12)) <= {0, round(1 / (1 - rate), 12)}
+        return dropped(p[2], 3 * layer + 2 + branch, n, 6, 8) * torch.tensor(whole).view(n, 6, 1)
+
+    tokens, targets = np.random.default_rng(1).integers(0, N_VOCAB, (2, n, 6)).astype(np.int32)
+    acts = model.workspace(n, 6, np.float64, blas_engine(np.float64))
+    found = model.loss_and_gradient(
+        *(model.params(weights), model.params(gradient), acts, tokens, targets, 1 / rows, key)
+    )
+
+    def logits_of(*args: Any) -> Any:
+        return torch_models.gpt2_logits(*args, masks)
+
+    want_loss, want = torch_models.loss_and_gradients(
+        logits_of, config, model.layout.named(weights), tokens, targets
+    )
+    assert found.loss == pytest.approx(want_loss, rel=1e-10)
+    same_gradients(model.layout.named(gradient), want, 1e-10)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_tiles_of_the_head_change_nothing(monkeypatch: pytest.MonkeyPatch, tied: bool) -> None:
+    terms = LogitTerms(0.2, 0.01)
     config = GPT2Config(n_layer=1, n_head=2, n_embd=8, context=23, tie_embeddings=tied)
     model = GPT2(config, N_VOCAB)
     weights = model.layout.allocate(np.float64)
@@ -94,9 +148,10 @@ def test_tiles_of_the_head_change_nothing(monkeypatch: pytest.MonkeyPatch, tied:
         params = model.params(weights)
         args = (acts, np.maximum(tokens, 0), targets)
         loss = model.loss_and_gradient(
-            params, model.params(gradient), *args, 0.02, MaskKey(0, 0, 0)
+            params, model.params(gradient), *args, 0.02, NO_MASKS, terms=terms
         )
-        found.append((loss, gradient, model.loss(params, *args), len(acts.acts.logits)))
+        total = model.loss(params, *args, terms=terms)
+        found.append((loss, gradient, total, len(acts.acts.logits)))
     (loss, gradient, total, n_rows), (in_tiles, gradient_in_tiles, total_in_tiles, tile) = found
     assert n_rows == 69
     assert tile < 12

@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptool.objectives.next_token import next_token_backward, next_token_forward
+from bptool.objectives.next_token import (
+    next_token_backward,
+    next_token_forward,
+    next_token_penalty,
+)
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
 from bptool.ops.embedding import embedding_backward, embedding_forward
 from bptool.ops.layernorm import layernorm_backward, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_backward_parameters, linear_forward
+from bptool.ops.logit_terms import LogitTerms, logit_terms_backward, logit_terms_forward
 from bptool.ops.matmul import blas_engine, tiled_engine
 from bptool.ops.reduction import add_into
 from bptool.ops.team import ALONE
@@ -180,6 +185,39 @@ def test_cross_entropy_through_the_log_probabilities(dtype: str, size: float) ->
     assert_close(logits, grad, dtype)
     assert np.all(logp[targets < 0] == 0)
     assert np.all(logits[targets < 0] == 0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("z_loss", [0.0, 0.05])
+def test_label_smoothing_and_z_loss(dtype: str, smoothing: float, z_loss: float) -> None:
+    (logits,) = draw(dtype, (N, 31))
+    logits = 4 * logits + 2
+    targets = np.random.default_rng(1).integers(0, 31, N).astype(np.int32)
+    targets[[2, 7]] = -1
+    inverse = 1 / (N - 2)
+
+    def smoothed(x: Any) -> Any:
+        long = torch.tensor(targets, dtype=torch.long)
+        loss = F.cross_entropy(x, long, ignore_index=-1, label_smoothing=smoothing)
+        return (loss + z_loss * (x[long >= 0].logsumexp(1) ** 2).mean()).reshape(1)
+
+    want, (grad,) = reference(smoothed, np.ones(1), logits)
+    logp, log_sum, added, dlogp = (np.full(N, np.nan, dtype) for _ in range(4))
+    terms = LogitTerms(smoothing, z_loss)
+    token_logprob_forward(logp, log_sum, logits, targets)
+    logit_terms_forward(added, log_sum, logits, targets, terms)
+    loss = next_token_forward(logp, targets, inverse) + next_token_penalty(added, inverse)
+    next_token_backward(dlogp, targets, inverse)
+    plain = logits.copy()
+    token_logprob_backward(plain, dlogp, log_sum, targets)
+    logit_terms_backward(logits, dlogp, log_sum, targets, terms)
+    assert loss == pytest.approx(float(want[0]), rel=TOLERANCE[dtype])
+    assert_close(logits, grad, dtype)
+    assert np.all(added[targets < 0] == 0)
+    assert np.all(logits[targets < 0] == 0)
+    if terms == (0.0, 0.0):
+        assert np.array_equal(logits, plain)
+        assert not added.any()
 
 
 def test_a_logit_that_is_no_number_spoils_the_loss_openly(dtype: str) -> None:

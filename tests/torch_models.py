@@ -18,9 +18,14 @@ ACTIVATIONS = {
 
 
 def gpt2_logits(
-    config: Any, tensors: dict[str, torch.Tensor], tokens: torch.Tensor
+    config: Any, tensors: dict[str, torch.Tensor], tokens: torch.Tensor, masks: Any = None
 ) -> torch.Tensor:
-    """Logits (B, T, V) of GPT-2 with the tensors named as in a checkpoint; no dropout."""
+    """Logits (B, T, V) of GPT-2 with the tensors named as in a checkpoint.
+
+    ``masks(site, layer)`` is what ``embedding``, ``attention`` (B, H, T, T), ``hidden``, and the
+    branches ``attn`` and ``mlp`` are multiplied by; None: nothing is dropped.
+    """
+    factor = masks or (lambda site, layer: 1.0)
     n_time = tokens.shape[1]
     width, n_head = config.n_embd, config.n_head
     get = tensors.get
@@ -32,14 +37,18 @@ def gpt2_logits(
         return F.linear(x, tensors[f"{name}.weight"], get(f"{name}.bias"))
 
     x = tensors["wte.weight"][tokens] + tensors["wpe.weight"][:n_time]
+    x = x * factor("embedding", 0)
+    future = torch.ones(n_time, n_time, dtype=torch.bool).triu(1)
     for layer in range(config.n_layer):
         h = f"h.{layer}"
         q, k, v = linear(norm(x, f"{h}.ln_1"), f"{h}.attn.c_attn").split(width, dim=2)
         heads = [t.view(*t.shape[:2], n_head, width // n_head).transpose(1, 2) for t in (q, k, v)]
-        y = F.scaled_dot_product_attention(*heads, is_causal=True)
-        x = x + linear(y.transpose(1, 2).reshape(x.shape), f"{h}.attn.c_proj")
-        up = linear(norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc")
-        x = x + linear(ACTIVATIONS[config.activation](up), f"{h}.mlp.c_proj")
+        scores = heads[0] @ heads[1].transpose(2, 3) / (width // n_head) ** 0.5
+        weights = scores.masked_fill(future, -torch.inf).softmax(3) * factor("attention", layer)
+        y = (weights @ heads[2]).transpose(1, 2).reshape(x.shape)
+        x = x + linear(y, f"{h}.attn.c_proj") * factor("attn", layer)
+        up = ACTIVATIONS[config.activation](linear(norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc"))
+        x = x + linear(up * factor("hidden", layer), f"{h}.mlp.c_proj") * factor("mlp", layer)
     head = tensors.get("lm_head.weight", tensors["wte.weight"])
     return F.linear(norm(x, "ln_f"), head)
 
@@ -59,12 +68,19 @@ def mlp_logits(config: Any, tensors: dict[str, torch.Tensor], tokens: torch.Tens
 
 
 def loss_and_gradients(
-    logits_of: Any, config: Any, tensors: dict[str, np.ndarray], tokens: Any, targets: Any
+    logits_of: Any,
+    config: Any,
+    tensors: dict[str, np.ndarray],
+    tokens: Any,
+    targets: Any,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
 ) -> tuple[float, dict[str, np.ndarray]]:
-    """Mean cross-entropy over unmasked targets and its gradient by every tensor."""
+    """Mean loss over unmasked targets and its gradient by every tensor."""
     leaves = {name: torch.tensor(t, requires_grad=True) for name, t in tensors.items()}
-    logits = logits_of(config, leaves, torch.tensor(tokens, dtype=torch.long))
+    logits = logits_of(config, leaves, torch.tensor(tokens, dtype=torch.long)).flatten(0, 1)
     flat = torch.tensor(targets, dtype=torch.long).flatten()
-    loss = F.cross_entropy(logits.flatten(0, 1), flat, ignore_index=-1)
+    loss = F.cross_entropy(logits, flat, ignore_index=-1, label_smoothing=label_smoothing)
+    loss = loss + z_loss * (logits[flat >= 0].logsumexp(1) ** 2).mean()
     loss.backward()
     return float(loss.detach()), {name: t.grad.numpy() for name, t in leaves.items()}

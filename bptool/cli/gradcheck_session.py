@@ -110,7 +110,12 @@ def check_model(
     # The products of a check are small: threads of the BLAS would only wait for each other.
     one_thread = threadpool_limits(1, user_api="blas")
     try:
-        function = model_function(pieces.model, seed=seed, regularizers=pieces.step.regularizers)
+        function = model_function(
+            pieces.model,
+            seed=seed,
+            regularizers=pieces.step.regularizers,
+            terms=pieces.step.shards.terms,
+        )
         done: list[str] = []
 
         def heard(tensor: Any) -> None:
@@ -153,7 +158,11 @@ def compare_training(pieces: Pieces, function: ModelFunction, seed: int) -> list
     with WorkerTeam(2) as team:
         for split in get_args(Split):
             n_time = function.tokens.shape[1]
-            shards = Shards(model, team, pieces.engine, team.n, n_time, split=split)
+            shards = Shards(
+                *(model, team, pieces.engine, team.n, n_time),
+                split=split,
+                terms=function.terms,
+            )
             small = TrainingStep(shards, step.optimizer, step.regularizers)
             name = f"the checked batch, split {split}"
             reports.append(compare(name, function, partial(gradient_of, small)))
@@ -181,7 +190,8 @@ def _training_batch(pieces: Pieces, function: ModelFunction, seed: int) -> Model
         batch = slice(first, first + rows)
         masked = mask_unevenly(targets[batch], seed)
         return ModelFunction(
-            pieces.model, tokens[batch], masked, function.weights, function.regularizers
+            *(pieces.model, tokens[batch], masked, function.weights),
+            *(function.regularizers, function.terms),
         )
 
     rows = min(len(tokens), max(1, MAX_PATH_TOKENS // pieces.sizes.n_time))

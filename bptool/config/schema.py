@@ -90,6 +90,16 @@ class TrainingConfig(Section):
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="largest norm of the whole gradient; null: no clipping"
     )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0,
+        description="share of each target that is spread evenly over the vocabulary; in training "
+        "only",
+    )
+    z_loss: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="what the squared logarithm of the softmax's denominator is multiplied by and "
+        "added to the loss; in training only",
+    )
     eval_interval: Steps = Field(
         default_factory=lambda data: max(1, data.get("steps", 1) // EVALUATIONS_PER_RUN),
         description="updates between evaluations; a tenth of the steps when left out",

@@ -17,6 +17,7 @@ from bptool.gradcheck.check import Effort
 from bptool.gradcheck.differentiable import Array, Differentiable, Signs
 from bptool.models.base import Model
 from bptool.ops.dropout import MaskKey
+from bptool.ops.logit_terms import NO_TERMS, LogitTerms
 from bptool.ops.matmul import blas_engine
 from bptool.regularizers.base import Regularizer
 
@@ -39,6 +40,7 @@ class ModelFunction(Differentiable):
         tokens: ids, (B, T). targets: next ids, -1 where masked, (B, T).
         weights: flat float64 buffer of the model's layout; checked in place.
         regularizers: penalties that training adds.
+        terms: label smoothing and z-loss, as training adds them.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class ModelFunction(Differentiable):
         targets: Tokens,
         weights: Array,
         regularizers: Sequence[Regularizer] = (),
+        terms: LogitTerms = NO_TERMS,
     ) -> None:
-        self.name = model.name
+        self.name, self.terms = model.name, terms
         self.model, self.tokens, self.targets, self.weights = model, tokens, targets, weights
         self.n_targets = int((targets >= 0).sum())
         self.regularizers = tuple(regularizers)
@@ -76,7 +79,9 @@ class ModelFunction(Differentiable):
         )
 
     def value(self) -> float:
-        loss = self.model.loss(self._params, self._held, self.tokens, self.targets)
+        loss = self.model.loss(
+            self._params, self._held, self.tokens, self.targets, terms=self.terms
+        )
         return loss / self.n_targets + self._penalty(self._scratch)
 
     def gradients(self) -> Mapping[str, Array]:
@@ -86,16 +91,12 @@ class ModelFunction(Differentiable):
     def step(self) -> float:
         """Loss with penalties as the training step computes it, its gradient in ``gradient``."""
         self.gradient[:] = 0
-        loss = self.model.loss_and_gradient(
-            self._params,
-            self._grads,
-            self._workspace,
-            self.tokens,
-            self.targets,
-            1 / self.n_targets,
-            HELD_KEY,
+        found = self.model.loss_and_gradient(
+            *(self._params, self._grads, self._workspace, self.tokens, self.targets),
+            *(1 / self.n_targets, HELD_KEY),
+            terms=self.terms,
         )
-        return loss + self._penalty(self.gradient)
+        return found.loss + found.penalty + self._penalty(self.gradient)
 
     def kinks(self) -> dict[str, Signs]:
         signs: dict[str, Signs] = {}
@@ -159,6 +160,7 @@ def model_function(
     *,
     seed: int = 0,
     regularizers: Sequence[Regularizer] = (),
+    terms: LogitTerms = NO_TERMS,
     n_sequences: int = N_SEQUENCES,
     n_time: int | None = None,
 ) -> ModelFunction:
@@ -173,7 +175,7 @@ def model_function(
     weights = draw_weights(model, seed)
     for draw in range(MAX_DRAWS):
         batch = draw_batch(model.n_vocab, n_sequences, n_time, seed * MAX_DRAWS + draw)
-        function = ModelFunction(model, *batch, weights, regularizers)
+        function = ModelFunction(model, *batch, weights, regularizers, terms)
         value = function.value()
         found = function.kink_margin()
         if draw == 0 and not math.isclose(value, function.step(), rel_tol=1e-9):

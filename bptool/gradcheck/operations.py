@@ -28,10 +28,17 @@ from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_
 from bptool.ops.attention import BLOCK, attention_backward, attention_forward
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
-from bptool.ops.head import head_backward, head_forward
+from bptool.ops.head import head_backward, head_forward, head_terms
 from bptool.ops.layernorm import layernorm_backward_share, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_forward
+from bptool.ops.logit_terms import (
+    NO_TERMS,
+    LogitTerms,
+    logit_terms_backward,
+    logit_terms_forward,
+)
 from bptool.ops.matmul import blas_engine
+from bptool.ops.stochastic_depth import stochastic_depth
 from bptool.ops.team import ALONE, make_team, share
 from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
 from bptool.ops.window import window_backward, window_forward
@@ -47,6 +54,11 @@ ATTENTION = {
     "attention over blocks": (DROPOUT, (1, 2, 2 * BLOCK + 3, 4)),
 }
 """Probability of dropout, and B, H, T, C; the last goes past the rows taken at a time."""
+TERMS = {
+    "label smoothing": LogitTerms(0.2, 0.0),
+    "z-loss": LogitTerms(0.0, 0.03),
+    "both": LogitTerms(0.2, 0.03),
+}
 TEAM = make_team(2)
 """Shapes are such that each has something to do; parts are cut at 16 columns or 8 rows."""
 EFFORT = Effort(n_elements=12, n_directions=3)
@@ -64,6 +76,7 @@ class Case:
 def cases() -> Iterator[Case]:
     """Every case, in the order of the files; registered regularisers last."""
     yield Case("dropout", ("dropout",), _dropout)
+    yield Case("stochastic depth", ("stochastic_depth",), _stochastic_depth)
     yield Case("embedding", ("embedding_backward",), _embedding)
     yield Case("window", ("window_backward",), _window)
     linear_kernels = ("linear_backward", "linear_backward_parameters")
@@ -79,7 +92,12 @@ def cases() -> Iterator[Case]:
     for name, (p, shape) in ATTENTION.items():
         yield Case(name, ("attention_backward",), partial(_attention, name=name, p=p, shape=shape))
     yield Case("token_logprob", ("token_logprob_backward",), _token_logprob)
-    yield Case("head over tiles", ("head_backward",), _head)
+    for name, terms in TERMS.items():
+        logits = partial(_logit_terms, name=name, terms=terms)
+        yield Case(f"logits with {name}", ("logit_terms_backward",), logits)
+    yield Case("head over tiles", ("head_backward",), partial(_head, terms=NO_TERMS))
+    both = ("head_backward", "logit_terms_backward")
+    yield Case("head with terms", both, partial(_head, terms=TERMS["both"]))
     yield Case("next_token", ("next_token_backward",), _next_token)
     for name in regularizers.names():
         yield Case(f"regularizer {name}", (name,), partial(_regularizer, name=name))
@@ -115,6 +133,21 @@ def _dropout(rng: np.random.Generator) -> Differentiable:
         return y
 
     return Composed("dropout", {"x": x}, lambda: {"y": masked(x)}, lambda d: {"x": masked(d["y"])})
+
+
+def _stochastic_depth(rng: np.random.Generator) -> Differentiable:
+    """Seven sequences of three rows, the first and the last cut off; some are left out."""
+    x = rng.normal(size=(18, 4))
+
+    def masked(values: Array) -> Array:
+        y = values.copy()
+        stochastic_depth(y, DROPOUT, KEY, SITE, 34, 3)
+        return y
+
+    return Composed(
+        *("stochastic depth", {"x": x}),
+        *(lambda: {"y": masked(x)}, lambda d: {"x": masked(d["y"])}),
+    )
 
 
 def _embedding(rng: np.random.Generator) -> Differentiable:
@@ -266,30 +299,51 @@ def _token_logprob(rng: np.random.Generator) -> Differentiable:
     return Composed("token_logprob", {"logits": logits}, forward, backward)
 
 
-def _head(rng: np.random.Generator) -> Differentiable:
+def _logit_terms(rng: np.random.Generator, name: str, terms: LogitTerms) -> Differentiable:
+    """-logp + added of each row, whose weights are minus dlogp."""
+    logits = 2 * rng.normal(size=(6, 9)) + 1.0
+    targets = np.array([0, 8, -1, 3, 3, -1], np.int32)
+    logp, log_sum, added = overwritten((6,)), overwritten((6,)), overwritten((6,))
+
+    def forward() -> dict[str, Array]:
+        token_logprob_forward(logp, log_sum, logits, targets)
+        logit_terms_forward(added, log_sum, logits, targets, terms)
+        return {"loss": added - logp}
+
+    def backward(d: dict[str, Array]) -> dict[str, Array]:
+        dlogits = logits.copy()
+        logit_terms_backward(dlogits, -d["loss"], log_sum, targets, terms)
+        return {"logits": dlogits}
+
+    return Composed(f"logits with {name}", {"logits": logits}, forward, backward)
+
+
+def _head(rng: np.random.Generator, terms: LogitTerms) -> Differentiable:
     """Three tiles, the last one short; alone, since members would wait for one another."""
     engine = blas_engine(np.float64)
     x, w = rng.normal(size=(7, 5)), rng.normal(size=(9, 5))
     targets = np.array([0, 8, -1, 3, 3, -1, 2], np.int32)
     logp, log_sum, logits = overwritten((7,)), overwritten((7,)), overwritten((3, 9))
-    dw = Addend(rng, w.shape)
+    added, dw = overwritten((7,)), Addend(rng, w.shape)
 
     def forward() -> dict[str, Array]:
         for start in range(0, 7, 3):
             head_forward(engine, logp, log_sum, logits, x, w, targets, start, ALONE)
-        return {"logp": logp}
+            head_terms(added, log_sum, logits, targets, terms, start, ALONE)
+        return {"loss": added - logp}
 
     def backward(d: dict[str, Array]) -> dict[str, Array]:
         dx, part = overwritten(x.shape), dw.reset()
         for start in range(0, 7, 3):
             head_forward(engine, logp, log_sum, logits, x, w, targets, start, ALONE)
             head_backward(
-                *(engine, dx, part, d["logp"], log_sum, logits),
-                *(x, w, targets, start, ALONE),
+                *(engine, dx, part, -d["loss"], log_sum, logits),
+                *(x, w, targets, terms, start, ALONE),
             )
         return {"x": dx, "W": dw.added}
 
-    return Composed("head over tiles", {"x": x, "W": w}, forward, backward)
+    name = "head over tiles" if terms == NO_TERMS else "head with terms"
+    return Composed(name, {"x": x, "W": w}, forward, backward)
 
 
 def _next_token(rng: np.random.Generator) -> Differentiable:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from bptool.config.section import Section
 from bptool.models.operation import Operation
+from bptool.ops.logit_terms import NO_TERMS, LogitTerms
 from bptool.ops.memory import ALIGNMENT_BYTES, aligned_zeros
 from bptool.ops.team import ALONE, Team
 
@@ -127,6 +128,15 @@ def sinusoids(n_positions: int, width: int) -> Array:
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, :width]
 
 
+class Losses(NamedTuple):
+    """Parts of what a step's gradient is the gradient of."""
+
+    loss: float
+    """Mean negative log-likelihood."""
+    penalty: float
+    """What label smoothing and z-loss add to it."""
+
+
 class Model(ABC):
     """A language model: token ids in, log-probabilities of the next token out.
 
@@ -178,21 +188,33 @@ class Model(ABC):
         inverse_n_targets: float,
         key: Any,
         team: Team = ALONE,
-    ) -> float:
+        terms: LogitTerms = NO_TERMS,
+    ) -> Losses:
         """Forward, loss and backward of one shard in one compiled call.
 
         Every member of a team calls it at once, with ``acts`` of its own and all else shared.
-        Adds to ``grads``; returns this member's part of the shard's share of the mean loss.
+        Adds to ``grads``; returns this member's part of the shard's share of the two means.
         ``tokens`` and ``targets`` are (n_sequences, T) int32; ``key`` is a
-        :class:`bptool.ops.dropout.MaskKey`.
+        :class:`bptool.ops.dropout.MaskKey`; ``terms`` are label smoothing and z-loss.
         """
 
     @abstractmethod
     def loss(
-        self, params: Any, acts: Any, tokens: Array, targets: Array, team: Team = ALONE
+        self,
+        params: Any,
+        acts: Any,
+        tokens: Array,
+        targets: Array,
+        team: Team = ALONE,
+        terms: LogitTerms = NO_TERMS,
     ) -> float:
-        """Sum (not mean) of the negative log-likelihoods over this member's unmasked targets; no
-        dropout."""
+        """Sum (not mean) of the negative log-likelihoods over this member's unmasked targets, and
+        of what ``terms`` add; nothing is dropped."""
+
+    @abstractmethod
+    def token_logprobs(self, acts: Any) -> Array:
+        """Log-probability of each target in the last :meth:`loss` of a whole team, (N,), 0 where
+        masked."""
 
     @abstractmethod
     def decoder(self, params: Any, capacity: int, workers: Any) -> Any:
@@ -221,7 +243,9 @@ class Model(ABC):
         """Model FLOPs of forward and backward for one token of a sequence of ``n_time``."""
 
     @abstractmethod
-    def operations(self, n_sequences: int, n_time: int) -> list[Operation]:
+    def operations(
+        self, n_sequences: int, n_time: int, terms: LogitTerms = NO_TERMS
+    ) -> list[Operation]:
         """The kernels of a shard's step in order. Their FLOPs are those of
         :meth:`flops_per_token`, but for 6 a token for each element of biases and norms, and of
         embeddings that are only looked up, which are multiplied with nothing."""
@@ -253,11 +277,3 @@ def allocate(shapes: dict[str, tuple[int, ...]], dtype: npt.DTypeLike) -> list[A
 def bytes_of(shapes: dict[str, tuple[int, ...]], itemsize: int) -> int:
     """Bytes that :func:`allocate` would take."""
     return sum(math.prod(shape) * itemsize + ALIGNMENT_BYTES for shape in shapes.values())
-
-
-class Dropout(NamedTuple):
-    """Probabilities by site, as compiled code takes them."""
-
-    embedding: float
-    attention: float
-    residual: float

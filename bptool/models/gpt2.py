@@ -1,9 +1,11 @@
 """GPT-2: a pre-norm transformer decoder with learned positions and a tied head.
 
     x = dropout(wte[token] + wpe[t])
-    x = x + dropout(c_proj(attention(c_attn(ln_1(x)))))        for each layer
-    x = x + dropout(c_proj(act(c_fc(ln_2(x)))))
+    x = x + drop(c_proj(attention(c_attn(ln_1(x)))))            for each layer
+    x = x + drop(c_proj(dropout(act(c_fc(ln_2(x))))))
     logits = ln_f(x) head^T,  head = wte when tied
+
+``drop`` is dropout, then stochastic depth; attention has a dropout of its own.
 
 Sources: Radford et al. 2019, "Language models are unsupervised multitask learners"; the
 initialisation (0.02, residual projections scaled by 1 / sqrt(2 L)) is theirs too.
@@ -13,89 +15,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
-from pydantic import Field, model_validator
 
-from bptool.config.section import Section
-from bptool.models.base import (
-    Array,
-    Dropout,
-    Model,
-    ParamSpec,
-    allocate,
-    bytes_of,
-)
+from bptool.models.base import Array, Losses, Model, ParamSpec, allocate, bytes_of
 from bptool.models.decoder import Workers
+from bptool.models.gpt2_config import NO_DEPTH, NO_DROPOUT, Depth, Dropout, GPT2Config
 from bptool.models.gpt2_decode import GPT2Decoder, page_shape, scratch_shapes
 from bptool.models.gpt2_operations import gpt2_operations
 from bptool.models.operation import Operation
-from bptool.objectives.next_token import next_token_backward, next_token_forward
+from bptool.objectives.next_token import (
+    next_token_backward,
+    next_token_forward,
+    next_token_penalty,
+)
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
 from bptool.ops.attention import BLOCK, attention_backward, attention_forward
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
-from bptool.ops.head import head_backward, head_forward, own_rows, tile_rows
+from bptool.ops.head import head_backward, head_forward, head_terms, own_rows, tile_rows
 from bptool.ops.jit import kernel
 from bptool.ops.layernorm import layernorm_backward_share, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_forward
+from bptool.ops.logit_terms import NO_TERMS, LogitTerms, has_terms
 from bptool.ops.matmul import MatmulEngine
+from bptool.ops.stochastic_depth import depth_rate, stochastic_depth
 from bptool.ops.team import ALONE, Team, barrier, share
 from bptool.registry import models
-
-
-class DropoutSites(Section):
-    """Dropout probability at each place of a transformer."""
-
-    embedding: float = Field(0.0, ge=0, lt=1, description="after the embeddings")
-    attention: float = Field(0.0, ge=0, lt=1, description="on the attention weights")
-    residual: float = Field(0.0, ge=0, lt=1, description="on each branch before it is added")
-
-
-class GPT2Config(Section):
-    """Size and options of a GPT-2."""
-
-    n_layer: int = Field(4, ge=1, le=1000, description="transformer blocks")
-    n_head: int = Field(4, ge=1, le=1024, description="attention heads; must divide n_embd")
-    n_embd: int = Field(128, ge=1, le=65536, description="width of the residual stream")
-    context: int = Field(64, ge=1, le=1_000_000, description="longest sequence, in tokens")
-    bias: bool = Field(True, description="biases in linear maps and norms")
-    activation: Literal["gelu", "gelu_tanh", "relu"] = Field("gelu", description="of the MLP")
-    init_std: float = Field(
-        0.02,
-        gt=0,
-        le=10,
-        description="standard deviation of initial weights; a width of 128 learnt faster from 0.05",
-    )
-    position_init: Literal["normal", "sinusoidal"] = Field(
-        "normal",
-        description="where the learned positions start: at random, or at sines and cosines, "
-        "from which neighbours are told apart at once",
-    )
-    tie_embeddings: bool = Field(True, description="use the token embedding as output weights")
-    dropout: float | DropoutSites = Field(
-        0.0, description="one probability for every place, or one for each"
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> GPT2Config:
-        if self.n_embd % self.n_head:
-            near = [h for h in range(1, self.n_embd + 1) if self.n_embd % h == 0]
-            best = min(near, key=lambda h: abs(h - self.n_head))
-            raise ValueError(
-                f"n_head {self.n_head} does not divide n_embd {self.n_embd}; "
-                f"n_head {best} would, or n_embd {self.n_head * -(-self.n_embd // self.n_head)}"
-            )
-        if isinstance(self.dropout, float) and not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
-        return self
-
-    def dropout_sites(self) -> Dropout:
-        """The probability at each site."""
-        if isinstance(self.dropout, DropoutSites):
-            return Dropout(**self.dropout.model_dump())
-        return Dropout(self.dropout, self.dropout, self.dropout)
 
 
 class Params(NamedTuple):
@@ -136,6 +83,7 @@ class Activations(NamedTuple):
     logp: Array  # (N,)
     dlogp: Array  # (N,)
     log_sum: Array  # (N,)
+    added: Array  # (N,) to each row's loss, by label smoothing and z-loss
     branch: Array  # (N, C) scratch: what is about to be added to the stream
     dx: Array  # (N, C) gradient of the residual stream
     dnorm: Array  # (N, C)
@@ -154,9 +102,9 @@ class Hyper(NamedTuple):
     activation: int
     tied: bool
     dropout: Dropout
+    depth: Depth
 
 
-NO_DROPOUT = Dropout(0.0, 0.0, 0.0)
 NO_KEY = MaskKey(0, 0, 0)
 POSITION_AMPLITUDE = 0.1
 """Of sinusoidal initial positions; 0.2 did no better."""
@@ -195,7 +143,9 @@ def gpt2_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unt
         attn_proj_w, attn_proj_b = params.attn_proj_w[layer], params.attn_proj_b[layer]
         linear_forward(engine, branch, acts.att[layer], attn_proj_w, attn_proj_b, team)
         barrier(team)  # branch: columns
+        rate = depth_rate(hyper.depth.rate, hyper.depth.rule, layer, n_layer)
         dropout(branch[own], p.residual, key, 3 * layer + 2, row0)
+        stochastic_depth(branch[own], rate, key, 2 * layer, row0, tokens.shape[1])
         x[i + 1][own] = x[i][own] + branch[own]
 
         i += 1
@@ -207,11 +157,13 @@ def gpt2_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unt
         )
         barrier(team)  # fc: columns
         activation_forward(hyper.activation, acts.act[layer][own], acts.fc[layer][own])
+        dropout(acts.act[layer][own], p.hidden, key, 3 * n_layer + 1 + layer, row0)
         barrier(team)  # act: rows
         fc_proj_w, fc_proj_b = params.fc_proj_w[layer], params.fc_proj_b[layer]
         linear_forward(engine, branch, acts.act[layer], fc_proj_w, fc_proj_b, team)
         barrier(team)  # branch: columns
         dropout(branch[own], p.residual, key, 3 * layer + 3, row0)
+        stochastic_depth(branch[own], rate, key, 2 * layer + 1, row0, tokens.shape[1])
         x[i + 1][own] = x[i][own] + branch[own]
     i = 2 * n_layer
     ln_f_w, ln_f_b = params.ln_f_w, params.ln_f_b
@@ -239,16 +191,19 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignor
         *(partial, team),
     )
     for layer in range(n_layer - 1, -1, -1):
-        # x = x + dropout(c_proj(act(c_fc(ln_2(x)))))
+        # x = x + drop(c_proj(dropout(act(c_fc(ln_2(x))))))
         i = 2 * layer + 1
+        rate = depth_rate(hyper.depth.rate, hyper.depth.rule, layer, n_layer)
         branch[own] = dx[own]
         dropout(branch[own], p.residual, key, 3 * layer + 3, row0)
+        stochastic_depth(branch[own], rate, key, 2 * layer + 1, row0, tokens.shape[1])
         barrier(team)  # branch: rows
         linear_backward(
             *(engine, acts.dact, grads.fc_proj_w[layer], grads.fc_proj_b[layer]),
             *(branch, acts.act[layer], params.fc_proj_w[layer], team),
         )
         barrier(team)  # dact: columns
+        dropout(acts.dact[own], p.hidden, key, 3 * n_layer + 1 + layer, row0)
         activation_backward(hyper.activation, acts.dfc[own], acts.dact[own], acts.fc[layer][own])
         barrier(team)  # dfc: rows
         linear_backward(
@@ -261,10 +216,11 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignor
             *(x[i], mean[i], rstd[i], params.ln_2_w[layer], partial, team),
         )
 
-        # x = x + dropout(c_proj(attention(c_attn(ln_1(x)))))
+        # x = x + drop(c_proj(attention(c_attn(ln_1(x)))))
         i = 2 * layer
         branch[own] = dx[own]
         dropout(branch[own], p.residual, key, 3 * layer + 2, row0)
+        stochastic_depth(branch[own], rate, key, 2 * layer, row0, tokens.shape[1])
         barrier(team)  # branch: rows
         linear_backward(
             *(engine, dnorm, grads.attn_proj_w[layer], grads.attn_proj_b[layer]),
@@ -292,27 +248,32 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignor
 
 
 @kernel
-def gpt2_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets, team):  # type: ignore[no-untyped-def]
-    """Forward to this member's part of the loss; the last tile's logits are left as they are."""
+def gpt2_loss(  # type: ignore[no-untyped-def]
+    hyper, params, acts, tokens, targets, key, inverse_n_targets, terms, team
+):
+    """Forward to this member's part of the loss, terms included; the last tile's logits are left as
+    they are."""
     barrier(team)  # the last call has read the activations
     gpt2_forward(hyper, params, acts, tokens, key, team)
     norm, flat = acts.norm[2 * params.ln_1_w.shape[0]], targets.reshape(targets.size)
     head = params.wte if hyper.tied else params.head_w
+    logp, log_sum, added, logits = acts.logp, acts.log_sum, acts.added, acts.logits
     loss = 0.0
-    for start in range(0, flat.size, acts.logits.shape[0]):
-        head_forward(
-            *(hyper.engine, acts.logp, acts.log_sum, acts.logits, norm, head, flat, start, team)
-        )
-        first, stop = own_rows(acts.logits, start, flat, team)
-        loss += next_token_forward(acts.logp[first:stop], flat[first:stop], inverse_n_targets)
+    for start in range(0, flat.size, logits.shape[0]):
+        head_forward(hyper.engine, logp, log_sum, logits, norm, head, flat, start, team)
+        first, stop = own_rows(logits, start, flat, team)
+        loss += next_token_forward(logp[first:stop], flat[first:stop], inverse_n_targets)
+        if has_terms(terms):
+            head_terms(added, log_sum, logits, flat, terms, start, team)
+            loss += next_token_penalty(added[first:stop], inverse_n_targets)
     return loss
 
 
 @kernel
 def gpt2_loss_and_gradient(  # type: ignore[no-untyped-def]
-    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, team
+    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, terms, team
 ):
-    """A member's whole step: forward, its part of the loss, backward.
+    """A member's whole step: forward, its part of the loss and of what the terms add, backward.
 
     Cross-entropy knows dlogp of a tile as soon as its logp, so its backward follows at once.
     """
@@ -322,18 +283,21 @@ def gpt2_loss_and_gradient(  # type: ignore[no-untyped-def]
     head = params.wte if hyper.tied else params.head_w
     d_head = grads.wte if hyper.tied else grads.head_w
     logp, dlogp, log_sum, logits = acts.logp, acts.dlogp, acts.log_sum, acts.logits
-    loss = 0.0
+    loss, penalty = 0.0, 0.0
     for start in range(0, flat.size, logits.shape[0]):
         head_forward(hyper.engine, logp, log_sum, logits, norm, head, flat, start, team)
         first, stop = own_rows(logits, start, flat, team)
         loss += next_token_forward(logp[first:stop], flat[first:stop], inverse_n_targets)
+        if has_terms(terms):
+            head_terms(acts.added, log_sum, logits, flat, terms, start, team)
+            penalty += next_token_penalty(acts.added[first:stop], inverse_n_targets)
         next_token_backward(dlogp[first:stop], flat[first:stop], inverse_n_targets)
         head_backward(
             *(hyper.engine, acts.dnorm, d_head, dlogp, log_sum, logits),
-            *(norm, head, flat, start, team),
+            *(norm, head, flat, terms, start, team),
         )
     gpt2_backward(hyper, params, grads, acts, tokens, key, team)
-    return loss
+    return loss, penalty
 
 
 class Workspace(NamedTuple):
@@ -418,6 +382,7 @@ class GPT2(Model):
             "logp": (n,),
             "dlogp": (n,),
             "log_sum": (n,),
+            "added": (n,),
             "branch": (n, c),
             "dx": (n, c),
             "dnorm": (n, c),
@@ -429,11 +394,12 @@ class GPT2(Model):
         }
 
     def hyper(self, engine: MatmulEngine, training: bool) -> Hyper:
-        """The numbers that compiled code needs; dropout only while training."""
-        sites = self.config.dropout_sites() if training else NO_DROPOUT
+        """The numbers that compiled code needs; nothing is dropped but in training."""
         config = self.config
+        sites = config.dropout_sites() if training else NO_DROPOUT
+        depth = config.depth() if training else NO_DEPTH
         kind = ACTIVATIONS[config.activation]
-        return Hyper(engine, config.n_head, kind, config.tie_embeddings, sites)
+        return Hyper(engine, config.n_head, kind, config.tie_embeddings, sites, depth)
 
     def workspaces(
         self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engines: Sequence[MatmulEngine]
@@ -457,19 +423,33 @@ class GPT2(Model):
         inverse_n_targets: float,
         key: MaskKey,
         team: Team = ALONE,
-    ) -> float:
-        return float(
-            gpt2_loss_and_gradient(
+        terms: LogitTerms = NO_TERMS,
+    ) -> Losses:
+        return Losses(
+            *gpt2_loss_and_gradient(
                 *(acts.training, params, grads, acts.acts, tokens, targets),
-                *(key, inverse_n_targets, team),
+                *(key, inverse_n_targets, terms, team),
             )
         )
 
     def loss(
-        self, params: Any, acts: Workspace, tokens: Array, targets: Array, team: Team = ALONE
+        self,
+        params: Any,
+        acts: Workspace,
+        tokens: Array,
+        targets: Array,
+        team: Team = ALONE,
+        terms: LogitTerms = NO_TERMS,
     ) -> float:
-        hyper = acts.evaluating
-        return float(gpt2_loss(hyper, params, acts.acts, tokens, targets, NO_KEY, 1.0, team))
+        return float(
+            gpt2_loss(
+                *(acts.evaluating, params, acts.acts, tokens, targets),
+                *(NO_KEY, 1.0, terms, team),
+            )
+        )
+
+    def token_logprobs(self, acts: Workspace) -> Array:
+        return acts.acts.logp
 
     def decoder_bytes(self, n_sequences: int) -> int:
         scratch = sum(bytes_of(shapes, 4) for shapes in scratch_shapes(self))
@@ -482,8 +462,10 @@ class GPT2(Model):
     def decoder(self, params: Any, capacity: int, workers: Workers) -> GPT2Decoder:
         return GPT2Decoder(self, params, capacity, workers)
 
-    def operations(self, n_sequences: int, n_time: int) -> list[Operation]:
-        return gpt2_operations(self, n_sequences, n_time)
+    def operations(
+        self, n_sequences: int, n_time: int, terms: LogitTerms = NO_TERMS
+    ) -> list[Operation]:
+        return gpt2_operations(self, n_sequences, n_time, terms)
 
     def flops_per_token(self, n_time: int) -> float:
         n_weights = self.n_parameters - self.config.context * self.config.n_embd

@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from bptool.models.operation import ITEM_BYTES, Operation, Shard, elementwise, linear
-from bptool.objectives.next_token import next_token_backward, next_token_forward
+from bptool.models.operation import ITEM_BYTES, TERMS, Operation, Shard, elementwise, linear
+from bptool.objectives.next_token import (
+    next_token_backward,
+    next_token_forward,
+    next_token_penalty,
+)
 from bptool.ops.activations import activation_backward, activation_forward
 from bptool.ops.attention import attention_backward, attention_forward
 from bptool.ops.dropout import MaskKey, dropout
@@ -16,20 +20,30 @@ from bptool.ops.embedding import embedding_backward, embedding_forward
 from bptool.ops.head import tile_rows
 from bptool.ops.layernorm import layernorm_backward_share, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_forward
+from bptool.ops.logit_terms import (
+    NO_TERMS,
+    LogitTerms,
+    has_terms,
+    logit_terms_backward,
+    logit_terms_forward,
+)
 from bptool.ops.matmul.share import matmul_share
+from bptool.ops.stochastic_depth import stochastic_depth
 from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
 
 KEY = MaskKey(0, 1, 0)
 
 
-def gpt2_operations(model: Any, n_sequences: int, n_time: int) -> list[Operation]:
+def gpt2_operations(
+    model: Any, n_sequences: int, n_time: int, terms: LogitTerms = NO_TERMS
+) -> list[Operation]:
     """The step of a shard of ``n_sequences``; equal kernels on different layers are one entry."""
     config, v = model.config, model.n_vocab
     c, n_layer, n_head = config.n_embd, config.n_layer, config.n_head
     n, f = n_sequences * n_time, 4 * c
     square = n_sequences * n_head * n_time**2  # attention weights, which no memory holds
     n_tiles = -(-n // tile_rows(n, v))
-    p = config.dropout_sites()
+    p, depth = config.dropout_sites(), config.depth()
 
     def map_of(name: str, w: str, x: str, y: str, dx: str, dy: str, n_in: int, n_out: int) -> Any:
         def forward(s: Shard, i: int) -> None:
@@ -55,12 +69,18 @@ def gpt2_operations(model: Any, n_sequences: int, n_time: int) -> list[Operation
     down = map_of("MLP down", "fc_proj", "act", "branch", "dact", "branch", f, c)
     attention = 4.0 * square * (c // n_head)
     head = 2.0 * n * c * v
-    at_sites = [("embedding", 1, p.embedding), ("residual", 2 * n_layer, p.residual)]
-    dropouts = [
-        elementwise(f"dropout, {name}", 2 * count, 2 * n * c, _dropout(rate))
-        for name, count, rate in at_sites
+    at_sites = [
+        ("dropout, embedding", 1, c, _dropout("branch", p.embedding), p.embedding),
+        ("dropout, residual", 2 * n_layer, c, _dropout("branch", p.residual), p.residual),
+        ("dropout, hidden", n_layer, f, _dropout("dact", p.hidden), p.hidden),
+        ("stochastic depth", 2 * n_layer, c, _depth(depth.rate, n_time), depth.rate),
+    ]
+    dropped = [
+        elementwise(name, 2 * count, 2 * n * width, run)
+        for name, count, width, run, rate in at_sites
         if rate > 0
     ]
+    in_loss = [elementwise(TERMS, 1, n * v, _terms(terms))] if has_terms(terms) else []
     return [
         elementwise("embedding", 1, 3 * n * c, _embedding),
         elementwise("norms", 2 * n_layer + 1, 2 * n * c, _norm),
@@ -72,7 +92,8 @@ def gpt2_operations(model: Any, n_sequences: int, n_time: int) -> list[Operation
         elementwise("residual additions", 2 * n_layer, 3 * n * c, _add),
         Operation("head", 1, head, ITEM_BYTES * (n * c + n_tiles * c * v + n * v), _head),
         elementwise("cross-entropy", 1, n * v, _loss),
-        elementwise("cross-entropy, backward", 1, 2 * n * v, _loss_backward),
+        *in_loss,
+        elementwise("cross-entropy, backward", 1, 2 * n * v, _loss_backward(terms)),
         Operation(
             "head, backward",
             *(1, 2 * head, ITEM_BYTES * (2 * n * v + 2 * n * c + 3 * n_tiles * c * v)),
@@ -90,7 +111,7 @@ def gpt2_operations(model: Any, n_sequences: int, n_time: int) -> list[Operation
         ),
         qkv[1],
         elementwise("embedding, backward", 1, 5 * n * c, _embedding_backward),
-        *dropouts,
+        *dropped,
     ]
 
 
@@ -103,8 +124,12 @@ def _of(acts: Any, name: str, layer: int) -> Any:
     return array[layer] if array.ndim == 3 else array
 
 
-def _dropout(rate: float) -> Any:
-    return lambda s, i: dropout(s.work.acts.branch[s.own], rate, KEY, i, 0)
+def _dropout(field: str, rate: float) -> Any:
+    return lambda s, i: dropout(getattr(s.work.acts, field)[s.own], rate, KEY, i, 0)
+
+
+def _depth(rate: float, n_time: int) -> Any:
+    return lambda s, i: stochastic_depth(s.work.acts.branch[s.own], rate, KEY, i, 0, n_time)
 
 
 def _embedding(s: Shard, i: int) -> None:
@@ -208,10 +233,30 @@ def _loss(s: Shard, i: int) -> None:
         next_token_forward(logp, flat[own], 1.0 / s.targets.size)
 
 
-def _loss_backward(s: Shard, i: int) -> None:
-    a = s.work.acts
-    for rows, logits in _tiles(s):
-        own, flat = s.part(len(logits)), s.targets.reshape(-1)[rows]
-        dlogp = a.dlogp[rows][own]
-        next_token_backward(dlogp, flat[own], 1.0 / s.targets.size)
-        token_logprob_backward(logits[own], dlogp, a.log_sum[rows][own], flat[own])
+def _terms(terms: LogitTerms) -> Any:
+    def run(s: Shard, i: int) -> None:
+        a = s.work.acts
+        for rows, logits in _tiles(s):
+            own, flat = s.part(len(logits)), s.targets.reshape(-1)[rows]
+            added, log_sum = a.added[rows][own], a.log_sum[rows][own]
+            logit_terms_forward(added, log_sum, logits[own], flat[own], terms)
+            next_token_penalty(added, 1.0 / s.targets.size)
+
+    return run
+
+
+def _loss_backward(terms: LogitTerms) -> Any:
+    on = has_terms(terms)
+
+    def run(s: Shard, i: int) -> None:
+        a = s.work.acts
+        for rows, logits in _tiles(s):
+            own, flat = s.part(len(logits)), s.targets.reshape(-1)[rows]
+            dlogp, log_sum = a.dlogp[rows][own], a.log_sum[rows][own]
+            next_token_backward(dlogp, flat[own], 1.0 / s.targets.size)
+            if on:
+                logit_terms_backward(logits[own], dlogp, log_sum, flat[own], terms)
+            else:
+                token_logprob_backward(logits[own], dlogp, log_sum, flat[own])
+
+    return run

@@ -14,19 +14,30 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bptool.config.section import Section
-from bptool.models.base import Array, Model, ParamSpec, allocate, bytes_of
+from bptool.models.base import Array, Losses, Model, ParamSpec, allocate, bytes_of
 from bptool.models.decoder import Workers
 from bptool.models.mlp_decode import MLPDecoder
 from bptool.models.mlp_operations import mlp_operations
 from bptool.models.operation import Operation
-from bptool.objectives.next_token import next_token_backward, next_token_forward
+from bptool.objectives.next_token import (
+    next_token_backward,
+    next_token_forward,
+    next_token_penalty,
+)
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.jit import kernel
 from bptool.ops.linear import linear_backward, linear_forward
+from bptool.ops.logit_terms import (
+    NO_TERMS,
+    LogitTerms,
+    has_terms,
+    logit_terms_backward,
+    logit_terms_forward,
+)
 from bptool.ops.matmul import MatmulEngine
 from bptool.ops.team import ALONE, Team, barrier, share
 from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
@@ -34,6 +45,23 @@ from bptool.ops.window import window_backward, window_forward
 from bptool.registry import models
 
 _GAIN = {"tanh": 5 / 3, "sigmoid": 1.0, "relu": math.sqrt(2), "gelu": math.sqrt(2)}
+
+
+class Dropout(NamedTuple):
+    """Probabilities by site, as compiled code takes them."""
+
+    embedding: float
+    hidden: float
+
+
+NO_DROPOUT = Dropout(0.0, 0.0)
+
+
+class MLPDropoutSites(Section):
+    """Dropout probability at each place of the feed-forward model."""
+
+    embedding: float = Field(0.0, ge=0, lt=1, description="on the window of embeddings")
+    hidden: float = Field(0.0, ge=0, lt=1, description="after each hidden layer")
 
 
 class MLPConfig(Section):
@@ -45,7 +73,23 @@ class MLPConfig(Section):
     n_layer: int = Field(1, ge=1, le=1000, description="hidden layers")
     context: int = Field(64, ge=1, le=1_000_000, description="tokens a training sequence has")
     activation: Literal["tanh", "sigmoid", "relu", "gelu"] = Field("tanh", description="hidden")
-    dropout: float = Field(0.0, ge=0, lt=1, description="on the embeddings and hidden layers")
+    dropout: float | MLPDropoutSites = Field(
+        0.0,
+        description="one probability for the embeddings and the hidden layers, or a section with "
+        "one for each",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> MLPConfig:
+        if isinstance(self.dropout, float) and not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
+        return self
+
+    def dropout_sites(self) -> Dropout:
+        """The probability at each site."""
+        if isinstance(self.dropout, MLPDropoutSites):
+            return Dropout(**self.dropout.model_dump())
+        return Dropout(self.dropout, self.dropout)
 
 
 class Params(NamedTuple):
@@ -70,6 +114,7 @@ class Activations(NamedTuple):
     logp: Array  # (N,)
     dlogp: Array  # (N,)
     log_sum: Array  # (N,)
+    added: Array  # (N,) to each row's loss, by label smoothing and z-loss
     dx: Array  # (N, W*E)
     dhidden: Array  # (N, F)
     dpre: Array  # (N, F)
@@ -80,7 +125,7 @@ class Hyper(NamedTuple):
 
     engine: MatmulEngine
     activation: int
-    dropout: float
+    dropout: Dropout
 
 
 class Workspace(NamedTuple):
@@ -105,7 +150,7 @@ def mlp_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unty
     own = slice(first, stop)
     row0 = key.sequence0 * tokens.shape[1] + first
     window_forward(acts.x, tokens, params.embedding, team)
-    dropout(acts.x[own], hyper.dropout, key, 0, row0)
+    dropout(acts.x[own], hyper.dropout.embedding, key, 0, row0)
     barrier(team)  # x: rows
     for layer in range(n_layer):
         pre, hidden = acts.pre[layer], acts.hidden[layer]
@@ -116,7 +161,7 @@ def mlp_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unty
             linear_forward(hyper.engine, pre, acts.hidden[layer - 1], w, b, team)
         barrier(team)  # pre: a product
         activation_forward(hyper.activation, hidden[own], pre[own])
-        dropout(hidden[own], hyper.dropout, key, layer + 1, row0)
+        dropout(hidden[own], hyper.dropout.hidden, key, layer + 1, row0)
         barrier(team)  # hidden: rows
     last = acts.hidden[n_layer - 1]
     linear_forward(hyper.engine, acts.logits, last, params.output_w, params.output_b, team)
@@ -140,7 +185,7 @@ def mlp_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignore
     )
     for layer in range(n_layer - 1, -1, -1):
         barrier(team)  # dhidden: a product; and dpre has been read
-        dropout(dhidden[own], hyper.dropout, key, layer + 1, row0)
+        dropout(dhidden[own], hyper.dropout.hidden, key, layer + 1, row0)
         activation_backward(hyper.activation, dpre[own], dhidden[own], acts.pre[layer][own])
         barrier(team)  # dpre: rows
         if layer > 0:
@@ -153,37 +198,55 @@ def mlp_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignore
         *(dpre, acts.x, params.input_w, team),
     )
     barrier(team)  # dx: a product
-    dropout(acts.dx[own], hyper.dropout, key, 0, row0)
+    dropout(acts.dx[own], hyper.dropout.embedding, key, 0, row0)
     barrier(team)  # dx: rows
     window_backward(grads.embedding, acts.dx, tokens, team)
 
 
 @kernel
-def mlp_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets, team):  # type: ignore[no-untyped-def]
-    """Forward to this member's part of the loss; the logits are left as they are."""
-    barrier(team)  # the last call has read the activations, and the gradients are cleared
-    mlp_forward(hyper, params, acts, tokens, key, team)
+def mlp_logits_to_losses(acts, targets, inverse_n_targets, terms, team):  # type: ignore[no-untyped-def]
+    """This member's part of the loss, and of what the terms add, once the logits are there."""
     barrier(team)  # logits: a product
     first, stop = share(targets.size, 1, team)
     own = slice(first, stop)
     flat = targets.reshape(targets.size)[own]
-    token_logprob_forward(acts.logp[own], acts.log_sum[own], acts.logits[own], flat)
-    return next_token_forward(acts.logp[own], flat, inverse_n_targets)
+    logits, log_sum, penalty = acts.logits[own], acts.log_sum[own], 0.0
+    token_logprob_forward(acts.logp[own], log_sum, logits, flat)
+    if has_terms(terms):
+        logit_terms_forward(acts.added[own], log_sum, logits, flat, terms)
+        penalty = next_token_penalty(acts.added[own], inverse_n_targets)
+    return next_token_forward(acts.logp[own], flat, inverse_n_targets), penalty
+
+
+@kernel
+def mlp_loss(  # type: ignore[no-untyped-def]
+    hyper, params, acts, tokens, targets, key, inverse_n_targets, terms, team
+):
+    """Forward to this member's part of the loss, terms included; the logits stay as they are."""
+    barrier(team)  # the last call has read the activations
+    mlp_forward(hyper, params, acts, tokens, key, team)
+    loss, penalty = mlp_logits_to_losses(acts, targets, inverse_n_targets, terms, team)
+    return loss + penalty
 
 
 @kernel
 def mlp_loss_and_gradient(  # type: ignore[no-untyped-def]
-    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, team
+    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, terms, team
 ):
-    """A member's whole step: forward, its part of the loss, backward."""
-    loss = mlp_loss(hyper, params, acts, tokens, targets, key, inverse_n_targets, team)
+    """A member's whole step: forward, its part of the loss and of what the terms add, backward."""
+    barrier(team)  # the last call has read the activations, and the gradients are cleared
+    mlp_forward(hyper, params, acts, tokens, key, team)
+    loss, penalty = mlp_logits_to_losses(acts, targets, inverse_n_targets, terms, team)
     first, stop = share(targets.size, 1, team)
     own = slice(first, stop)
-    flat = targets.reshape(targets.size)[own]
-    next_token_backward(acts.dlogp[own], flat, inverse_n_targets)
-    token_logprob_backward(acts.logits[own], acts.dlogp[own], acts.log_sum[own], flat)
+    flat, dlogp, log_sum = targets.reshape(targets.size)[own], acts.dlogp[own], acts.log_sum[own]
+    next_token_backward(dlogp, flat, inverse_n_targets)
+    if has_terms(terms):
+        logit_terms_backward(acts.logits[own], dlogp, log_sum, flat, terms)
+    else:
+        token_logprob_backward(acts.logits[own], dlogp, log_sum, flat)
     mlp_backward(hyper, params, grads, acts, tokens, key, team)
-    return loss
+    return loss, penalty
 
 
 @models.register("mlp")
@@ -225,15 +288,15 @@ class MLP(Model):
         return {
             **{"x": (n, n_in), "pre": (c.n_layer, n, f), "hidden": (c.n_layer, n, f)},
             **{"logits": (n, self.n_vocab), "logp": (n,), "dlogp": (n,), "log_sum": (n,)},
-            **{"dx": (n, n_in), "dhidden": (n, f), "dpre": (n, f)},
+            **{"added": (n,), "dx": (n, n_in), "dhidden": (n, f), "dpre": (n, f)},
         }
 
     def workspaces(
         self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engines: Sequence[MatmulEngine]
     ) -> list[Workspace]:
         acts = Activations(*allocate(self._shapes(n_sequences, n_time), dtype))
-        kind, p = ACTIVATIONS[self.config.activation], self.config.dropout
-        return [Workspace(acts, Hyper(e, kind, p), Hyper(e, kind, 0.0)) for e in engines]
+        kind, p = ACTIVATIONS[self.config.activation], self.config.dropout_sites()
+        return [Workspace(acts, Hyper(e, kind, p), Hyper(e, kind, NO_DROPOUT)) for e in engines]
 
     def workspace_bytes(
         self, n_sequences: int, n_time: int, itemsize: int, n_members: int = 1
@@ -250,19 +313,33 @@ class MLP(Model):
         inverse_n_targets: float,
         key: MaskKey,
         team: Team = ALONE,
-    ) -> float:
-        return float(
-            mlp_loss_and_gradient(
+        terms: LogitTerms = NO_TERMS,
+    ) -> Losses:
+        return Losses(
+            *mlp_loss_and_gradient(
                 *(acts.training, params, grads, acts.acts, tokens, targets),
-                *(key, inverse_n_targets, team),
+                *(key, inverse_n_targets, terms, team),
             )
         )
 
     def loss(
-        self, params: Any, acts: Workspace, tokens: Array, targets: Array, team: Team = ALONE
+        self,
+        params: Any,
+        acts: Workspace,
+        tokens: Array,
+        targets: Array,
+        team: Team = ALONE,
+        terms: LogitTerms = NO_TERMS,
     ) -> float:
-        hyper = acts.evaluating
-        return float(mlp_loss(hyper, params, acts.acts, tokens, targets, NO_KEY, 1.0, team))
+        return float(
+            mlp_loss(
+                *(acts.evaluating, params, acts.acts, tokens, targets),
+                *(NO_KEY, 1.0, terms, team),
+            )
+        )
+
+    def token_logprobs(self, acts: Workspace) -> Array:
+        return acts.acts.logp
 
     def relu_inputs(self, workspace: Workspace) -> Array | None:
         return workspace.acts.pre if self.config.activation == "relu" else None
@@ -270,8 +347,10 @@ class MLP(Model):
     def decoder(self, params: Any, capacity: int, workers: Workers) -> MLPDecoder:
         return MLPDecoder(self, params, capacity)
 
-    def operations(self, n_sequences: int, n_time: int) -> list[Operation]:
-        return mlp_operations(self, n_sequences, n_time)
+    def operations(
+        self, n_sequences: int, n_time: int, terms: LogitTerms = NO_TERMS
+    ) -> list[Operation]:
+        return mlp_operations(self, n_sequences, n_time, terms)
 
     def flops_per_token(self, n_time: int) -> float:
         embedding = (self.n_vocab + 1) * self.config.n_embd

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from bptool.models.operation import Operation, Shard, elementwise, linear
-from bptool.objectives.next_token import next_token_backward, next_token_forward
+from bptool.models.operation import TERMS, Operation, Shard, elementwise, linear
+from bptool.objectives.next_token import (
+    next_token_backward,
+    next_token_forward,
+    next_token_penalty,
+)
 from bptool.ops.activations import activation_backward, activation_forward
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.linear import linear_backward, linear_forward
+from bptool.ops.logit_terms import (
+    NO_TERMS,
+    LogitTerms,
+    has_terms,
+    logit_terms_backward,
+    logit_terms_forward,
+)
 from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
 from bptool.ops.window import window_backward, window_forward
 
 KEY = MaskKey(0, 1, 0)
 
 
-def mlp_operations(model: Any, n_sequences: int, n_time: int) -> list[Operation]:
+def mlp_operations(
+    model: Any, n_sequences: int, n_time: int, terms: LogitTerms = NO_TERMS
+) -> list[Operation]:
     """The step of a shard of ``n_sequences``."""
     c, v, n = model.config, model.n_vocab, n_sequences * n_time
     n_in, f = c.window * c.n_embd, c.n_hidden
@@ -28,24 +41,25 @@ def mlp_operations(model: Any, n_sequences: int, n_time: int) -> list[Operation]
         elementwise("activation", c.n_layer, 2 * n * f, _activation),
         out[0],
         elementwise("cross-entropy", 1, n * v, _loss),
-        elementwise("cross-entropy, backward", 1, 2 * n * v, _loss_backward),
+        elementwise(TERMS, int(has_terms(terms)), n * v, _terms(terms)),
+        elementwise("cross-entropy, backward", 1, 2 * n * v, _loss_backward(terms)),
         out[1],
         elementwise("activation, backward", c.n_layer, 3 * n * f, _activation_backward),
         *(between[1], into[1]),
         elementwise("window, backward", 1, 3 * n * n_in, _window_backward),
     ]
-    if c.dropout > 0:
-        found += [
-            elementwise("dropout, embeddings", 2, 2 * n * n_in, _dropout("dx")),
-            elementwise("dropout, hidden", 2 * c.n_layer, 2 * n * f, _dropout("dhidden")),
-        ]
+    p = c.dropout_sites()
+    for name, count, field, width, rate in (
+        ("dropout, embeddings", 2, "dx", n_in, p.embedding),
+        ("dropout, hidden", 2 * c.n_layer, "dhidden", f, p.hidden),
+    ):
+        if rate > 0:
+            found.append(elementwise(name, count, 2 * n * width, _dropout(field, rate)))
     return [operation for operation in found if operation.count]
 
 
-def _dropout(field: str) -> Any:
-    return lambda s, i: dropout(
-        getattr(s.work.acts, field)[s.own], s.work.training.dropout, KEY, i, 0
-    )
+def _dropout(field: str, rate: float) -> Any:
+    return lambda s, i: dropout(getattr(s.work.acts, field)[s.own], rate, KEY, i, 0)
 
 
 def _window(s: Shard, i: int) -> None:
@@ -113,8 +127,24 @@ def _loss(s: Shard, i: int) -> None:
     next_token_forward(a.logp[own], flat, 1.0 / s.targets.size)
 
 
-def _loss_backward(s: Shard, i: int) -> None:
-    a, own = s.work.acts, s.own
-    flat = s.targets.reshape(-1)[own]
-    next_token_backward(a.dlogp[own], flat, 1.0 / s.targets.size)
-    token_logprob_backward(a.logits[own], a.dlogp[own], a.log_sum[own], flat)
+def _terms(terms: LogitTerms) -> Any:
+    def run(s: Shard, i: int) -> None:
+        a, own = s.work.acts, s.own
+        flat = s.targets.reshape(-1)[own]
+        logit_terms_forward(a.added[own], a.log_sum[own], a.logits[own], flat, terms)
+        next_token_penalty(a.added[own], 1.0 / s.targets.size)
+
+    return run
+
+
+def _loss_backward(terms: LogitTerms) -> Any:
+    def run(s: Shard, i: int) -> None:
+        a, own = s.work.acts, s.own
+        flat = s.targets.reshape(-1)[own]
+        next_token_backward(a.dlogp[own], flat, 1.0 / s.targets.size)
+        if has_terms(terms):
+            logit_terms_backward(a.logits[own], a.dlogp[own], a.log_sum[own], flat, terms)
+        else:
+            token_logprob_backward(a.logits[own], a.dlogp[own], a.log_sum[own], flat)
+
+    return run

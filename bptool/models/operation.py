@@ -15,6 +15,8 @@ from bptool.ops.team import Team, share
 
 ITEM_BYTES = 4
 """Training is in float32."""
+TERMS = "label smoothing and z-loss"
+"""Name of what they add to the loss; their backward is that of the cross-entropy."""
 
 
 class Shard(NamedTuple):

@@ -1,9 +1,10 @@
 """Next-token cross-entropy: loss = - sum_n logp[n] / n_targets over unmasked targets.
 
-Shapes: logp, dlogp (N,); targets (N,), -1 where masked. ``inverse_n_targets`` is one over the
-number of unmasked targets of the whole step (every shard and micro-batch), so that the parts add
-up to the exact mean however unevenly they are masked.
-Backward: dlogp[n] = -1 / n_targets, and 0 where masked.
+Shapes: logp, dlogp, added (N,); targets (N,), -1 where masked. ``inverse_n_targets`` is one over
+the number of unmasked targets of the whole step (every shard and micro-batch), so that the parts
+add up to the exact mean however unevenly they are masked.
+Backward: dlogp[n] = -1 / n_targets, and 0 where masked; label smoothing and z-loss are weighed by
+the same number (``logit_terms``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,15 @@ def next_token_forward(logp, targets, inverse_n_targets):  # type: ignore[no-unt
     for i in range(logp.size):
         if targets[i] >= 0:
             total -= logp[i]
+    return total * inverse_n_targets
+
+
+@kernel
+def next_token_penalty(added, inverse_n_targets):  # type: ignore[no-untyped-def]
+    """This part's share of the mean that ``logit_terms`` adds to the loss, summed in float64."""
+    total = 0.0
+    for i in range(added.size):
+        total += added[i]
     return total * inverse_n_targets
 
 

@@ -4,7 +4,8 @@ Shapes: x (N, C), W (V, C), targets (N,), -1 where masked; logp, dlogp, log_sum 
 (R, V) with R from :func:`tile_rows`, so that N x V numbers are never there at once.
 A tile is the rows from ``start`` on, at most R. Its backward follows its forward, while its logits
 are still there; an objective that needs every logp before it has dlogp calls the forward again.
-Backward, with dlogits from ``token_logprob``:  dx = dlogits W (overwritten),  dW += dlogits^T x.
+Backward, with dlogits from ``token_logprob``, or from ``logit_terms`` where there are any:
+    dx = dlogits W (overwritten),  dW += dlogits^T x.
 A team cuts products by :func:`matmul_share`, and the tile's rows for what stands between; its
 members must call at once, since they wait for each other.
 """
@@ -12,6 +13,7 @@ members must call at once, since they wait for each other.
 from __future__ import annotations
 
 from bptool.ops.jit import kernel
+from bptool.ops.logit_terms import has_terms, logit_terms_backward, logit_terms_forward
 from bptool.ops.matmul.share import matmul_share
 from bptool.ops.matmul.target import ROWS
 from bptool.ops.team import barrier, share
@@ -49,12 +51,25 @@ def head_forward(engine, logp, log_sum, logits, x, w, targets, start, team):  # 
 
 
 @kernel
-def head_backward(engine, dx, dw, dlogp, log_sum, logits, x, w, targets, start, team):  # type: ignore[no-untyped-def]
+def head_terms(added, log_sum, logits, targets, terms, start, team):  # type: ignore[no-untyped-def]
+    """What label smoothing and z-loss add to a member's rows of a tile whose forward is done."""
+    first, stop = own_rows(logits, start, targets, team)
+    own, in_tile = slice(first, stop), slice(first - start, stop - start)
+    logit_terms_forward(added[own], log_sum[own], logits[in_tile], targets[own], terms)
+
+
+@kernel
+def head_backward(  # type: ignore[no-untyped-def]
+    engine, dx, dw, dlogp, log_sum, logits, x, w, targets, terms, start, team
+):
     """Overwrites the tile's logits with their gradient; dlogp must be there for a member's rows."""
     n_rows = min(logits.shape[0], targets.size - start)
     first, stop = own_rows(logits, start, targets, team)
     own, in_tile = slice(first, stop), slice(first - start, stop - start)
-    token_logprob_backward(logits[in_tile], dlogp[own], log_sum[own], targets[own])
+    if has_terms(terms):
+        logit_terms_backward(logits[in_tile], dlogp[own], log_sum[own], targets[own], terms)
+    else:
+        token_logprob_backward(logits[in_tile], dlogp[own], log_sum[own], targets[own])
     barrier(team)  # dlogits: rows
     dlogits, tile = logits[:n_rows], slice(start, start + n_rows)
     matmul_share(engine, dx[tile], dlogits, False, w, False, False, team)

@@ -114,7 +114,7 @@ def profile(pieces: Pieces, done: Callable[[str], None] = lambda name: None) -> 
         limit = flops / peak if flops else n_bytes / bandwidth
         lines.append(Line(operation.name, calls, calls * each, flops, n_bytes, limit))
 
-    for operation in pieces.model.operations(shards.rows_each, sizes.n_time):
+    for operation in pieces.model.operations(shards.rows_each, sizes.n_time, shards.terms):
 
         def run(worker: int, i: int, run: Any = operation.run) -> None:
             run(shard[worker], i)

@@ -14,6 +14,7 @@ from bptool.data.batches import Batches, count_windows
 from bptool.data.corpus import Corpus, prepare
 from bptool.errors import ConfigError
 from bptool.models.base import Model
+from bptool.ops.logit_terms import LogitTerms
 from bptool.optim.base import Optimizer
 from bptool.optim.schedules.base import Schedule
 from bptool.registry import models, optimizers, regularizers, schedules
@@ -182,7 +183,10 @@ def build(
     plan = sizes(config, model, corpus.n_train, n_workers, split)
     chosen = choose_engine(engine or config.training.engine)
     team = WorkerTeam(plan.n_workers)
-    shards = Shards(model, team, chosen, plan.micro_rows, plan.n_time, split=plan.split)
+    terms = LogitTerms(config.training.label_smoothing, config.training.z_loss)
+    shards = Shards(
+        model, team, chosen, plan.micro_rows, plan.n_time, split=plan.split, terms=terms
+    )
     step = TrainingStep(
         shards,
         build_optimizer(config),

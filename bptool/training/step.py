@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bptool.models.base import Array, Model
+from bptool.models.base import Array, Losses, Model
 from bptool.models.operation import Shard
 from bptool.ops.dropout import MaskKey
+from bptool.ops.logit_terms import NO_TERMS, LogitTerms
 from bptool.ops.reduction import add_into
 from bptool.ops.team import ALONE, LINE, share
 from bptool.optim.base import Optimizer
@@ -34,7 +35,9 @@ class StepResult:
     """What a step found, before and after its update."""
 
     loss: float
+    """Mean negative log-likelihood of the batch, with what is dropped in training."""
     penalty: float
+    """What else is minimised: label smoothing, z-loss, penalties on the weights."""
     grad_norm: float
     updated: bool
 
@@ -54,6 +57,7 @@ class Shards:
         dtype: float32 to train, float64 to check.
         with_gradients: False where only losses are wanted.
         split: which of the two.
+        terms: label smoothing and z-loss of the training loss.
     """
 
     def __init__(
@@ -66,9 +70,10 @@ class Shards:
         dtype: npt.DTypeLike = np.float32,
         with_gradients: bool = True,
         split: Split = "batch",
+        terms: LogitTerms = NO_TERMS,
     ) -> None:
         self.model, self.team, self.rows, self.n_time = model, team, rows, n_time
-        self.split, self.engine = split, engine
+        self.split, self.engine, self.terms = split, engine, terms
         self.n_shards = 1 if split == "inside" else team.n
         self.rows_each = -(-rows // self.n_shards)
         shape = (self.rows_each, n_time)
@@ -108,23 +113,23 @@ class Shards:
         n_targets: int,
         seed: int,
         step: int,
-    ) -> float:
-        """Mean loss of a batch of any number of rows; its gradient is left in ``gradients``,
+    ) -> Losses:
+        """Mean losses of a batch of any number of rows; their gradient is left in ``gradients``,
         one part a shard, for :meth:`reduce`.
 
         ``tokens`` and ``targets`` are (B, n_time) int32; ``n_targets`` counts the unmasked ones.
         """
         inverse = 1.0 / max(n_targets, 1)
 
-        def work(worker: int) -> float:
+        def work(worker: int) -> Losses:
             shard, member = self._shard(worker), self._members[worker]
             start, stop = share(self.model.layout.size, LINE, member)
             self.gradients[shard][start:stop] = 0
-            loss = 0.0
+            loss, penalty = 0.0, 0.0
             for first in range(0, len(tokens), self.rows):
                 if self._take(worker, first, tokens, targets):
                     key = MaskKey(seed, step, first + shard * self.rows_each)
-                    loss += self.model.loss_and_gradient(
+                    found = self.model.loss_and_gradient(
                         params,
                         self._grads[shard],
                         self._acts[worker],
@@ -133,10 +138,12 @@ class Shards:
                         inverse,
                         key,
                         member,
+                        self.terms,
                     )
-            return loss
+                    loss, penalty = loss + found.loss, penalty + found.penalty
+            return Losses(loss, penalty)
 
-        return math.fsum(self.team.run(work))
+        return Losses(*map(math.fsum, zip(*self.team.run(work), strict=True)))
 
     def span(self, worker: int) -> tuple[int, int]:
         """This worker's part of a flat buffer, in whole cache lines."""
@@ -226,7 +233,7 @@ class TrainingStep:
         self, tokens: Array, targets: Array, n_targets: int, seed: int, step: int
     ) -> StepResult:
         """Loss, penalties, and the whole gradient with its norm in the first buffer."""
-        loss = self.shards.loss_and_gradient(self.params, tokens, targets, n_targets, seed, step)
+        found = self.shards.loss_and_gradient(self.params, tokens, targets, n_targets, seed, step)
         gradient = self.shards.gradients[0]
         n_decayed = self.model.layout.n_decayed
 
@@ -241,8 +248,8 @@ class TrainingStep:
 
         parts = self.shards.team.run(work)
         squares = math.fsum(p[1] for p in parts) if all(map(_finite, parts)) else math.nan
-        penalty = sum(p[0] for p in parts)
-        return StepResult(loss, penalty, math.sqrt(squares), updated=False)
+        penalty = found.penalty + sum(p[0] for p in parts)
+        return StepResult(found.loss, penalty, math.sqrt(squares), updated=False)
 
     def __call__(
         self,
