@@ -3,9 +3,9 @@
 Each fault is an edit of one file of a copy of the package; a process of its own compiles it in a
 fresh cache folder (patching a compiled function changes nothing: Numba freezes what it called),
 saves the gradients and runs the checks that the fault touches. The script then demands that the
-gradients differ from those of an unedited copy, that each of the checks reports something, and that
-the unedited copy passes. Faults in how a team cuts an operation are among them; a missing barrier is
-not, since what it does is a matter of timing. Run it alone for a table::
+gradients differ from those of an unedited copy, that each of the checks reports something, and
+that the unedited copy passes. Faults in how a team cuts an operation are among them; a missing
+barrier is not, since what it does is a matter of timing. Run it alone for a table::
 
     python tests/planted_faults.py
 """
