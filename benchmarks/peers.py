@@ -26,6 +26,7 @@ def bptool(workload: Workload, threads: int, weights: Path) -> None:
     from bptool.models.gpt2 import GPT2, GPT2Config
     from bptool.optim.adamw import AdamW
     from bptool.training.machine import choose_engine
+    from bptool.training.regularization import Clipping
     from bptool.training.split import choose_split
     from bptool.training.step import Shards, TrainingStep
     from bptool.training.workers import WorkerTeam
@@ -40,7 +41,7 @@ def bptool(workload: Workload, threads: int, weights: Path) -> None:
     config = AdamW.Config(
         learning_rate=LEARNING_RATE, beta1=BETAS[0], beta2=BETAS[1], weight_decay=WEIGHT_DECAY
     )
-    step = TrainingStep(shards, AdamW(config), clip_norm=CLIP_NORM)
+    step = TrainingStep(shards, AdamW(config), clipping=Clipping(CLIP_NORM))
     model.initialise(step.weights, 7)
     safetensors.numpy.save_file(model.layout.named(step.weights), weights)
     step.compile()

@@ -65,5 +65,6 @@ class Registry:
 models = Registry("model", "bptool.models")
 optimizers = Registry("optimizer", "bptool.optim")
 schedules = Registry("schedule", "bptool.optim.schedules")
+averages = Registry("weight average", "bptool.optim.averages")
 regularizers = Registry("regularizer", "bptool.regularizers")
 tokenizers = Registry("tokenizer", "bptool.data.tokenizers")

@@ -48,6 +48,24 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         },
     ),
     "penalty": (runs.MLP, {}, {"regularizers": [{"name": "l2", "strength": 0.01}]}),
+    "all that is dropped, added and changed": (
+        runs.GPT2 | {"dropout": {"residual": 0.1, "hidden": 0.2}, "stochastic_depth": 0.4},
+        {"label_smoothing": 0.1, "z_loss": 0.01, "clip_norm": None, "clip_adaptive": 0.05},
+        {
+            "regularizers": [{"name": "gradient-noise"}, {"name": "max-norm", "norm": 0.5}],
+            "averaging": {"name": "ema", "decay": 0.8},
+        },
+    ),
+    "mean of the last": (
+        runs.MLP,
+        {"clip_norm": None, "clip_value": 0.01, "split": "inside"},
+        {"averaging": {"name": "lawa", "count": 3, "interval": 2}},
+    ),
+    "average of other weights": (
+        runs.GPT2,
+        {"early_stopping": {"standard_errors": 0}},
+        {"optimizer": {"name": "schedule-free-adamw"}, "averaging": "ema"},
+    ),
 }
 
 

@@ -18,12 +18,15 @@ from bptool.errors import DivergedError
 from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
 from bptool.ops import head
+from bptool.ops.logit_terms import LogitTerms
 from bptool.optim.adamw import AdamW
-from bptool.registry import optimizers, regularizers
+from bptool.registry import averages, optimizers, regularizers
 from bptool.training import begin
+from bptool.training.averaging import Averaging
 from bptool.training.events import Notice, StepDone
 from bptool.training.machine import choose_engine
 from bptool.training.metrics import read_metrics
+from bptool.training.regularization import Clipping
 from bptool.training.run_folder import RunFolder
 from bptool.training.split import Split, choose_split
 from bptool.training.step import Shards, TrainingStep
@@ -31,8 +34,13 @@ from bptool.training.workers import WorkerTeam
 
 N_VOCAB, N_TIME, N_ROWS = 19, 8, 7
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
+TERMS = LogitTerms(0.1, 0.01)
+DROPPED = {
+    "dropout": {"embedding": 0.25, "attention": 0.2, "residual": 0.25, "hidden": 0.2},
+    "stochastic_depth": 0.4,
+}
 MODELS = {
-    "gpt2": GPT2(GPT2Config(n_layer=2, n_head=2, n_embd=16, context=N_TIME, dropout=0.25), N_VOCAB),
+    "gpt2": GPT2(GPT2Config(n_layer=2, n_head=2, n_embd=16, context=N_TIME, **DROPPED), N_VOCAB),
     "mlp": MLP(
         MLPConfig(window=3, n_embd=5, n_hidden=12, n_layer=2, context=N_TIME, dropout=0.25),
         N_VOCAB,
@@ -63,9 +71,11 @@ def weights_of(model: Any, dtype: str) -> Any:
 def gradient(
     model: Any, dtype: str, n_workers: int, rows: int, split: Split = "batch"
 ) -> tuple[float, Any]:
-    """Loss and whole gradient of the batch, cut in the given way, with dropout."""
+    """Loss and whole gradient of the batch, cut in the given way, with all that is dropped and
+    added in training."""
     with WorkerTeam(n_workers) as team:
-        shards = Shards(model, team, choose_engine("auto"), rows, N_TIME, dtype, split=split)
+        engine = choose_engine("auto")
+        shards = Shards(model, team, engine, rows, N_TIME, dtype, split=split, terms=TERMS)
         params = model.params(weights_of(model, dtype))
         found = shards.loss_and_gradient(params, *batch(), 11, 4)
         team.run(shards.reduce)
@@ -143,7 +153,9 @@ def test_the_split_follows_rows_workers_and_the_size_of_the_model() -> None:
 def test_the_loss_is_the_exact_mean_over_unmasked_targets(name: str) -> None:
     model = MODELS[name]
     tokens, targets, n_targets = batch()
-    without = type(model)(model.config.model_copy(update={"dropout": 0.0}), N_VOCAB)
+    nothing = {"dropout": 0.0, "stochastic_depth": 0.0}
+    off = {key: value for key, value in nothing.items() if hasattr(model.config, key)}
+    without = type(model)(model.config.model_copy(update=off), N_VOCAB)
     with WorkerTeam(2) as team:
         shards = Shards(without, team, choose_engine("auto"), 3, N_TIME, np.float64)
         params = without.params(weights_of(without, "float64"))
@@ -157,6 +169,12 @@ def test_the_loss_is_the_exact_mean_over_unmasked_targets(name: str) -> None:
         assert shards.loss(params, tokens, np.full_like(targets, -1)) == 0
     assert mean == pytest.approx(math.fsum(one_by_one) / n_targets, rel=1e-12)
     assert total == pytest.approx(math.fsum(one_by_one), rel=1e-12)
+
+
+def make(name: str, **options: Any) -> Any:
+    """A registered regularizer."""
+    cls = regularizers.get(name)
+    return cls(cls.Config(**options))
 
 
 def training_step(n_workers: int = 2, **changes: Any) -> TrainingStep:
@@ -192,12 +210,56 @@ def test_the_norm_and_penalty_are_those_of_the_whole_gradient() -> None:
     assert not np.array_equal(whole, plain.shards.gradients[0])
 
 
+NOISE, MAX_NORM = make("gradient-noise", variance=0.1), make("max-norm", norm=0.3, tables=True)
+UPDATES: dict[str, tuple[str, list[Any], Clipping, str]] = {
+    "noise after clipping": ("adamw", [NOISE], Clipping(norm=0.3), "lawa"),
+    "noise after clipping by value": ("adamw", [NOISE], Clipping(value=0.01), "ema"),
+    "units and rows": ("sgd", [MAX_NORM], Clipping(adaptive=0.01), "ema"),
+    "other weights": ("schedule-free-adamw", [make("l2"), NOISE, MAX_NORM], Clipping(), "ema"),
+    "whole tensors": ("muon", [NOISE, MAX_NORM], Clipping(adaptive=0.01), "lawa"),
+}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rules", "clipping", "average"), UPDATES.values(), ids=UPDATES
+)
+def test_updates_do_not_depend_on_the_workers(
+    optimizer: str, rules: list[Any], clipping: Clipping, average: str
+) -> None:
+    model, rule, mean = MODELS["gpt2"], optimizers.get(optimizer), averages.get(average)
+    cuts: list[tuple[int, int, Split]] = [(1, N_ROWS, "batch"), (3, 2, "batch"), (2, 3, "inside")]
+    found = []
+    for n_workers, rows, split in cuts:
+        with WorkerTeam(n_workers) as team:
+            engine = choose_engine("auto")
+            shards = Shards(
+                *(model, team, engine, rows, N_TIME, np.float64), split=split, terms=TERMS
+            )
+            step = TrainingStep(
+                *(shards, rule(rule.Config(learning_rate=0.01)), rules, clipping),
+                Averaging(mean(mean.Config()), 2, model.layout, np.float64),
+                dtype=np.float64,
+            )
+            step.weights[:] = 3 * weights_of(model, "float64")
+            step.compile()
+            for n in range(5):
+                assert step(*batch(n), 0.01, 11, n + 1).updated
+            step.average_params()
+            assert step.averaging
+            found.append((step.weights.copy(), step.averaging.weights.copy()))
+    assert not np.allclose(*found[0])
+    for weights, averaged in found[1:]:
+        np.testing.assert_allclose(weights, found[0][0], rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(averaged, found[0][1], rtol=1e-9, atol=1e-11)
+
+
 def test_clipping_scales_the_whole_update() -> None:
     kind = optimizers.get("sgd")
     updates = []
     for clip_norm in (None, 1e3, 0.01):
         shards = training_step().shards
-        step = TrainingStep(shards, kind(kind.Config(learning_rate=1.0)), clip_norm=clip_norm)
+        rule = kind(kind.Config(learning_rate=1.0))
+        step = TrainingStep(shards, rule, clipping=Clipping(norm=clip_norm))
         step.weights[:] = weights_of(step.model, "float32")
         before = step.weights.copy()
         found = step(*batch(), 1.0, 0, 1)
@@ -239,7 +301,8 @@ def test_compiling_changes_nothing() -> None:
 
 
 def test_the_padding_between_tensors_stays_zero() -> None:
-    step = training_step(3, clip_norm=1.0)
+    modifiers = [make("gradient-noise"), make("max-norm", norm=0.5)]
+    step = training_step(3, clipping=Clipping(norm=1.0), regularizers=modifiers)
     for n in range(5):
         step(*batch(n), 0.01, 0, n + 1)
     for buffer in (step.weights, *step.slots.values()):
@@ -288,7 +351,8 @@ def test_memory_does_not_grow_from_step_to_step(name: str) -> None:
     model = MODELS[name]
     with WorkerTeam(2) as team:
         shards = Shards(model, team, choose_engine("auto"), 4, N_TIME)
-        step = TrainingStep(shards, AdamW(AdamW.Config(learning_rate=0.01)), clip_norm=1.0)
+        rule = AdamW(AdamW.Config(learning_rate=0.01))
+        step = TrainingStep(shards, rule, clipping=Clipping(norm=1.0))
         step.weights[:] = weights_of(model, "float32")
         arguments = batch()
 

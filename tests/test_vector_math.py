@@ -10,7 +10,7 @@ import pytest
 from scipy import special
 
 from bptool.ops.jit import kernel
-from bptool.ops.vector_math import exp, normal_cdf, normal_density, tanh
+from bptool.ops.vector_math import exp, log, normal_cdf, normal_density, tanh
 
 LARGEST = 2.3e38
 SMALLEST = 1.2e-38
@@ -23,6 +23,12 @@ def all_four(e, t, c, d, x):  # type: ignore[no-untyped-def]
         t[i] = tanh(x[i])
         c[i] = normal_cdf(x[i])
         d[i] = normal_density(x[i])
+
+
+@kernel
+def logs(y, x):  # type: ignore[no-untyped-def]
+    for i in range(x.size):
+        y[i] = log(x[i])
 
 
 def values(x: Any) -> dict[str, Any]:
@@ -55,6 +61,20 @@ def float32_range(low: float, high: float, n: int = 400_001) -> Any:
 def units(found: Any, want: Any) -> float:
     """Largest error in units of the last place of the exact value."""
     return float(np.max(np.abs(found - want) / np.spacing(np.abs(want).astype(np.float32))))
+
+
+def test_log_is_good_to_two_units_and_exact_at_one() -> None:
+    x = np.concatenate(
+        [np.geomspace(SMALLEST, LARGEST, 400_001), np.linspace(0.5, 2, 400_001), [1.0]]
+    ).astype(np.float32)
+    y = np.empty_like(x)
+    logs(y, x)
+    assert units(y, np.log(x.astype(np.float64))) <= 2
+    assert y[-1] == 0
+    doubles = np.array([0.3, 1.0, 7e100])
+    found = np.empty(3)
+    logs(found, doubles)
+    assert np.array_equal(found, np.log(doubles))
 
 
 def test_exp_is_good_to_two_units_in_the_last_place() -> None:

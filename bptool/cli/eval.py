@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,6 +24,10 @@ def evaluate(
     last: Annotated[
         bool, typer.Option("--last", help="The last checkpoint in place of the best.")
     ] = False,
+    weights: Annotated[
+        Literal["raw", "average"] | None,
+        typer.Option(help="As trained, or averaged; by default the average where there is one."),
+    ] = None,
     plugin: Annotated[list[str] | None, typer.Option("--plugin", help="A file of yours.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
@@ -34,7 +38,7 @@ def evaluate(
 
     for name in plugin or []:
         load_plugin(name)
-    found = measure(open_run(run, last), text or [], nanogpt_estimator)
+    found = measure(open_run(run, last, weights), text or [], nanogpt_estimator)
     if json:
         typer.echo(json_module.dumps(found.to_json()))
         return
@@ -43,7 +47,9 @@ def evaluate(
     from rich.table import Table
 
     whole, estimate = found.whole, found.estimate
-    table = Table(title=f"{escape(str(run))} at step {found.step:,}", show_header=False)
+    averaged = ", averaged" if found.weights == "average" else ""
+    title = f"{escape(str(run))} at step {found.step:,}{averaged}"
+    table = Table(title=title, show_header=False)
     table.add_row("loss (nats per token)", f"{whole.loss:.4f}")
     table.add_row("perplexity", f"{whole.perplexity:.3f}")
     table.add_row("bits per byte", wording.decimal(whole.bits_per_byte))

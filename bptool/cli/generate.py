@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_module
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,6 +28,10 @@ def generate(
     last: Annotated[
         bool, typer.Option("--last", help="The last checkpoint in place of the best.")
     ] = False,
+    weights: Annotated[
+        Literal["raw", "average"] | None,
+        typer.Option(help="As trained, or averaged; by default the average where there is one."),
+    ] = None,
     plugin: Annotated[list[str] | None, typer.Option("--plugin", help="A file of yours.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
@@ -44,7 +48,7 @@ def generate(
     for name in plugin or []:
         load_plugin(name)
     sampling = Sampling(temperature, top_k, top_p, seed)
-    trained = open_run(run, last)
+    trained = open_run(run, last, weights)
     given = _read_stdin() if prompt == "-" else prompt
     if given == "":
         raise DataError("--prompt is empty; give at least one character, or leave it out")
@@ -76,7 +80,8 @@ def generate(
     workers.close()
     if json:
         samples = [{"text": sample} for sample in texts]
-        result = {"prompt": shown, "seed": seed, "step": trained.step, "samples": samples}
+        result = {"prompt": shown, "seed": seed, "step": trained.step, "weights": trained.kind}
+        result["samples"] = samples
         sys.stdout.write(json_module.dumps(result, ensure_ascii=False) + "\n")
     elif streams:
         sys.stdout.write("\n")

@@ -15,26 +15,32 @@ from bptool.training.events import Evaluated, Sampled
 INDENT = (0, 2)
 MAX_SAMPLE_LINES = 6
 LINES_WITHOUT_SAMPLE = 11
-HISTORY = "{:>7}  {:>8}  {:>10}  {:>9}"
+HISTORY = "{:>7}  {:>8}  {:>10}"
+VALIDATION = slice(19, 29)
+"""Where the validation loss stands in a line."""
+ONE_MORE = "  {:>9}"
 
 
-def history_header() -> Text:
-    """The header over the lines of the evaluations."""
-    names = HISTORY.format("step", "training", "validation", "bits/byte")
-    return Text(f"{names}  sample", style="dim")
+def history_header(event: Evaluated) -> Text:
+    """The header over the lines of the evaluations, of which ``event`` is the first."""
+    names = HISTORY.format("step", "training", "validation")
+    more = ("bits/byte",) if event.average_val_loss is None else ("average", "bits/byte")
+    return Text(names + "".join(map(ONE_MORE.format, more)) + "  sample", style="dim")
 
 
 def history_row(event: Evaluated, sample: Sampled | None, width: int) -> Text:
-    """One evaluation with the start of its sample; a validation loss that is the best in green."""
+    """One evaluation with the start of its sample; the loss that is judged is green if the best."""
     numbers = HISTORY.format(
-        f"{event.step:,}",
-        wording.decimal(event.train_loss),
-        wording.decimal(event.val_loss),
-        wording.decimal(event.bits_per_byte, 3),
+        f"{event.step:,}", wording.decimal(event.train_loss), wording.decimal(event.val_loss)
     )
+    judged = VALIDATION
+    if event.average_val_loss is not None:
+        judged = slice(len(numbers), len(numbers) + 11)
+        numbers += ONE_MORE.format(wording.decimal(event.average_val_loss))
+    numbers += ONE_MORE.format(wording.decimal(event.judged_bits_per_byte, 3))
     row = Text(numbers)
     style = "bold green" if event.is_best else "yellow" if event.overfitting else "dim"
-    row.stylize(style, 19, 29)
+    row.stylize(style, judged.start, judged.stop)
     if sample is not None:
         row.append("  ")
         row.append(" ".join(sample_text(sample).plain.split()), style="italic")
@@ -72,8 +78,11 @@ def numbers(progress: TrainingProgress, console: Console, width: int) -> Rendera
         ("step", f"{progress.step:,} of {progress.n_steps:,}"),
         ("loss", wording.decimal(progress.loss)),
         ("validation", wording.decimal(evaluation.val_loss if evaluation else None)),
-        ("bits per byte", wording.decimal(evaluation.bits_per_byte if evaluation else None, 3)),
-        ("best", f"{best.val_loss:.4f} at {best.step:,}" if best else wording.MISSING),
+        (
+            "bits per byte",
+            wording.decimal(evaluation.judged_bits_per_byte if evaluation else None, 3),
+        ),
+        ("best", f"{best.judged_loss:.4f} at {best.step:,}" if best else wording.MISSING),
     ]
     right = [
         ("learning rate", f"{last.learning_rate:.2e}" if last else wording.MISSING),
@@ -82,6 +91,10 @@ def numbers(progress: TrainingProgress, console: Console, width: int) -> Rendera
         ("of peak", f"{100 * share:.0f} %" if share is not None else wording.MISSING),
         ("saved", f"at {saved.step:,}" if saved else wording.MISSING),
     ]
+    average = evaluation.average_val_loss if evaluation else None
+    if average is not None:
+        left.insert(3, ("averaged", wording.decimal(average)))
+        right.append(("", ""))
     if progress.n_skipped:
         left.append(("", ""))
         right.append(("skipped", f"{progress.n_skipped:,}"))

@@ -20,6 +20,7 @@ from bptool.training.events import (
     Notice,
     Sampled,
     StepDone,
+    StoppedEarly,
     TrainingFinished,
     TrainingStarted,
 )
@@ -78,10 +79,13 @@ class PlainLines(LineListener):
                 self._show_step(event)
             case Evaluated():
                 best = ", the best so far" if event.is_best else ""
+                average = ""
+                if event.average_val_loss is not None:
+                    average = f"{wording.decimal(event.average_val_loss)} of the average weights, "
                 self.write(
                     f"step {event.step:,}: training loss {wording.decimal(event.train_loss)}, "
-                    f"validation loss {wording.decimal(event.val_loss)}, "
-                    f"{wording.decimal(event.bits_per_byte, 3)} bits per byte{best}"
+                    f"validation loss {wording.decimal(event.val_loss)}, {average}"
+                    f"{wording.decimal(event.judged_bits_per_byte, 3)} bits per byte{best}"
                 )
             case Sampled():
                 prompt = wording.printable(event.prompt)
@@ -89,6 +93,8 @@ class PlainLines(LineListener):
                 self.write(f"sample: {' '.join(text.split())}")
             case CheckpointSaved():
                 self.write(f"saved step {event.step:,} to {wording.near_path(event.path)}")
+            case StoppedEarly():
+                self.write(str(event))
             case Notice():
                 self.write(f"{'warning' if event.level == 'warning' else 'note'}: {event.text}")
             case TrainingFinished():

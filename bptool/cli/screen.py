@@ -24,6 +24,7 @@ from bptool.training.events import (
     Notice,
     Sampled,
     StepDone,
+    StoppedEarly,
     TrainingFinished,
     TrainingStarted,
 )
@@ -77,6 +78,9 @@ class Screen:
                 warning = event.level == "warning"
                 mark = ("warning: ", "bold yellow") if warning else ("note: ", "bold cyan")
                 self._print(Text.assemble(mark, event.text), wrap=True)
+            case StoppedEarly():
+                self._print_row(None)
+                self._print(Text.assemble(("note: ", "bold cyan"), str(event)), wrap=True)
             case Evaluated():
                 self._row = event
             case Sampled():
@@ -107,7 +111,7 @@ class Screen:
             return
         if not self._has_header:
             self.console.print()
-            self._print(panel.history_header())
+            self._print(panel.history_header(self._row))
             self._has_header = True
         self._print(panel.history_row(self._row, sample, self.console.width - 4))
         self._row = None

@@ -32,6 +32,8 @@ def headline(progress: TrainingProgress) -> str:
     took = wording.duration(end.seconds)
     if end.interrupted:
         return f"Stopped at step {end.step:,} of {progress.n_steps:,} after {took}; all is saved."
+    if end.stopped_early:
+        return f"Stopped early after {end.step:,} of {progress.n_steps:,} steps, in {took}."
     return f"Trained {end.step:,} steps in {took}."
 
 
@@ -43,7 +45,9 @@ def best_result(progress: TrainingProgress) -> str:
         return "not evaluated"
     text = f"{end.best_val_loss:.4f} at step {end.best_step:,}"
     if progress.best is not None and progress.best.step == end.best_step:
-        text += f" ({progress.best.bits_per_byte:.3f} bits per byte)"
+        text += f" ({progress.best.judged_bits_per_byte:.3f} bits per byte)"
+        if progress.best.average_val_loss is not None:
+            text += ", of the average weights"
     return text
 
 

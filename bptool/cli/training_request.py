@@ -22,6 +22,10 @@ MAY_CHANGE = {
     "training.eval_tokens",
     "training.workers",
     "training.split",
+    "training.early_stopping",
+    "training.early_stopping.patience",
+    "training.early_stopping.standard_errors",
+    "training.early_stopping.min_improvement",
 }
 """Settings that a resumed run may change; all others would make it another run."""
 RUNS = Path("runs")
@@ -120,10 +124,15 @@ def _resumed(folder: RunFolder, asked_for: Resolved | None, sets: list[str]) -> 
     if refused:
         raise ConfigError(
             f"{folder.path} was trained with {refused[0]}; a resumed run keeps its settings "
-            f"(only {', '.join(sorted(MAY_CHANGE))} may change, by --set), "
+            f"(only {', '.join(sorted(_shown(MAY_CHANGE)))} may change, by --set), "
             "so leave it as it was or train a new run"
         )
     return changed
+
+
+def _shown(keys: set[str]) -> set[str]:
+    """Keys without those of a section that may change as a whole."""
+    return {key for key in keys if key.rpartition(".")[0] not in keys}
 
 
 def _contradictions(

@@ -175,7 +175,7 @@ class _Run:
         """Add a point to the curve; False where its loss is not finite."""
         found = evaluate_split(
             self.pieces.step.shards,
-            self.pieces.step.evaluation_params(),
+            self.pieces.step.average_params(),
             self.pieces.corpus.validation,
             self.bytes_per_token,
             self.training.eval_tokens,

@@ -10,7 +10,7 @@ from bptool.config import data_section
 from bptool.config.choice import Choice, ChoiceFrom, fill_choices
 from bptool.config.data_section import SplitConfig
 from bptool.config.section import Section, refuse
-from bptool.registry import models, optimizers, regularizers, schedules, tokenizers
+from bptool.registry import averages, models, optimizers, regularizers, schedules, tokenizers
 
 __all__ = [
     "Choice",
@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 EVALUATIONS_PER_RUN = 10
+CLIPPING = ("clip_norm", "clip_value", "clip_adaptive")
 MAX_SEED = 2**63 - 1
 
 MODEL = ChoiceFrom(models)
@@ -31,12 +32,14 @@ TOKENIZER = ChoiceFrom(tokenizers, default="char")
 OPTIMIZER = ChoiceFrom(optimizers, default="adamw")
 SCHEDULE = ChoiceFrom(schedules, default="constant")
 REGULARIZER = ChoiceFrom(regularizers)
+AVERAGE = ChoiceFrom(averages, default="none")
 
 ModelChoice = Annotated[Choice, MODEL]
 TokenizerChoice = Annotated[Choice, TOKENIZER]
 OptimizerChoice = Annotated[Choice, OPTIMIZER]
 ScheduleChoice = Annotated[Choice, SCHEDULE]
 RegularizerChoice = Annotated[Choice, REGULARIZER]
+AverageChoice = Annotated[Choice, AVERAGE]
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Steps = Annotated[int, Field(ge=1, le=10**9)]
@@ -55,6 +58,27 @@ class DataConfig(data_section.DataConfig):
         if not all(value):
             raise ValueError("found an empty name, need the path of a text file")
         return value
+
+
+class EarlyStopping(Section):
+    """When training stops before its last step."""
+
+    patience: int = Field(
+        default=5,
+        ge=1,
+        le=10**6,
+        description="evaluations in a row without an improvement after which training stops",
+    )
+    standard_errors: float = Field(
+        default=2.0,
+        ge=0,
+        le=100,
+        description="an improvement of the validation loss counts if it is larger than so many "
+        "standard errors of the difference",
+    )
+    min_improvement: float = Field(
+        default=0.0, ge=0, le=100, description="and larger than this, in nats per token"
+    )
 
 
 class TrainingConfig(Section):
@@ -88,7 +112,15 @@ class TrainingConfig(Section):
         description="what multiplies matrices; auto: the fastest found",
     )
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="largest norm of the whole gradient; null: no clipping"
+        default=None, description="largest norm of the whole gradient; null: not clipped so"
+    )
+    clip_value: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="largest size of an element of the gradient; null: not clipped so"
+    )
+    clip_adaptive: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="largest norm of a unit's gradient as a share of the norm of its weights; "
+        "null: not clipped so",
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
@@ -113,6 +145,9 @@ class TrainingConfig(Section):
         default=None,
         description="most validation tokens an evaluation reads; null: the whole split",
     )
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="when to stop before the last step; null: never"
+    )
 
     @model_validator(mode="after")
     def _micro_batches_fill_the_batch(self) -> TrainingConfig:
@@ -124,6 +159,14 @@ class TrainingConfig(Section):
                 micro,
                 f"{micro} does not divide batch_size {batch}; {divisor} would",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_of_clipping(self) -> TrainingConfig:
+        given = [key for key in CLIPPING if getattr(self, key) is not None]
+        if len(given) > 1:
+            value = getattr(self, given[1])
+            refuse(given[1], value, f"the gradient is clipped by {given[0]} already; keep one")
         return self
 
 
@@ -160,16 +203,31 @@ class RunConfig(Section):
         description="what multiplies the learning rate at each step",
     )
     regularizers: tuple[RegularizerChoice, ...] = Field(
-        default=(), max_length=16, description="penalties on the weights"
+        default=(),
+        max_length=16,
+        description="penalties on weights, noise on gradients, constraints",
+    )
+    averaging: AverageChoice = Field(
+        default="none",
+        validate_default=True,
+        description="an average of the weights that is evaluated beside them and kept",
     )
     sample: SampleConfig = Field(
         default_factory=lambda: SampleConfig(), description="the sample shown at each evaluation"
     )
 
+    @model_validator(mode="after")
+    def _each_regularizer_once(self) -> RunConfig:
+        names = [choice.name for choice in self.regularizers]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                refuse(f"regularizers.{index}", name, f"'{name}' is listed twice; keep one")
+        return self
+
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of a configuration file, with every registered part in it."""
-    choices = (MODEL, TOKENIZER, OPTIMIZER, SCHEDULE, REGULARIZER)
+    choices = (MODEL, TOKENIZER, OPTIMIZER, SCHEDULE, REGULARIZER, AVERAGE)
     schema = fill_choices(RunConfig.model_json_schema(), choices)
     title = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
     return {**title, "title": "bptool training configuration"}

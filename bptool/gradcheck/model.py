@@ -19,7 +19,7 @@ from bptool.models.base import Model
 from bptool.ops.dropout import MaskKey
 from bptool.ops.logit_terms import NO_TERMS, LogitTerms
 from bptool.ops.matmul import blas_engine
-from bptool.regularizers.base import Regularizer
+from bptool.regularizers.base import Penalty, Regularizer
 
 Tokens = NDArray[np.int32]
 HELD_KEY = MaskKey(0, 0, 0)
@@ -39,7 +39,7 @@ class ModelFunction(Differentiable):
         model: what to check.
         tokens: ids, (B, T). targets: next ids, -1 where masked, (B, T).
         weights: flat float64 buffer of the model's layout; checked in place.
-        regularizers: penalties that training adds.
+        regularizers: those of training, of which penalties belong to the function.
         terms: label smoothing and z-loss, as training adds them.
     """
 
@@ -56,7 +56,8 @@ class ModelFunction(Differentiable):
         self.model, self.tokens, self.targets, self.weights = model, tokens, targets, weights
         self.n_targets = int((targets >= 0).sum())
         self.regularizers = tuple(regularizers)
-        self._kinked_weights = any(kinked_at_zero(r) for r in regularizers)
+        self._penalties = [r for r in regularizers if isinstance(r, Penalty)]
+        self._kinked_weights = any(map(kinked_at_zero, self._penalties))
         self.inputs = model.layout.named(weights)
         self.gradient = model.layout.allocate(np.float64)
         """Flat gradient that the last ``gradients`` left."""
@@ -75,7 +76,7 @@ class ModelFunction(Differentiable):
         decayed = slice(0, self.model.layout.n_decayed)
         return sum(
             float(r.penalty_and_gradient(self.weights[decayed], gradient[decayed]))
-            for r in self.regularizers
+            for r in self._penalties
         )
 
     def value(self) -> float:
@@ -113,12 +114,12 @@ class ModelFunction(Differentiable):
         return math.inf if before is None else float(np.min(np.abs(before)))
 
 
-def kinked_at_zero(regularizer: Regularizer) -> bool:
+def kinked_at_zero(penalty: Penalty) -> bool:
     """Whether a penalty's slope jumps where a weight is zero, as that of |w| does."""
     w, g = np.array([-1e-12, 1e-12]), np.zeros(2)
-    regularizer.penalty_and_gradient(w, g)
+    penalty.penalty_and_gradient(w, g)
     at_one = np.zeros(1)
-    regularizer.penalty_and_gradient(np.ones(1), at_one)
+    penalty.penalty_and_gradient(np.ones(1), at_one)
     return bool(abs(g[1] - g[0]) > 1e-3 * abs(at_one[0]))
 
 

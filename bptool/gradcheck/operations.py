@@ -1,4 +1,4 @@
-"""Every operation, activation, loss and regulariser as a function that can be checked alone.
+"""Every operation, activation, loss and penalty as a function that can be checked alone.
 
 ``CASES`` lists them, one entry for each backward kernel and way to call it; ``covers`` names the
 kernels that an entry runs backward. ``tests/test_gradcheck_operations.py`` finds every
@@ -43,6 +43,7 @@ from bptool.ops.team import ALONE, make_team, share
 from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
 from bptool.ops.window import window_backward, window_forward
 from bptool.registry import regularizers
+from bptool.regularizers.base import Penalty
 
 KEY = MaskKey(seed=7, step=3, sequence0=5)
 """Holds every dropout mask: the checked function must not change between evaluations."""
@@ -74,7 +75,7 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """Every case, in the order of the files; registered regularisers last."""
+    """Every case, in the order of the files; registered penalties last."""
     yield Case("dropout", ("dropout",), _dropout)
     yield Case("stochastic depth", ("stochastic_depth",), _stochastic_depth)
     yield Case("embedding", ("embedding_backward",), _embedding)
@@ -100,7 +101,8 @@ def cases() -> Iterator[Case]:
     yield Case("head with terms", both, partial(_head, terms=TERMS["both"]))
     yield Case("next_token", ("next_token_backward",), _next_token)
     for name in regularizers.names():
-        yield Case(f"regularizer {name}", (name,), partial(_regularizer, name=name))
+        if issubclass(regularizers.get(name), Penalty):
+            yield Case(f"regularizer {name}", (name,), partial(_penalty, name=name))
 
 
 class Addend:
@@ -362,17 +364,17 @@ def _next_token(rng: np.random.Generator) -> Differentiable:
     return Composed("next_token", {"logp": logp}, forward, backward)
 
 
-def _regularizer(rng: np.random.Generator, name: str) -> Differentiable:
-    regularizer_class = regularizers.get(name)
-    regularizer = regularizer_class(regularizer_class.Config(strength=0.3))
+def _penalty(rng: np.random.Generator, name: str) -> Differentiable:
+    penalty_class = regularizers.get(name)
+    penalty = penalty_class(penalty_class.Config(strength=0.3))
     w = rng.choice((-1.0, 1.0), 24) * rng.uniform(0.05, 1.5, 24)
     dw = Addend(rng, w.shape)
 
     def forward() -> dict[str, Array]:
-        return {"penalty": np.array([regularizer.penalty_and_gradient(w, dw.reset())])}
+        return {"penalty": np.array([penalty.penalty_and_gradient(w, dw.reset())])}
 
     def backward(d: dict[str, Array]) -> dict[str, Array]:
-        regularizer.penalty_and_gradient(w, dw.reset())
+        penalty.penalty_and_gradient(w, dw.reset())
         return {"w": dw.added * d["penalty"]}
 
     return Composed(

@@ -73,6 +73,12 @@ class TensorPlace:
     def stop(self) -> int:
         return self.start + math.prod(self.shape)
 
+    @property
+    def units(self) -> tuple[int, int]:
+        """Shape as rows: a matrix (outputs, inputs) has one an output, a vector is one row."""
+        rows = 1 if len(self.shape) == 1 else self.shape[0]
+        return rows, math.prod(self.shape) // rows
+
 
 class FlatLayout:
     """Where each tensor stands in a flat buffer: 64-byte boundaries, decayed tensors first."""

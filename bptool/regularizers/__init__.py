@@ -1,6 +1,7 @@
-"""Regularizers that act on parameters, one a file. Every file is imported, so its class registers.
+"""Regularizers, one a file: penalties, changes of the gradient, constraints (``base.py``).
 
-Decoupled weight decay belongs to the optimizer that has it, dropout to the model.
+Every file is imported, so its class registers. Decoupled weight decay belongs to the optimizer that
+has it; dropout and stochastic depth to the model; label smoothing and z-loss to the training loss.
 """
 
 from __future__ import annotations

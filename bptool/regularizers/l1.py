@@ -15,10 +15,10 @@ import numpy as np
 
 from bptool.ops.jit import kernel
 from bptool.registry import regularizers
-from bptool.regularizers.base import Array, Regularizer, RegularizerConfig
+from bptool.regularizers.base import Array, Penalty, PenaltyConfig
 
 
-class L1Config(RegularizerConfig):
+class L1Config(PenaltyConfig):
     """Settings of ``l1``."""
 
 
@@ -36,10 +36,11 @@ def l1_penalty_and_gradient(w: Array, g: Array, strength: float) -> float:
 
 
 @regularizers.register("l1")
-class L1(Regularizer):
+class L1(Penalty):
     """Penalty ``strength * sum |w|``."""
 
     Config = L1Config
+    config: L1Config
 
     def penalty_and_gradient(self, w: Array, g: Array) -> float:
         return float(l1_penalty_and_gradient(w, g, self.config.strength))

@@ -17,10 +17,10 @@ import numpy as np
 
 from bptool.ops.jit import kernel
 from bptool.registry import regularizers
-from bptool.regularizers.base import Array, Regularizer, RegularizerConfig
+from bptool.regularizers.base import Array, Penalty, PenaltyConfig
 
 
-class L2Config(RegularizerConfig):
+class L2Config(PenaltyConfig):
     """Settings of ``l2``."""
 
 
@@ -37,10 +37,11 @@ def l2_penalty_and_gradient(w: Array, g: Array, strength: float) -> float:
 
 
 @regularizers.register("l2")
-class L2(Regularizer):
+class L2(Penalty):
     """Penalty ``strength / 2 * sum w^2``."""
 
     Config = L2Config
+    config: L2Config
 
     def penalty_and_gradient(self, w: Array, g: Array) -> float:
         return float(l2_penalty_and_gradient(w, g, self.config.strength))

@@ -12,6 +12,7 @@ from bptool.errors import RunError
 from bptool.files import write_json, write_text
 from bptool.training import machine, metrics, samples
 from bptool.training.checkpoint import (
+    AVERAGE,
     STATE,
     CheckpointStore,
     load_optimizer,
@@ -122,6 +123,8 @@ def _load_last(pieces: Pieces, folder: RunFolder) -> Progress:
     checkpoint = store.resolve("last")
     layout, step = pieces.model.layout, pieces.step
     load_weights(checkpoint, layout, step.evaluation_weights)
+    if step.averaging:
+        load_weights(checkpoint, layout, step.averaging.weights, AVERAGE)
     load_optimizer(checkpoint, step.state())
     standing = Progress.from_state(load_state(checkpoint), checkpoint / STATE)
     step.n_updates = standing.n_updates

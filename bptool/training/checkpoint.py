@@ -1,9 +1,10 @@
 """Checkpoints: a folder each, complete or not there at all.
 
     checkpoints/step-00000500/weights.safetensors     parameters by name
+                              average.safetensors     their average, where one is made
                               optimizer.safetensors   state, ``slot/parameter``, and the weights
                                                       in training where others are evaluated
-                              state.json              step, counters, hashes of the two
+                              state.json              step, counters, hashes of the others
     checkpoints/index.json                            which is the last, which the best
 
 A checkpoint is written to a folder with a temporary name and renamed when it is whole; then
@@ -29,8 +30,9 @@ from bptool.files import TEMPORARY_PREFIX, sync_folder, write_bytes, write_json
 from bptool.models.base import Array, FlatLayout
 from bptool.training.run_folder import FORMAT_VERSION, read_json, writing
 
-WEIGHTS, OPTIMIZER, STATE, INDEX = (
+WEIGHTS, AVERAGE, OPTIMIZER, STATE, INDEX = (
     "weights.safetensors",
+    "average.safetensors",
     "optimizer.safetensors",
     "state.json",
     "index.json",
@@ -64,11 +66,16 @@ class CheckpointStore:
         return Index(**names)
 
     def save(
-        self, weights: dict[str, Array], optimizer: dict[str, Array], state: dict[str, Any]
+        self,
+        weights: dict[str, Array],
+        optimizer: dict[str, Array],
+        state: dict[str, Any],
+        average: dict[str, Array] | None = None,
     ) -> str:
         """Write a checkpoint of ``state["step"]`` and make it the last; returns its name.
 
-        ``weights`` and ``optimizer`` are the tensors of the two files by name.
+        ``weights``, ``optimizer`` and, if there is one, ``average`` are the tensors of a file each,
+        by name.
 
         Raises:
             RunError: it could not be written (a full disk, say); the one before is as it was.
@@ -77,7 +84,9 @@ class CheckpointStore:
         temporary = self.folder / f"{TEMPORARY_PREFIX}{name}"
         try:
             with writing(self.folder, "the checkpoint before is untouched"):
-                self._write(temporary, {WEIGHTS: weights, OPTIMIZER: optimizer}, state)
+                tensors = {WEIGHTS: weights, OPTIMIZER: optimizer}
+                tensors |= {} if average is None else {AVERAGE: average}
+                self._write(temporary, tensors, state)
                 if (self.folder / name).exists():  # made by a run that was cut off
                     shutil.rmtree(self.folder / name)
                 os.replace(temporary, self.folder / name)
@@ -90,7 +99,7 @@ class CheckpointStore:
 
     @staticmethod
     def _write(folder: Path, tensors: dict[str, dict[str, Array]], state: dict[str, Any]) -> None:
-        """Write the three files of a checkpoint to a new folder."""
+        """Write the files of a checkpoint to a new folder."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         hashes = {}
@@ -131,13 +140,15 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     return read_json(checkpoint / STATE, "checkpoint state")
 
 
-def load_weights(checkpoint: Path, layout: FlatLayout, weights: Array) -> None:
-    """Read the parameters into a flat buffer.
+def load_weights(
+    checkpoint: Path, layout: FlatLayout, weights: Array, file_name: str = WEIGHTS
+) -> None:
+    """Read the parameters, or with ``AVERAGE`` their average, into a flat buffer.
 
     Raises:
         RunError: a file is missing or damaged, or holds another model's tensors.
     """
-    _load(checkpoint, WEIGHTS, layout.named(weights))
+    _load(checkpoint, file_name, layout.named(weights))
 
 
 def load_optimizer(checkpoint: Path, tensors: dict[str, Array]) -> None:

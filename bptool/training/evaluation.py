@@ -7,14 +7,25 @@ different tokenizers can be compared.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bptool.data.batches import Batches, evaluation_windows
 from bptool.models.base import Array
 from bptool.training.step import Shards
+
+MAX_BLOCKS = 64
+"""Parts of a split whose losses are kept apart, to know how exact their mean is."""
+
+
+class Block(NamedTuple):
+    """Consecutive windows of a split: their mean loss and the number of their targets."""
+
+    loss: float
+    n_tokens: int
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,7 @@ class Evaluation:
     loss: float
     n_tokens: int
     n_bytes: int
+    blocks: tuple[Block, ...] = ()
 
     @property
     def perplexity(self) -> float:
@@ -53,11 +65,26 @@ def evaluate_split(
     """
     part = tokens if max_tokens is None else tokens[: max_tokens + 1]
     total, n_targets = [], 0
+    losses, counts = [], []
     for inputs, targets, n in evaluation_windows(part, shards.n_time, shards.rows):
         total.append(shards.loss(params, inputs, targets))
+        losses.append(shards.sequence_losses())
+        counts.append((targets >= 0).sum(axis=1))
         n_targets += n
     n_bytes = int(bytes_per_token[np.asarray(part[1:])].sum())
-    return Evaluation(math.fsum(total) / n_targets, n_targets, n_bytes)
+    blocks = tuple(blocks_of(np.concatenate(losses), np.concatenate(counts)))
+    return Evaluation(math.fsum(total) / n_targets, n_targets, n_bytes, blocks)
+
+
+def blocks_of(losses: Array, counts: Array) -> Iterator[Block]:
+    """Windows, with their summed losses and their targets, as at most ``MAX_BLOCKS`` parts of
+    equally many windows, but for one; windows without targets are left out."""
+    n_windows = int(np.count_nonzero(counts))
+    n_blocks = min(n_windows, MAX_BLOCKS)
+    for i in range(n_blocks):
+        part = slice(i * n_windows // n_blocks, (i + 1) * n_windows // n_blocks)
+        n = int(counts[part].sum())
+        yield Block(float(losses[part].sum()) / n, n)
 
 
 @dataclass(frozen=True)

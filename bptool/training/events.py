@@ -42,7 +42,8 @@ class StepDone:
     """Steps done, counting from 1."""
     loss: float
     penalty: float
-    """Sum of the regularisers' penalties, not part of ``loss``."""
+    """What else is minimised, not part of ``loss``: label smoothing, z-loss, penalties on weights.
+    """
     grad_norm: float
     learning_rate: float
     seconds: float
@@ -66,6 +67,20 @@ class Evaluated:
     is_best: bool
     overfitting: bool
     """True once validation loss has risen for several evaluations while training loss fell."""
+    average_val_loss: float | None = None
+    """That of the average of the weights, None where none is made; then best and overfitting go by
+    it, and ``val_loss`` is that of the weights themselves."""
+    average_bits_per_byte: float | None = None
+
+    @property
+    def judged_loss(self) -> float:
+        """The loss that the best checkpoint is chosen by."""
+        return self.val_loss if self.average_val_loss is None else self.average_val_loss
+
+    @property
+    def judged_bits_per_byte(self) -> float:
+        bits = self.average_bits_per_byte
+        return self.bits_per_byte if bits is None else bits
 
 
 @dataclass(frozen=True)
@@ -80,6 +95,29 @@ class CheckpointSaved:
     step: int
     path: str
     is_best: bool
+
+
+@dataclass(frozen=True)
+class StoppedEarly:
+    """Training ends, since the validation loss has not improved by more than its noise for long."""
+
+    step: int
+    n_evaluations: int
+    """Without an improvement, this one among them."""
+    since_step: int
+    """Of the last improvement."""
+    since_val_loss: float
+    improvement: float
+    """Of this evaluation on that one, nats per token; negative where it is worse."""
+    margin: float
+    """That it had to be above."""
+
+    def __str__(self) -> str:
+        return (
+            f"early stopping: {self.n_evaluations} evaluations without an improvement on "
+            f"{self.since_val_loss:.4f} at step {self.since_step:,} that is above the noise "
+            f"(last {self.improvement:+.4f}, needed {self.margin:.4f})"
+        )
 
 
 @dataclass(frozen=True)
@@ -101,6 +139,7 @@ class TrainingFinished:
     run_dir: str
     files: dict[str, str] = field(default_factory=dict)
     """What was written, by name: ``{"plot": ".../loss.png", ...}``."""
+    stopped_early: bool = False
 
 
 Event = (
@@ -110,6 +149,7 @@ Event = (
     | Evaluated
     | Sampled
     | CheckpointSaved
+    | StoppedEarly
     | Notice
     | TrainingFinished
 )

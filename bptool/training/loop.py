@@ -11,6 +11,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +20,9 @@ from bptool.inference.sampling import Sampling
 from bptool.inference.writer import Writer
 from bptool.models.base import Array
 from bptool.ops import jit
-from bptool.training import machine
+from bptool.training import early_stopping, machine
 from bptool.training.checkpoint import CheckpointStore
-from bptool.training.evaluation import evaluate_split
+from bptool.training.evaluation import Evaluation, evaluate_split
 from bptool.training.events import (
     CheckpointSaved,
     Compiling,
@@ -31,6 +32,7 @@ from bptool.training.events import (
     Notice,
     Sampled,
     StepDone,
+    StoppedEarly,
     TrainingFinished,
     TrainingStarted,
 )
@@ -68,10 +70,10 @@ class Training:
         self._listeners: list[Listener] = [self._metrics, samples, *listeners]
         self._store = CheckpointStore(folder.checkpoints)
         self._saved_step = self.progress.step if self._store.index().last else None
-        self._stop = False
+        self._stop = self._stopped_early = False
         tokenizer = pieces.corpus.tokenizer
         self._bytes_per_token = tokenizer.token_bytes()
-        params = pieces.step.evaluation_params()
+        params = pieces.step.average_params()
         self._writer = Writer(pieces.model, params, pieces.team, tokenizer)
         try:
             self._prompt = self._writer.encode_prompt(pieces.config.sample.prompt)
@@ -83,7 +85,7 @@ class Training:
         self._stop = True
 
     def run(self) -> bool:
-        """Train to the last step, or until stopped; True if it was stopped before.
+        """Train to the last step or to early stopping; True if it was told to stop before.
 
         Raises:
             DivergedError: too many steps in a row had no finite gradient.
@@ -105,6 +107,7 @@ class Training:
                 best_val_loss=_or_nan(self.progress.best_val_loss),
                 interrupted=interrupted,
                 run_dir=str(self.folder.path),
+                stopped_early=self._stopped_early,
                 files=files,
             )
         )
@@ -115,7 +118,7 @@ class Training:
         tokens, targets = new_batch(self.pieces)
         if progress.step > 0 and self._is_evaluation(progress.step):
             self._evaluate()  # the checkpoint was written before it
-        while progress.step < training.steps and not self._stop:
+        while progress.step < training.steps and not (self._stop or self._stopped_early):
             self._emit(self._step(tokens, targets))
             self._check_divergence()
             evaluates = self._is_evaluation(progress.step)
@@ -124,7 +127,7 @@ class Training:
             if evaluates:
                 self._evaluate()
         self._save()  # where the run was stopped
-        return progress.step < training.steps
+        return progress.step < training.steps and not self._stopped_early
 
     def _step(self, tokens: Array, targets: Array) -> StepDone:
         """Train one step on the batch that is its turn."""
@@ -165,9 +168,10 @@ class Training:
             return
         self._metrics.sync()
         state = dataclasses.asdict(progress)
-        step.evaluation_params()
-        weights = self.pieces.model.layout.named(step.evaluation_weights)
-        name = self._store.save(weights, step.state(), state)
+        step.average_params()
+        named = self.pieces.model.layout.named
+        average = named(step.averaging.weights) if step.averaging else None
+        name = self._store.save(named(step.evaluation_weights), step.state(), state, average)
         self._saved_step = progress.step
         path = str(self.folder.checkpoints / name)
         self._emit(CheckpointSaved(progress.step, path, is_best=False))
@@ -175,18 +179,16 @@ class Training:
     def _evaluate(self) -> None:
         pieces, progress = self.pieces, self.progress
         start = time.perf_counter()
-        found = evaluate_split(
-            pieces.step.shards,
-            pieces.step.evaluation_params(),
-            pieces.corpus.validation,
-            self._bytes_per_token,
-            pieces.config.training.eval_tokens,
-        )
+        raw = self._evaluation(pieces.step.evaluation_params())
+        average = None
+        if pieces.step.averaging:
+            average = self._evaluation(pieces.step.average_params())
+        judged = average or raw
         train_loss = progress.loss_sum / progress.n_losses if progress.n_losses else None
         progress.loss_sum, progress.n_losses = 0.0, 0
-        is_best = found.loss < _or_infinity(progress.best_val_loss)
+        is_best = judged.loss < _or_infinity(progress.best_val_loss)
         if is_best:
-            progress.best_val_loss, progress.best_step = found.loss, progress.step
+            progress.best_val_loss, progress.best_step = judged.loss, progress.step
             progress.train_loss_at_best, progress.evaluations_since_best = train_loss, 0
             self._store.mark_best(self._store.resolve("last").name)
         else:
@@ -198,12 +200,14 @@ class Training:
             Evaluated(
                 step=progress.step,
                 train_loss=_or_nan(train_loss),
-                val_loss=found.loss,
-                bits_per_byte=found.bits_per_byte,
-                n_tokens=found.n_tokens,
+                val_loss=raw.loss,
+                bits_per_byte=raw.bits_per_byte,
+                n_tokens=raw.n_tokens,
                 seconds=time.perf_counter() - start,
                 is_best=is_best,
                 overfitting=overfitting,
+                average_val_loss=average.loss if average else None,
+                average_bits_per_byte=average.bits_per_byte if average else None,
             )
         )
         if overfitting and progress.evaluations_since_best == OVERFITTING_AFTER:
@@ -215,6 +219,33 @@ class Training:
                 )
             )
         self._sample()
+        self._judge(judged)
+
+    def _evaluation(self, params: Any) -> Evaluation:
+        return evaluate_split(
+            *(self.pieces.step.shards, params, self.pieces.corpus.validation),
+            *(self._bytes_per_token, self.pieces.config.training.eval_tokens),
+        )
+
+    def _judge(self, found: Evaluation) -> None:
+        """Stop early where that is wanted and due."""
+        progress, settings = self.progress, self.pieces.config.training.early_stopping
+        if settings is None:
+            return
+        waiting = progress.waiting
+        improvement, margin = early_stopping.judge(waiting, found, progress.step, settings)
+        self._stopped_early = waiting.evaluations >= settings.patience
+        if self._stopped_early:
+            self._emit(
+                StoppedEarly(
+                    step=progress.step,
+                    n_evaluations=waiting.evaluations,
+                    since_step=waiting.step,
+                    since_val_loss=waiting.loss,
+                    improvement=improvement,
+                    margin=margin,
+                )
+            )
 
     def _sample(self) -> None:
         settings, seed = self.pieces.config.sample, self.pieces.config.training.seed

@@ -35,6 +35,8 @@ class Measurement:
     """What a run scores on a text."""
 
     step: int
+    weights: str
+    """``raw`` or ``average``."""
     whole: Evaluation
     estimate: RandomBatchEstimate | None
 
@@ -47,6 +49,7 @@ class Measurement:
             "bits_per_byte": None if math.isnan(bits) else bits,
             "n_tokens": self.whole.n_tokens,
             "step": self.step,
+            "weights": self.weights,
         }
         if self.estimate is not None:
             values |= {
@@ -77,13 +80,13 @@ def measure(run: TrainedRun, texts: list[str], estimator: bool = False) -> Measu
         shards = Shards(run.model, team, run.engine, rows, context, with_gradients=False)
         whole = evaluate_split(shards, run.params, tokens, run.tokenizer.token_bytes())
         if not estimator:
-            return Measurement(run.step, whole, None)
+            return Measurement(run.step, run.kind, whole, None)
         training = run.config.training
         size = training.batch_size if isinstance(training.batch_size, int) else rows
         estimate = nanogpt_estimate(
             shards, run.params, tokens, NANOGPT_BATCHES, size, training.seed
         )
-    return Measurement(run.step, whole, estimate)
+    return Measurement(run.step, run.kind, whole, estimate)
 
 
 def _other_text(run: TrainedRun, texts: list[str]) -> Array:

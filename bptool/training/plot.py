@@ -29,10 +29,16 @@ def plot_losses(records: list[dict[str, Any]], path: Path, title: str) -> None:
         xs = [r["step"] for r in evaluations]
         values = [r["val_loss"] for r in evaluations]
         axes.plot(xs, values, "o-", color="#d1495b", markersize=3, label="validation")
-        best = min(evaluations, key=lambda r: r["val_loss"])
+        judged = "val_loss"
+        if all(r.get("average_val_loss") is not None for r in evaluations):
+            judged = "average_val_loss"
+            values = [r[judged] for r in evaluations]
+            label = "validation, average weights"
+            axes.plot(xs, values, "s-", color="#2a9d8f", markersize=3, label=label)
+        best = min(evaluations, key=lambda r: r[judged])
         axes.annotate(
-            f"best {best['val_loss']:.4f} at step {best['step']:,}",
-            (best["step"], best["val_loss"]),
+            f"best {best[judged]:.4f} at step {best['step']:,}",
+            (best["step"], best[judged]),
             textcoords="offset points",
             xytext=(-6, 18),
             ha="right",

@@ -163,6 +163,24 @@ def _step_operations(pieces: Pieces) -> list[tuple[Operation, Callable[[int, int
         part = step.shards.span(worker)
         step.update(worker, part, step.weights, gradients[0], rate, 1e-6, number)
 
+    regularization = step.regularization
+
+    def penalties(worker: int, i: int) -> None:
+        regularization.penalize(step.weights, gradients[0], *step.shards.span(worker))
+
+    def units(worker: int, i: int) -> None:
+        regularization.clip_units(worker, gradients[0], step.weights)
+
+    def elements(worker: int, i: int) -> None:
+        regularization.change_range(worker, gradients[0], 1.0, 0, 1)
+
+    def constraints(worker: int, i: int) -> None:
+        regularization.constrain_rows(worker, step.weights)
+
+    def average(worker: int, i: int) -> None:
+        assert step.averaging
+        step.averaging.take(step.weights, *step.shards.span(worker))
+
     def operation(name: str, n_bytes: float) -> Operation:
         return Operation(name, 1, 0.0, n_bytes, lambda shard, i: None)
 
@@ -172,11 +190,19 @@ def _step_operations(pieces: Pieces) -> list[tuple[Operation, Callable[[int, int
     if n_shards > 1:
         n_bytes = 3 * (n_shards - 1) * part_bytes
         found.append((operation("gradients added", n_bytes), lambda w, i: step.shards.reduce(w)))
-    return [
-        *found,
-        (operation("gradient norm", part_bytes), norm),
-        (operation("optimizer", (3 + 2 * n_slots) * part_bytes), update),
-    ]
+    if regularization.penalties:
+        found.append((operation("penalties on weights", 3 * part_bytes), penalties))
+    found.append((operation("gradient norm", part_bytes), norm))
+    if regularization.clipping.adaptive is not None:
+        found.append((operation("clipping of units", 3 * part_bytes), units))
+    if regularization.changes_elements:
+        found.append((operation("changes of the gradient", 2 * part_bytes), elements))
+    found.append((operation("optimizer", (3 + 2 * n_slots) * part_bytes), update))
+    if regularization.constrains:
+        found.append((operation("constraints", 2 * part_bytes), constraints))
+    if step.averaging and step.averaging.each_update:
+        found.append((operation("average of the weights", 3 * part_bytes), average))
+    return found
 
 
 def time_calls(team: WorkerTeam, count: int, work: Callable[[int, int], Any]) -> float:

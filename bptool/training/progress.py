@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from bptool.errors import RunError
+from bptool.training.early_stopping import Waiting
 
 
 @dataclasses.dataclass
@@ -21,17 +22,41 @@ class Progress:
     best_step: int = 0
     train_loss_at_best: float | None = None
     evaluations_since_best: int = 0
+    waiting: Waiting = dataclasses.field(default_factory=Waiting)
+    """Of early stopping."""
 
     @classmethod
     def from_state(cls, state: dict[str, Any], place: object) -> Progress:
         """What a checkpoint's ``state.json`` says; RunError where it is damaged."""
-        values = {}
+        values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             value = state.get(field.name, "missing")
+            if field.name == "waiting":
+                values[field.name] = _waiting(value, place)
+                continue
             whole = isinstance(field.default, int)
             optional = field.default is None
-            fits = isinstance(value, int) or (isinstance(value, float) and not whole)
-            if not (fits or (optional and value is None)):
+            if not (_is_number(value, whole) or (optional and value is None)):
                 raise RunError(f"{place} is damaged: '{field.name}' is {value!r}; restore it")
             values[field.name] = value
         return cls(**values)
+
+
+def _is_number(value: object, whole: bool) -> bool:
+    return isinstance(value, int) or (isinstance(value, float) and not whole)
+
+
+def _waiting(value: Any, place: object) -> Waiting:
+    """What a checkpoint says of early stopping."""
+    wanted = {field.name for field in dataclasses.fields(Waiting)}
+    if isinstance(value, dict) and value.keys() == wanted:
+        losses, tokens = value["losses"], value["tokens"]
+        if (
+            isinstance(losses, list)
+            and isinstance(tokens, list)
+            and len(losses) == len(tokens)
+            and all(_is_number(loss, False) for loss in losses)
+            and all(_is_number(n, True) for n in (*tokens, value["step"], value["evaluations"]))
+        ):
+            return Waiting(**value)
+    raise RunError(f"{place} is damaged: 'waiting' is {value!r}; restore it")

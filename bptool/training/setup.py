@@ -9,21 +9,26 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bptool.config.schema import RunConfig
+from bptool.config.schema import CLIPPING, RunConfig
 from bptool.data.batches import Batches, count_windows
 from bptool.data.corpus import Corpus, prepare
 from bptool.errors import ConfigError
 from bptool.models.base import Model
 from bptool.ops.logit_terms import LogitTerms
+from bptool.optim.averages.base import WeightAverage
+from bptool.optim.averages.none import NoAverage
 from bptool.optim.base import Optimizer
 from bptool.optim.schedules.base import Schedule
-from bptool.registry import models, optimizers, regularizers, schedules
+from bptool.registry import averages, models, optimizers, regularizers, schedules
+from bptool.training import early_stopping
+from bptool.training.averaging import Averaging, average_elements
 from bptool.training.machine import (
     Engine,
     choose_engine,
     total_memory_bytes,
     usable_cores,
 )
+from bptool.training.regularization import Clipping
 from bptool.training.split import Split, choose_split
 from bptool.training.step import Shards, TrainingStep
 from bptool.training.update import elements_held, tensor_settings
@@ -65,6 +70,12 @@ def build_optimizer(config: RunConfig) -> Optimizer:
     return optimizers.get(config.optimizer.name)(config.optimizer.config)
 
 
+def build_average(config: RunConfig) -> WeightAverage | None:
+    """The configured average of the weights, if there is to be one."""
+    average = averages.get(config.averaging.name)
+    return None if average is NoAverage else average(config.averaging.config)
+
+
 def sizes(
     config: RunConfig,
     model: Model,
@@ -103,6 +114,9 @@ def sizes(
     else:
         n_shards, n_members = 1, n_workers
     rows_each = -(-micro_rows // n_shards)
+    average = build_average(config)
+    n_kept = elements_held(optimizer, model.layout, n_workers)
+    n_kept += average_elements(average, model.layout) if average else 0
     found = Sizes(
         batch_rows=batch_rows,
         micro_rows=micro_rows,
@@ -111,7 +125,7 @@ def sizes(
         n_time=n_time,
         parameters_bytes=n_bytes,
         gradients_bytes=n_bytes * n_shards,
-        optimizer_bytes=4 * elements_held(optimizer, model.layout, n_workers),
+        optimizer_bytes=4 * n_kept,
         activations_bytes=n_shards * model.workspace_bytes(rows_each, n_time, 4, n_members),
     )
     memory = total_memory_bytes()
@@ -181,17 +195,22 @@ def build(
     corpus = corpus or prepare(config.data, context_of(config), progress)
     model = build_model(config, corpus.tokenizer.vocab_size)
     plan = sizes(config, model, corpus.n_train, n_workers, split)
+    if config.training.early_stopping is not None:
+        n_targets = min(corpus.n_validation - 1, config.training.eval_tokens or corpus.n_validation)
+        early_stopping.check(-(-n_targets // plan.n_time))
     chosen = choose_engine(engine or config.training.engine)
     team = WorkerTeam(plan.n_workers)
     terms = LogitTerms(config.training.label_smoothing, config.training.z_loss)
     shards = Shards(
         model, team, chosen, plan.micro_rows, plan.n_time, split=plan.split, terms=terms
     )
+    average = build_average(config)
     step = TrainingStep(
         shards,
         build_optimizer(config),
         [regularizers.get(r.name)(r.config) for r in config.regularizers],
-        config.training.clip_norm,
+        Clipping(*(getattr(config.training, key) for key in CLIPPING)),
+        Averaging(average, config.training.eval_interval, model.layout) if average else None,
     )
     model.initialise(step.weights, config.training.seed)
     batch_size: int | Literal["full"] = config.training.batch_size

@@ -1,4 +1,4 @@
-"""One training step: shards, reduction, regularisers, global norm, update.
+"""One training step: shards, reduction, penalties, norm, clipping, update, constraints, average.
 
 Every number that a step makes is a function of (weights, optimizer state, batch, seed, step), of
 how many workers there are and of the split, never of timing: gradients are added in the order of
@@ -22,9 +22,11 @@ from bptool.ops.logit_terms import NO_TERMS, LogitTerms
 from bptool.ops.reduction import add_into
 from bptool.ops.team import ALONE, LINE, share
 from bptool.optim.base import Optimizer
-from bptool.optim.norm import clip_scale, sum_of_squares
+from bptool.optim.norm import sum_of_squares
 from bptool.regularizers.base import Regularizer
+from bptool.training.averaging import Averaging
 from bptool.training.machine import Engine
+from bptool.training.regularization import NO_CLIPPING, Clipping, Regularization
 from bptool.training.split import Split
 from bptool.training.update import TRAINED, WeightUpdate
 from bptool.training.workers import WorkerTeam
@@ -181,9 +183,22 @@ class Shards:
 
         return math.fsum(self.team.run(work))
 
+    def sequence_losses(self) -> Array:
+        """What each sequence adds to the last :meth:`loss`, which was of ``rows`` sequences."""
+        found = []
+        for shard in range(self.n_shards):
+            n = min(self.rows_each, self.rows - shard * self.rows_each)
+            if n > 0:
+                logp = self.model.token_logprobs(self._acts[shard])
+                found.append(-logp.reshape(self.rows_each, -1)[:n].sum(axis=1, dtype=np.float64))
+        return np.concatenate(found)
+
 
 class TrainingStep:
     """Weights, optimizer state, and the step that changes them.
+
+    Args:
+        clipping: how the gradient is clipped. averaging: what is evaluated beside the weights.
 
     Attributes:
         weights: flat buffer of the parameters that gradients are taken at.
@@ -198,22 +213,30 @@ class TrainingStep:
         shards: Shards,
         optimizer: Optimizer,
         regularizers: Sequence[Regularizer] = (),
-        clip_norm: float | None = None,
+        clipping: Clipping = NO_CLIPPING,
+        averaging: Averaging | None = None,
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
-        self.shards, self.optimizer, self.regularizers = shards, optimizer, regularizers
-        self.clip_norm = clip_norm
+        self.shards, self.optimizer, self.averaging = shards, optimizer, averaging
         self.model = shards.model
         layout = self.model.layout
         self.weights = layout.allocate(dtype)
         self.params = self.model.params(self.weights)
         self.update = WeightUpdate(optimizer, layout, shards.team.n, shards.engine, dtype)
+        self.regularization = Regularization(
+            *(regularizers, clipping, layout, self.update.frozen), shards.team
+        )
         self.slots = self.update.state.buffers
         self.evaluation_weights = self.weights
         if optimizer.evaluates_elsewhere:
             self.evaluation_weights = layout.allocate(dtype)
         self._evaluation_params = self.model.params(self.evaluation_weights)
+        self._average_params = self.model.params(averaging.weights) if averaging else None
         self.n_updates = 0
+
+    @property
+    def regularizers(self) -> Sequence[Regularizer]:
+        return self.regularization.regularizers
 
     def evaluation_params(self) -> Any:
         """The parameters to evaluate, as they are now; the same views at every call."""
@@ -221,13 +244,23 @@ class TrainingStep:
             self.optimizer.evaluation_weights(self.evaluation_weights, self.weights, self.slots)
         return self._evaluation_params
 
+    def average_params(self) -> Any:
+        """Their average; :meth:`evaluation_params` while there is none, or where none is made."""
+        raw = self.evaluation_params()
+        if self.averaging is None:
+            return raw
+        if self.averaging.n_taken == 0:
+            self.averaging.weights[:] = self.evaluation_weights
+        return self._average_params
+
     def state(self) -> dict[str, Array]:
-        """All that a resume needs besides ``evaluation_weights``, by the names of a checkpoint."""
+        """All that a resume needs besides the weights to evaluate and their average, by the names
+        of a checkpoint."""
         named = self.update.state.named()
         if self.evaluation_weights is not self.weights:
             weights = self.model.layout.named(self.weights)
             named |= {f"{TRAINED}/{name}": view for name, view in weights.items()}
-        return named
+        return named | (self.averaging.state() if self.averaging else {})
 
     def compute_gradient(
         self, tokens: Array, targets: Array, n_targets: int, seed: int, step: int
@@ -235,15 +268,10 @@ class TrainingStep:
         """Loss, penalties, and the whole gradient with its norm in the first buffer."""
         found = self.shards.loss_and_gradient(self.params, tokens, targets, n_targets, seed, step)
         gradient = self.shards.gradients[0]
-        n_decayed = self.model.layout.n_decayed
 
         def work(worker: int) -> tuple[float, float]:
             start, stop = self.shards.reduce(worker)
-            decayed = slice(start, max(start, min(stop, n_decayed)))
-            penalty = 0.0
-            for regularizer in self.regularizers:
-                w, g = self.weights[decayed], gradient[decayed]
-                penalty += float(regularizer.penalty_and_gradient(w, g))
+            penalty = self.regularization.penalize(self.weights, gradient, start, stop)
             return penalty, float(sum_of_squares(gradient[start:stop]))
 
         parts = self.shards.team.run(work)
@@ -264,13 +292,14 @@ class TrainingStep:
         found = self.compute_gradient(tokens, targets, n_targets, seed, step)
         if not (math.isfinite(found.loss) and math.isfinite(found.grad_norm)):
             return found
-        self._update(learning_rate, clip_scale(found.grad_norm, self.clip_norm))
+        self._update(learning_rate, found.grad_norm, seed)
         return StepResult(found.loss, found.penalty, found.grad_norm, updated=True)
 
-    def _update(self, rate: float, scale: float) -> None:
-        """Change the weights by the gradient in the first buffer, times ``scale``."""
+    def _update(self, rate: float, norm: float, seed: int) -> None:
+        """Change the weights by the gradient in the first buffer, whose norm is ``norm``."""
         self.n_updates += 1
         gradient, step = self.shards.gradients[0], self.n_updates
+        scale = self.regularization.change_gradient(gradient, self.weights, norm, seed, step)
         self.update.begin(rate, step)
 
         def work(worker: int) -> None:
@@ -278,12 +307,20 @@ class TrainingStep:
             self.update(worker, part, self.weights, gradient, rate, scale, step)
 
         self.shards.team.run(work)
+        self.regularization.constrain(self.weights)
+        if self.averaging and self.averaging.begin(step):
+            self.evaluation_params()
+            source, take = self.evaluation_weights, self.averaging.take
+            self.shards.team.run(lambda worker: take(source, *self.shards.span(worker)))
 
     def compile(self) -> None:
         """Compile the step's kernels, or load them from the cache; no weight changes."""
         rows = np.zeros((1, self.shards.n_time), np.int32)
         self.compute_gradient(rows, rows, rows.size, 0, 0)
         self.update.compile(self.weights, self.shards.gradients[0])
+        self.regularization.compile(self.weights, self.shards.gradients[0])
+        if self.averaging:
+            self.averaging.compile(self.weights)
         self.shards.loss(self.evaluation_params(), rows, rows)
 
 

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from bptool.config.load import resolve
 from bptool.config.schema import RunConfig
 from bptool.data.tokenizers import Tokenizer, load_tokenizer
+from bptool.errors import RunError
 from bptool.models.base import Array, Model
-from bptool.training.checkpoint import STATE, CheckpointStore, load_state, load_weights
+from bptool.training.checkpoint import (
+    AVERAGE,
+    STATE,
+    WEIGHTS,
+    CheckpointStore,
+    load_state,
+    load_weights,
+)
 from bptool.training.machine import Engine, choose_engine
 from bptool.training.progress import Progress
 from bptool.training.run_folder import RunFolder, read_json
-from bptool.training.setup import build_model
+from bptool.training.setup import build_average, build_model
 
 
 @dataclass(frozen=True)
@@ -31,13 +39,22 @@ class TrainedRun:
     weights: Array
     params: Any
     step: int
+    kind: Literal["raw", "average"]
+    """Which weights these are: as trained, or their average."""
 
 
-def open_run(path: Path, last: bool = False) -> TrainedRun:
+def open_run(
+    path: Path, last: bool = False, which: Literal["raw", "average"] | None = None
+) -> TrainedRun:
     """Open a run's best checkpoint by validation, or its last.
 
+    Args:
+        which: weights as trained, or their average; by default the average where the run makes one,
+            since the best checkpoint is chosen by it.
+
     Raises:
-        UserError: no run is there, or one of its files is damaged or of another model.
+        UserError: no run is there, one of its files is damaged or of another model, or it has no
+            average.
     """
     folder = RunFolder(path)
     folder.require_run()
@@ -47,9 +64,15 @@ def open_run(path: Path, last: bool = False) -> TrainedRun:
     model = build_model(config, tokenizer.vocab_size)
     checkpoint = CheckpointStore(folder.checkpoints).resolve("last" if last else "best")
     weights = model.layout.allocate(np.float32)
-    load_weights(checkpoint, model.layout, weights)
+    averaged = build_average(config) is not None
+    if which == "average" and not averaged:
+        raise RunError(
+            f"{path} was trained without an average of its weights; leave --weights out, or train "
+            "with averaging.name=ema"
+        )
+    kind: Literal["raw", "average"] = which or ("average" if averaged else "raw")
+    load_weights(checkpoint, model.layout, weights, AVERAGE if kind == "average" else WEIGHTS)
     step = Progress.from_state(load_state(checkpoint), checkpoint / STATE).step
     engine = choose_engine(config.training.engine)
-    return TrainedRun(
-        folder, config, tokenizer, model, engine, weights, model.params(weights), step
-    )
+    params = model.params(weights)
+    return TrainedRun(folder, config, tokenizer, model, engine, weights, params, step, kind)

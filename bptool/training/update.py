@@ -172,6 +172,7 @@ class WeightUpdate:
 
     Attributes:
         state: what the optimizer remembers.
+        frozen: names of tensors whose learning-rate factor is 0: they are left as they are.
     """
 
     def __init__(
@@ -186,6 +187,8 @@ class WeightUpdate:
         self.state = OptimizerState(optimizer, layout, dtype)
         self._spans = spans_of(optimizer, layout)
         self._settings = tensor_settings(optimizer, layout)
+        rates = {name: own.learning_rate_factor for name, own in self._settings.items()}
+        self.frozen = frozenset(name for name, rate in rates.items() if rate == 0)
         if isinstance(optimizer, TensorRule):
             self._shares = share_out(optimizer, layout, n_workers)
             sizes = _scratch_sizes(optimizer, self._shares)
