@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def averaged(rule: Any, taken: list[Any], *cuts: int, start: float = 0.0) -> Any
     slots = {name: np.zeros_like(average) for name in rule.slots}
     edges = [0, *cuts, N]
     for n, w in enumerate(taken, 1):
-        for first, last in zip(edges, edges[1:], strict=False):
+        for first, last in itertools.pairwise(edges):
             part = slice(first, last)
             own = {name: slot[part] for name, slot in slots.items()}
             rule.take(average[part], w[part], own, n=n)

@@ -130,7 +130,7 @@ def test_many_samples_and_json_agree_with_one(capsys: Shown) -> None:
     assert three.count("--- sample ") == 3
     assert f"--- sample 1 of 3 ---\n{one}\n" in three
     found = json.loads(output(capsys, *arguments, "--num-samples", "3", "--json"))
-    assert set(found) == {"prompt", "seed", "step", "samples"}
+    assert set(found) == {"prompt", "seed", "step", "weights", "samples"}
     assert (found["prompt"], found["seed"]) == ("the ", 7)
     texts = [sample["text"] for sample in found["samples"]]
     assert len(set(texts)) == 3

@@ -114,7 +114,7 @@ def test_by_value_and_by_norm_change_what_they_should() -> None:
 def test_two_ways_of_clipping_are_refused(tmp_path: Path) -> None:
     values = runs.settings(tmp_path / "none.txt", runs.MLP, clip_value=1.0)
     with pytest.raises(
-        ConfigError, match="training.clip_value: the gradient is clipped by clip_norm"
+        ConfigError, match=r"clip_value: the gradient is clipped by clip_norm already"
     ):
         runs.config_of(values)
     values["training"]["clip_norm"] = None

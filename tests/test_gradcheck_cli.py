@@ -40,6 +40,24 @@ def test_a_right_model_passes_with_a_line_for_each_tensor(config, capsys):
     assert "WRONG" not in out
 
 
+def test_all_that_training_drops_and_adds_is_in_the_check(config, capsys):
+    gpt2 = (
+        "model={name: gpt2, n_layer: 2, n_head: 2, n_embd: 8, context: 6, stochastic_depth: 0.5, "
+    )
+    gpt2 += "dropout: {embedding: 0.1, attention: 0.2, residual: 0.1, hidden: 0.3}}"
+    others = (
+        *("training.label_smoothing=0.1", "training.z_loss=0.01", "training.clip_adaptive=0.01"),
+        "regularizers=[l1, gradient-noise, max-norm]",
+        *("averaging=ema", "training.early_stopping={}"),
+    )
+    sets = [part for setting in (gpt2, *others) for part in ("--set", setting)]
+    assert main(["gradcheck", config, "--json", *sets]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["failures"] == []
+    assert len(found["model"]["tensors"]) == 28
+    assert len(found["training"]) == 3
+
+
 def test_json_holds_every_number(config, capsys):
     assert main(["gradcheck", config, "--json", "--set", "model.n_layer=1", "--seed", "3"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -13,6 +13,7 @@ import training_runs as runs
 from bptool.cli.main import main
 from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
+from bptool.ops.logit_terms import LogitTerms
 from bptool.training.machine import choose_engine
 from bptool.training.setup import build_model
 from bptool.training.step import Shards
@@ -20,8 +21,13 @@ from bptool.training.workers import WorkerTeam
 
 N_VOCAB, N_TIME, N_SEQUENCES = 19, 8, 3
 GPT2_SIZE: dict[str, Any] = {"n_layer": 2, "n_head": 2, "n_embd": 16, "context": N_TIME}
+DROPPED: dict[str, Any] = {
+    "dropout": {"embedding": 0.25, "attention": 0.25, "residual": 0.25, "hidden": 0.25},
+    "stochastic_depth": 0.5,
+}
+TERMS = LogitTerms(0.1, 0.01)
 MODELS = {
-    "gpt2": (GPT2(GPT2Config(**GPT2_SIZE, dropout=0.25), N_VOCAB), ()),
+    "gpt2": (GPT2(GPT2Config(**GPT2_SIZE, **DROPPED), N_VOCAB), ()),
     "untied": (GPT2(GPT2Config(**GPT2_SIZE, tie_embeddings=False), N_VOCAB), ("wte",)),
     "mlp": (
         MLP(
@@ -37,7 +43,7 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_operations_add_up_to_the_models_flops(name: str) -> None:
     model, looked_up = MODELS[name]
-    found = sum(o.count * o.flops for o in model.operations(N_SEQUENCES, N_TIME))
+    found = sum(o.count * o.flops for o in model.operations(N_SEQUENCES, N_TIME, TERMS))
     without_product = sum(
         spec.size for spec in model.specs if not spec.decay or spec.field in looked_up
     )
@@ -57,7 +63,7 @@ def test_operations_run_alone_and_the_forwards_rewrite_the_logits(name: str) -> 
         shards = Shards(model, team, choose_engine("auto"), N_SEQUENCES, N_TIME)
         shards.loss_and_gradient(params, tokens, targets, tokens.size, 0, 1)
         shard = shards.shard(0, params)
-        operations = model.operations(N_SEQUENCES, N_TIME)
+        operations = model.operations(N_SEQUENCES, N_TIME, TERMS)
         assert len({o.name for o in operations}) == len(operations)
         for operation in operations:
             assert operation.bytes > 0
@@ -67,7 +73,7 @@ def test_operations_run_alone_and_the_forwards_rewrite_the_logits(name: str) -> 
         expected = shard.work.acts.logits.copy()
         shard.work.acts.logits[:] = np.nan
         # Each reads what the whole forward left, so that additions to the stream stay out.
-        left_out = ("backward", "dropout", "residual")
+        left_out = ("backward", "dropout", "residual", "depth")
         for operation in operations:
             if not any(word in operation.name for word in left_out):
                 for i in range(operation.count):
@@ -105,6 +111,28 @@ def test_profile_names_the_difference(
     assert sum(line["flops"] for line in found["lines"]) == sum(
         o.count * o.flops for o in own.operations(6, own.context)
     )
+
+
+def test_profile_lists_all_that_is_on_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = runs.write_text(tmp_path)
+    found = []
+    on = runs.settings(
+        *(text, runs.GPT2 | DROPPED),
+        **{"clip_norm": None, "clip_adaptive": 0.1, "label_smoothing": 0.1, "z_loss": 0.01},
+    ) | {"averaging": "ema", "regularizers": ["l2", "gradient-noise", "max-norm"]}
+    for values in (on, runs.settings(text, runs.GPT2 | {"dropout": 0.0})):
+        assert main(["profile", str(runs.write_config(tmp_path, values)), "--json"]) == 0
+        lines = json.loads(capsys.readouterr().out)["lines"]
+        assert all(line["seconds"] > 0 for line in lines)
+        found.append({line["name"] for line in lines})
+    assert found[1] < found[0]
+    assert found[0] - found[1] == {
+        *("dropout, embedding", "dropout, residual", "dropout, hidden", "stochastic depth"),
+        *("label smoothing and z-loss", "penalties on weights", "clipping of units"),
+        *("changes of the gradient", "constraints", "average of the weights"),
+    }
 
 
 @pytest.mark.parametrize("optimizer", ["nadam", "adafactor"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -160,6 +161,48 @@ def test_what_stays_after_training(width: int) -> None:
     assert "1.6180 at step 40 (2.330 bits per byte)" in joined
     assert "bptool generate 'runs/a b' --prompt 'The old'" in joined
     assert "\x1b[2J" not in file.getvalue()
+
+
+def test_a_run_with_an_average_that_stops_early() -> None:
+    average = dataclasses.replace(
+        evaluated(20, 2.7182), average_val_loss=2.5, average_bits_per_byte=3.5
+    )
+    stop = StoppedEarly(20, 5, 8, 2.4, -0.1, 0.02)
+    end = dataclasses.replace(
+        finished(best_val_loss=2.5), step=20, best_step=20, stopped_early=True
+    )
+    file = io.StringIO()
+    screen, _, shown = screen_of(100)
+    with screen, plain.PlainLines(file) as lines:
+        for event in (started(), step_done(20), average, stop, end):
+            screen(event)
+            lines(event)
+    text = " ".join("\n".join(drawn(screen)).split())
+    for words in (
+        "validation 2.7182",
+        "averaged 2.5000",
+        "bits per byte 3.500",
+        "best 2.5000 at 20",
+    ):
+        assert words in text, words
+    on_screen = [line.strip() for line in visible(shown.getvalue())]
+    assert "step  training  validation    average  bits/byte  sample" in on_screen
+    assert "20    2.6682      2.7182     2.5000      3.500" in on_screen
+    said = (
+        "early stopping: 5 evaluations without an improvement on 2.4000 at step 8 that is above the "
+        "noise (last -0.1000, needed 0.0200)"
+    )
+    assert said in " ".join(" ".join(on_screen).split())
+    ends = "Stopped early after 20 of 40 steps, in 1 min 15 s."
+    assert ends in on_screen
+    for line in (
+        said,
+        ends,
+        "step 20: training loss 2.6682, validation loss 2.7182, 2.5000 of the average weights, "
+        "3.500 bits per byte, the best so far",
+        "best validation loss: 2.5000 at step 20 (3.500 bits per byte), of the average weights",
+    ):
+        assert line in file.getvalue().splitlines(), line
 
 
 def test_an_interrupted_run_says_how_to_resume() -> None:

@@ -50,17 +50,20 @@ def test_every_target_counts_once_in_any_layout(n_tokens: int) -> None:
     tokens = split_of(n_tokens)
     with WorkerTeam(1) as team:
         one, weights = shards(team, 1, "float64")
-        total = 0.0
+        losses = []
         for start in range(0, n_tokens - 1, N_TIME):
             window = tokens[start : start + N_TIME + 1].astype(np.int32)
             inputs, targets = np.zeros((1, N_TIME), np.int32), np.full((1, N_TIME), -1, np.int32)
             inputs[0, : len(window) - 1], targets[0, : len(window) - 1] = window[:-1], window[1:]
-            total += one.loss(MODEL.params(weights), inputs, targets)
+            losses.append(one.loss(MODEL.params(weights), inputs, targets) / (len(window) - 1))
     for n_workers, rows in ((1, 3), (2, 4), (3, 16)):
         with WorkerTeam(n_workers) as team:
             cut, weights = shards(team, rows)
             found = evaluate_split(cut, MODEL.params(weights), tokens, BYTES)
         assert found.n_tokens == n_tokens - 1
+        assert [block.loss for block in found.blocks] == pytest.approx(losses, rel=1e-5)
+        total = sum(block.loss * block.n_tokens for block in found.blocks)
+        assert sum(block.n_tokens for block in found.blocks) == n_tokens - 1
         assert found.loss == pytest.approx(total / (n_tokens - 1), rel=1e-5)
         assert found.n_bytes == BYTES[tokens[1:]].sum()
 
