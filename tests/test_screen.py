@@ -27,6 +27,7 @@ from bptool.training.events import (
     Notice,
     Sampled,
     StepDone,
+    StoppedEarly,
     TrainingFinished,
     TrainingStarted,
 )
@@ -189,8 +190,8 @@ def test_a_run_with_an_average_that_stops_early() -> None:
     assert "step  training  validation    average  bits/byte  sample" in on_screen
     assert "20    2.6682      2.7182     2.5000      3.500" in on_screen
     said = (
-        "early stopping: 5 evaluations without an improvement on 2.4000 at step 8 that is above the "
-        "noise (last -0.1000, needed 0.0200)"
+        "early stopping: 5 evaluations without an improvement on 2.4000 at step 8 that is above "
+        "the noise (last -0.1000, needed 0.0200)"
     )
     assert said in " ".join(" ".join(on_screen).split())
     ends = "Stopped early after 20 of 40 steps, in 1 min 15 s."
