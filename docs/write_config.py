@@ -25,8 +25,8 @@ data: {text: book.txt, tokenizer: char}
 training: {steps: 2000, batch_size: 12}
 ```
 
-- A part that is chosen by name (`model`, `data.tokenizer`, `optimizer`, `schedule`, each entry of
-  `regularizers`) is a section with `name` and the part's own keys, or the name alone where the
+- A part that is chosen by name (`model`, `data.tokenizer`, `optimizer`, `schedule`, `averaging`, each
+  entry of `regularizers`) is a section with `name` and the part's own keys, or the name alone where the
   defaults will do: `optimizer: adamw`.
 - A path in a file is relative to that file; on the command line, to the folder you are in.
 - `3e-4` and `1e5` are numbers. A key given twice is refused. A text is not taken for a number, nor
@@ -44,18 +44,27 @@ training: {steps: 2000, batch_size: 12}
 
 This page is written by `make docs` from that schema.
 """
-SECTIONS = ("model", "data", "training", "optimizer", "schedule", "regularizers", "sample")
+SECTIONS = (
+    *("model", "data", "training", "optimizer", "schedule", "regularizers", "averaging"),
+    "sample",
+)
 INTRODUCTIONS = {
     "model": "`gpt2` is the transformer of Radford et al. (2019): normalisation before each "
     "branch, learned positions. `mlp` is the feed-forward model of Bengio et al. (2003).",
     "training": "`batch_size: 1` is stochastic gradient descent as first defined, `full` is "
     "gradient descent on the whole training text. With `micro_batch_size` the gradient of a batch "
-    "is added up over smaller ones, with the same result up to rounding and less memory.",
+    "is added up over smaller ones, with the same result up to rounding and less memory. The gradient "
+    "is clipped in one way at most.",
     "optimizer": "Definitions and defaults are PyTorch's where it has the rule, else the authors'; "
     "the files in `bptool/optim/` say where frameworks differ. Biases and norms are not decayed.",
     "schedule": "Every schedule begins with a linear warm-up, if `warmup_steps` is not 0.",
-    "regularizers": "A list of penalties that are added to the loss, on weights that are decayed. "
-    "Dropout belongs to the model, decoupled weight decay to `adamw`.",
+    "regularizers": "A list. `l1` and `l2` are penalties on weights that are decayed, `gradient-noise` "
+    "changes the gradient, `max-norm` the weights after each update. Dropout and stochastic depth "
+    "belong to the model, decoupled weight decay to the optimizer, label smoothing, z-loss, clipping "
+    "and early stopping to `training`: [regularization.md](regularization.md) has them all in one "
+    "table.",
+    "averaging": "With an average, each evaluation measures it beside the weights as trained; the best "
+    "checkpoint is the one whose average is best, and `generate` and `eval` load the average.",
 }
 
 
@@ -158,11 +167,13 @@ def part_sections(key: str, schema: dict[str, Any], definitions: dict[str, Any])
         name = part["properties"]["name"]["const"]
         yield f"### `{key}: {name}`"
         yield table(part)
-        yield from below(f"{key}", part, definitions)
+        yield from below(f"{key}", part, definitions, f" of `{name}`")
 
 
-def below(path: str, section: dict[str, Any], definitions: dict[str, Any]) -> Iterator[str]:
-    """The sections inside a section."""
+def below(
+    path: str, section: dict[str, Any], definitions: dict[str, Any], of: str = ""
+) -> Iterator[str]:
+    """The sections inside a section, which may be ``of`` a part."""
     for key, schema in section["properties"].items():
         options = [schema, *schema.get("anyOf", [])]
         if "oneOf" in schema:
@@ -170,7 +181,7 @@ def below(path: str, section: dict[str, Any], definitions: dict[str, Any]) -> It
         for option in options:
             if "$ref" in option:
                 inner = definitions[option["$ref"].rpartition("/")[2]]
-                yield f"### `{path}.{key}`"
+                yield f"### `{path}.{key}`{of}"
                 yield table(inner)
 
 

@@ -415,6 +415,7 @@ TRAINING_FAULTS = [
         "Shards.loss_and_gradient",
         ("training",),
         ("mask", "1.0 / max(n_targets, 1)", "1.0 / targets.size"),
+        ("missing", "                        self.terms,\n", "                        NO_TERMS,\n"),
         (
             "index",
             "first + shard * self.rows_each)\n                    found",

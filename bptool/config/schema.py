@@ -112,15 +112,15 @@ class TrainingConfig(Section):
         description="what multiplies matrices; auto: the fastest found",
     )
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="largest norm of the whole gradient; null: not clipped so"
+        default=None, description="largest norm of the whole gradient; null: any"
     )
     clip_value: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="largest size of an element of the gradient; null: not clipped so"
+        default=None, description="largest size of an element of the gradient; null: any"
     )
     clip_adaptive: Annotated[float, Field(gt=0)] | None = Field(
         default=None,
         description="largest norm of a unit's gradient as a share of the norm of its weights; "
-        "null: not clipped so",
+        "null: any",
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
