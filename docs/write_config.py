@@ -25,9 +25,9 @@ data: {text: book.txt, tokenizer: char}
 training: {steps: 2000, batch_size: 12}
 ```
 
-- A part that is chosen by name (`model`, `data.tokenizer`, `optimizer`, `schedule`, `averaging`, each
-  entry of `regularizers`) is a section with `name` and the part's own keys, or the name alone where the
-  defaults will do: `optimizer: adamw`.
+- A part that is chosen by name (`model`, `data.tokenizer`, `optimizer`, `schedule`, `averaging`,
+  each entry of `regularizers`) is a section with `name` and the part's own keys, or the name alone
+  where the defaults will do: `optimizer: adamw`.
 - A path in a file is relative to that file; on the command line, to the folder you are in.
 - `3e-4` and `1e5` are numbers. A key given twice is refused. A text is not taken for a number, nor
   `true` for 1.
@@ -53,18 +53,18 @@ INTRODUCTIONS = {
     "branch, learned positions. `mlp` is the feed-forward model of Bengio et al. (2003).",
     "training": "`batch_size: 1` is stochastic gradient descent as first defined, `full` is "
     "gradient descent on the whole training text. With `micro_batch_size` the gradient of a batch "
-    "is added up over smaller ones, with the same result up to rounding and less memory. The gradient "
-    "is clipped in one way at most.",
+    "is added up over smaller ones, with the same result up to rounding and less memory. The "
+    "gradient is clipped in one way at most.",
     "optimizer": "Definitions and defaults are PyTorch's where it has the rule, else the authors'; "
     "the files in `bptool/optim/` say where frameworks differ. Biases and norms are not decayed.",
     "schedule": "Every schedule begins with a linear warm-up, if `warmup_steps` is not 0.",
-    "regularizers": "A list. `l1` and `l2` are penalties on weights that are decayed, `gradient-noise` "
-    "changes the gradient, `max-norm` the weights after each update. Dropout and stochastic depth "
-    "belong to the model, decoupled weight decay to the optimizer, label smoothing, z-loss, clipping "
-    "and early stopping to `training`: [regularization.md](regularization.md) has them all in one "
-    "table.",
-    "averaging": "With an average, each evaluation measures it beside the weights as trained; the best "
-    "checkpoint is the one whose average is best, and `generate` and `eval` load the average.",
+    "regularizers": "A list. `l1` and `l2` are penalties on weights that are decayed, "
+    "`gradient-noise` changes the gradient, `max-norm` the weights after each update. Dropout and "
+    "stochastic depth belong to the model, decoupled weight decay to the optimizer, label smoothing, "
+    "z-loss, clipping and early stopping to `training`: [regularization.md](regularization.md) has "
+    "them all in one table.",
+    "averaging": "With an average, each evaluation measures it beside the weights as trained; the "
+    "best checkpoint is the one whose average is best, and `generate` and `eval` load the average.",
 }
 
 
