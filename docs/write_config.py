@@ -60,9 +60,9 @@ INTRODUCTIONS = {
     "schedule": "Every schedule begins with a linear warm-up, if `warmup_steps` is not 0.",
     "regularizers": "A list. `l1` and `l2` are penalties on weights that are decayed, "
     "`gradient-noise` changes the gradient, `max-norm` the weights after each update. Dropout and "
-    "stochastic depth belong to the model, decoupled weight decay to the optimizer, label smoothing, "
-    "z-loss, clipping and early stopping to `training`: [regularization.md](regularization.md) has "
-    "them all in one table.",
+    "stochastic depth belong to the model, decoupled weight decay to the optimizer, label "
+    "smoothing, z-loss, clipping and early stopping to `training`: "
+    "[regularization.md](regularization.md) has them all in one table.",
     "averaging": "With an average, each evaluation measures it beside the weights as trained; the "
     "best checkpoint is the one whose average is best, and `generate` and `eval` load the average.",
 }
