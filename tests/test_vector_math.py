@@ -10,7 +10,8 @@ import pytest
 from scipy import special
 
 from bptool.ops.jit import kernel
-from bptool.ops.vector_math import exp, log, normal_cdf, normal_density, tanh
+from bptool.ops.vector_log import log
+from bptool.ops.vector_math import exp, normal_cdf, normal_density, tanh
 
 LARGEST = 2.3e38
 SMALLEST = 1.2e-38

@@ -19,7 +19,7 @@ import numpy as np
 
 from bptool.ops.jit import kernel
 from bptool.ops.philox import philox_lanes
-from bptool.ops.vector_math import log
+from bptool.ops.vector_log import log
 
 LANES = 16
 GROUP = 4 * LANES

@@ -1,4 +1,4 @@
-"""Elementary functions that vectorise: exp, log, tanh, the normal distribution's CDF and density.
+"""Elementary functions that vectorise: exp, tanh, the normal distribution's CDF and density.
 
 ``math.exp`` and its like are library calls, one lane at a time. In float32 the functions here are
 polynomials over a reduced argument, good to a few units in the last place, and LLVM turns a loop
@@ -7,12 +7,10 @@ accuracy matters there and speed does not. The polynomials are minimax fits (Law
 Chebyshev nodes) made for this file; ``tests/test_vector_math.py`` holds their errors.
 
     exp(x)  = 2^n exp(r),  x = n ln 2 + r,  |r| <= ln 2 / 2,  exp(r) = 1 + r + r^2 P(r)
-    log(x)  = n ln 2 + 2 artanh s,  x = 2^n m,  s = (m - 1) / (m + 1),  m in [sqrt(1/2), sqrt(2))
     tanh(x) = x + x^3 P(x^2) for |x| < 0.625, else sign(x) (1 - 2 / (exp(2|x|) + 1))
     cdf(x)  = phi(x) P(-0.28 |x| / (1 + 0.28 |x|)) for x <= 0 (Mills' ratio), else 1 - cdf(-x)
 
-They are called from kernels only. NaN comes out as NaN; exp saturates at 1.2e-38 and 2.4e38; log is
-of positive numbers that are not subnormal.
+They are called from kernels only. NaN comes out as NaN; exp saturates at 1.2e-38 and 2.4e38.
 """
 
 from __future__ import annotations
@@ -25,14 +23,12 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy"}
+OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy"}
 """Sums in an argument reduction must not be reordered: only fusing is allowed."""
 
-_LN2_HIGH, _LN2_LOW = np.float32(0.693145752), np.float32(1.42860677e-6)
+LN2_HIGH, LN2_LOW = np.float32(0.693145752), np.float32(1.42860677e-6)
 _LOG2_E = np.float32(1.44269504)
 _EXP = tuple(np.float32(c) for c in (0.50000001, 0.16666519, 0.04166621, 0.00836888, 0.00139505))
-_ARTANH = tuple(np.float32(2.0 / (2 * k + 1)) for k in range(5))
-_ROOT_HALF = np.int32(np.float32(math.sqrt(0.5)).view(np.int32))
 _TANH = tuple(
     np.float32(c) for c in (-0.33333284, 0.13331491, -0.05374349, 0.02065055, -0.00571701)
 )
@@ -47,7 +43,7 @@ _INVERSE_SQRT_2PI = 0.3989422804014327
 
 
 @intrinsic
-def _float_from_bits(typing_context: Any, bits: Any) -> Any:
+def float_from_bits(typing_context: Any, bits: Any) -> Any:
     """Read an int32 as the float32 of the same bits."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -56,23 +52,8 @@ def _float_from_bits(typing_context: Any, bits: Any) -> Any:
     return types.float32(types.int32), codegen
 
 
-@intrinsic
-def _bits_of_float(typing_context: Any, value: Any) -> Any:
-    """Read a float32 as the int32 of the same bits."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.IntType(32))
-
-    return types.int32(types.float32), codegen
-
-
 def exp(x: Any) -> Any:
     """e^x."""
-    raise NotImplementedError("called from compiled kernels only")
-
-
-def log(x: Any) -> Any:
-    """Natural logarithm of a positive number."""
     raise NotImplementedError("called from compiled kernels only")
 
 
@@ -91,7 +72,7 @@ def normal_cdf(x: Any) -> Any:
     raise NotImplementedError("called from compiled kernels only")
 
 
-@overload(exp, jit_options=_OPTIONS, inline="never")
+@overload(exp, jit_options=OPTIONS, inline="never")
 def _exp(x: Any) -> Any:
     if x != types.float32:
 
@@ -107,37 +88,15 @@ def _exp(x: Any) -> Any:
         x = lowest if x < lowest else x
         x = highest if x > highest else x
         n = np.floor(x * _LOG2_E + half)
-        r = (x - n * _LN2_HIGH) - n * _LN2_LOW
+        r = (x - n * LN2_HIGH) - n * LN2_LOW
         p = c0 + r * (c1 + r * (c2 + r * (c3 + r * c4)))
-        power = _float_from_bits(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
+        power = float_from_bits(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
         return (one + (r + r * r * p)) * power
 
     return exp32
 
 
-@overload(log, jit_options=_OPTIONS, inline="never")
-def _log(x: Any) -> Any:
-    if x != types.float32:
-
-        def log64(x: Any) -> Any:
-            return math.log(x)
-
-        return log64
-    c0, c1, c2, c3, c4 = _ARTANH
-    one, root_half = np.float32(1.0), _ROOT_HALF
-
-    def log32(x: Any) -> Any:
-        n = np.int32(np.int32(_bits_of_float(x) - root_half) >> np.int32(23))
-        m = _float_from_bits(np.int32(_bits_of_float(x) - np.int32(n << np.int32(23))))
-        s = (m - one) / (m + one)
-        u = s * s
-        near = s * (c0 + u * (c1 + u * (c2 + u * (c3 + u * c4))))
-        return np.float32(n) * _LN2_HIGH + (near + np.float32(n) * _LN2_LOW)
-
-    return log32
-
-
-@overload(tanh, jit_options=_OPTIONS, inline="never")
+@overload(tanh, jit_options=OPTIONS, inline="never")
 def _tanh(x: Any) -> Any:
     if x != types.float32:
 
@@ -159,7 +118,7 @@ def _tanh(x: Any) -> Any:
     return tanh32
 
 
-@overload(normal_density, jit_options=_OPTIONS, inline="never")
+@overload(normal_density, jit_options=OPTIONS, inline="never")
 def _normal_density(x: Any) -> Any:
     if x != types.float32:
 
@@ -175,7 +134,7 @@ def _normal_density(x: Any) -> Any:
     return density32
 
 
-@overload(normal_cdf, jit_options=_OPTIONS, inline="never")
+@overload(normal_cdf, jit_options=OPTIONS, inline="never")
 def _normal_cdf(x: Any) -> Any:
     if x != types.float32:
         inverse_sqrt_2 = math.sqrt(0.5)
