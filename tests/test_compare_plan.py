@@ -357,6 +357,10 @@ def test_what_the_file_counts_in_steps_shrinks_with_them(file: Path) -> None:
     assert found.config.schedule.config.warmup_steps == 10
     least = resolve_at(file, steps=2)
     assert least.config.schedule.config.warmup_steps == 1
+    file.write_text(YAML + "averaging: {name: lawa, interval: 50}\n", encoding="utf-8")
+    averaged = resolve_at(file, steps=100)
+    assert averaged.scaled["averaging.interval"] == (50, 5)
+    assert averaged.config.averaging.config.interval == 5
 
 
 def test_what_the_command_line_says_does_not_shrink(file: Path) -> None:

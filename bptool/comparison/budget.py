@@ -17,6 +17,9 @@ from bptool.config.schema import RunConfig
 from bptool.errors import ConfigError
 
 
+INTERVALS = ("training.eval_interval", "averaging.interval")
+
+
 @dataclass(frozen=True)
 class Budgeted:
     """A configuration of the wanted length, and what had to change for it."""
@@ -34,8 +37,9 @@ def resolve_at(
 ) -> Budgeted:
     """Read a configuration for runs of ``steps`` steps; None leaves its own number.
 
-    The schedule's numbers of steps (``warmup_steps`` and the like) and ``training.eval_interval``
-    are scaled in proportion where the file gives them; those of ``--set`` stay as they are said.
+    The schedule's numbers of steps (``warmup_steps`` and the like) and the intervals of
+    evaluations and of an average are scaled in proportion where the file gives them; those of
+    ``--set`` stay as they are said.
 
     Raises:
         ConfigError: as :func:`bptool.config.load.resolve`; or the steps are given twice.
@@ -48,9 +52,7 @@ def resolve_at(
     factor = steps / resolved.config.training.steps
     scaled: dict[str, tuple[int, int]] = {}
     for key, text in flatten(resolved.config).items():
-        counts_steps = key == "training.eval_interval" or (
-            key.startswith("schedule.") and key.endswith("_steps")
-        )
+        counts_steps = key in INTERVALS or (key.startswith("schedule.") and key.endswith("_steps"))
         said = not resolved.provenance[key].startswith(("--set", "default", "derived"))
         if counts_steps and said and text.isdecimal() and int(text) > 0:
             value = max(1, round(int(text) * factor))
