@@ -13,7 +13,7 @@ from bptool.config.schema import RunConfig
 from bptool.data.tokenizers import Tokenizer, load_tokenizer
 from bptool.models.base import Array, Model
 from bptool.training.checkpoint import STATE, CheckpointStore, load_state, load_weights
-from bptool.training.machine import Engine, choose_engine
+from bptool.training.machine import Engine, choose_engine, engine_of_run
 from bptool.training.progress import Progress
 from bptool.training.run_folder import RunFolder, read_json
 from bptool.training.setup import build_model
@@ -41,7 +41,7 @@ def open_run(path: Path, last: bool = False) -> TrainedRun:
     """
     folder = RunFolder(path)
     folder.require_run()
-    read_json(folder.manifest, "manifest")
+    manifest = read_json(folder.manifest, "manifest")
     config = resolve(folder.config).config
     tokenizer = load_tokenizer(folder.tokenizer)
     model = build_model(config, tokenizer.vocab_size)
@@ -49,7 +49,7 @@ def open_run(path: Path, last: bool = False) -> TrainedRun:
     weights = model.layout.allocate(np.float32)
     load_weights(checkpoint, model.layout, weights)
     step = Progress.from_state(load_state(checkpoint), checkpoint / STATE).step
-    engine = choose_engine(config.training.engine)
+    engine = choose_engine(engine_of_run(config.training.engine, manifest.get("engine")))
     return TrainedRun(
         folder, config, tokenizer, model, engine, weights, model.params(weights), step
     )
