@@ -20,6 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Measure bptool beside its peers and the machine's limits. Without a command: train.",
 )
+WIDTH_OF_PIPES = 110
 ALL_PEERS = "pytorch,pytorch-compile,jax"
 
 Workloads = Annotated[str, typer.Option(help=f"Of {', '.join(WORKLOADS)}.")]
@@ -45,6 +46,8 @@ def _finish(threads: int, results: Iterable[list[Result]], out: Path | None) -> 
     from benchmarks.results import report, write
 
     console, found = Console(), list["Result"]()
+    if not console.is_terminal:
+        console.width = WIDTH_OF_PIPES
     console.print(tables.conditions(report(threads, [])))
     for together in results:
         found += together
