@@ -1,7 +1,8 @@
 # make demo    train, sample and say what to try next (sets up .venv the first time)
 # make test    the tests
 # make lint    ruff and mypy
-# make bench   the benchmarks against PyTorch
+# make bench   all benchmarks against PyTorch and JAX, into bench.json (see docs/performance.md)
+# make bench-quick   a few of them, in minutes
 # make docs    write docs/commands.md from the commands' help, docs/config.md from the schema
 # make clean   remove what these verbs made, .venv included
 
@@ -17,7 +18,7 @@ DEMO := runs/demo
 # Says that runs/demo may be removed by the next demo.
 MARK := $(DEMO)/made-by-make-demo.txt
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench bench-quick docs clean
 .DELETE_ON_ERROR:
 
 # Each stamp is newer than what it was made from, so that setting up happens once.
@@ -33,8 +34,8 @@ $(VENV)/ready-lint: $(VENV)/ready
 	@touch $@
 
 $(VENV)/ready-bench: $(VENV)/ready
-	@echo "Installing PyTorch to compare with (once; a large download)"
-	@$(INSTALL) -e ".[bench]"
+	@echo "Installing PyTorch, JAX and MKL to compare with (once; a large download)"
+	@$(INSTALL) -e ".[bench,mkl]"
 	@touch $@
 
 demo: $(VENV)/ready
@@ -60,7 +61,10 @@ lint: $(VENV)/ready-lint
 	$(BIN)/mypy
 
 bench: $(VENV)/ready-bench
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks all --out bench.json
+
+bench-quick: $(VENV)/ready-bench
+	@$(BIN)/python -m benchmarks all --quick
 
 docs: $(VENV)/ready
 	@$(BIN)/python docs/write_commands.py

@@ -1,116 +1,238 @@
-"""``python -m benchmarks --workloads A,B --peers pytorch --pairs 10``: who trains faster here.
-
-Each peer is a process of its own with the same number of threads. They run in turn (A B A B), so
-that a change of the machine's speed meets both, and the ratio is taken pair by pair. Before a
-workload is timed, all peers must agree on the loss of the same weights and batch.
-"""
+"""The commands of ``python -m benchmarks``; without one, ``train``."""
 
 from __future__ import annotations
 
-import json
-import platform
-import statistics
-import subprocess
-import tempfile
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.protocol import Peer
 from benchmarks.workloads import WORKLOADS
 
-SECONDS_A_TURN = 1.0
-LOSS_TOLERANCE = 1e-4
+if TYPE_CHECKING:
+    from benchmarks.results import Result
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Measure bptool beside its peers and the machine's limits. Without a command: train.",
+)
+WIDTH_OF_PIPES = 110
+ALL_PEERS = "pytorch,pytorch-compile,jax"
+
+Workloads = Annotated[str, typer.Option(help=f"Of {', '.join(WORKLOADS)}.")]
+Peers = Annotated[str, typer.Option(help=f"Of {ALL_PEERS}; or none.")]
+Turns = Annotated[int, typer.Option("--pairs", help="Turns of each.", min=1)]
+Threads = Annotated[int, typer.Option(help="0: every core.", min=0)]
+Out = Annotated[Path | None, typer.Option(help="A JSON file for every sample.")]
 
 
-def measure(name: str, peers: list[str], pairs: int, threads: int) -> dict[str, Any]:
-    """Time one workload; medians, spread and pairwise ratios against bptool."""
-    with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / "weights.safetensors"
-        running = [Peer(peer, name, threads, weights) for peer in ["bptool", *peers]]
-        try:
-            for peer in running[1:]:
-                if not abs(peer.first_loss - running[0].first_loss) <= LOSS_TOLERANCE:
-                    raise SystemExit(
-                        f"benchmark: on {name} {peer.name} has loss {peer.first_loss}, "
-                        f"bptool {running[0].first_loss}: not the same model"
-                    )
-            warm = {peer.name: statistics.median(peer.run(4)[1:]) for peer in running}
-            steps = {k: max(1, round(SECONDS_A_TURN / seconds)) for k, seconds in warm.items()}
-            medians: dict[str, list[float]] = {peer.name: [] for peer in running}
-            for _ in range(pairs):
-                for peer in running:
-                    medians[peer.name].append(statistics.median(peer.run(steps[peer.name])))
-        finally:
-            for peer in running:
-                peer.close()
-    ours = medians["bptool"]
-    return {
-        "workload": name,
-        "loss": running[0].first_loss,
-        "peers": [
-            {
-                "name": peer.name,
-                "about": peer.about,
-                "seconds": medians[peer.name],
-                "ratios": [b / a for a, b in zip(ours, medians[peer.name], strict=True)],
-            }
-            for peer in running
-        ],
-    }
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name and name != "none"]
 
 
-def show(console: Console, result: dict[str, Any], peak: float) -> None:
-    """A table of one workload."""
-    workload = WORKLOADS[result["workload"]]
-    table = Table(title=f"{result['workload']}: {workload.about}")
-    for column in ("", "ms a step", "min - max", "tokens/s", "of matmul peak", "time / bptool's"):
-        table.add_column(column, justify="left" if not column else "right")
-    for peer in result["peers"]:
-        seconds, ratios = peer["seconds"], sorted(peer["ratios"])
-        median = statistics.median(seconds)
-        table.add_row(
-            peer["name"],
-            f"{median * 1e3:.1f}",
-            f"{min(seconds) * 1e3:.1f} - {max(seconds) * 1e3:.1f}",
-            f"{workload.tokens / median:,.0f}",
-            f"{workload.flops / median / peak:.0%}",
-            f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} - {ratios[-1]:.2f})",
-        )
-    console.print(table)
+def _cores(threads: int) -> int:
+    from bptool.training.machine import usable_cores
+
+    return threads or usable_cores()
 
 
-def main(
-    workloads: Annotated[str, typer.Option(help=f"Of {', '.join(WORKLOADS)}.")] = "A,A64,B,C,L",
-    peers: Annotated[str, typer.Option(help="pytorch, pytorch-compile.")] = "pytorch",
-    pairs: Annotated[int, typer.Option(help="Turns of each peer.", min=1)] = 10,
-    threads: Annotated[int, typer.Option(help="0: every core.", min=0)] = 0,
-    out: Annotated[Path | None, typer.Option(help="JSON file with every figure.")] = None,
+def _finish(threads: int, results: Iterable[list[Result]], out: Path | None) -> None:
+    """Show results as they come, and keep all so far, so that a run that is stopped leaves some."""
+    from benchmarks import tables
+    from benchmarks.results import report, write
+
+    console, found = Console(), list["Result"]()
+    if not console.is_terminal:
+        console.width = WIDTH_OF_PIPES
+    console.print(tables.conditions(report(threads, [])))
+    for together in results:
+        found += together
+        tables.show(console, together)
+        if out is not None:
+            write(out, report(threads, found))
+
+
+@app.command()
+def train(
+    workloads: Workloads = "A,A64,B,C,L",
+    peers: Peers = ALL_PEERS,
+    pairs: Turns = 10,
+    threads: Threads = 0,
+    limits: Annotated[bool, typer.Option(help="The step's products and multiply-adds.")] = True,
+    out: Out = None,
 ) -> None:
-    """Time training steps of bptool and its peers in turn."""
-    from bptool.training.machine import choose_engine, describe, measure_peak_flops, usable_cores
-    from bptool.training.workers import WorkerTeam
+    """Training steps of bptool, PyTorch and JAX, and the limits of the machine."""
+    from benchmarks.train import measure
 
-    threads = threads or usable_cores()
-    with WorkerTeam(threads) as team:
-        peak = measure_peak_flops(choose_engine("auto"), team.run)
-    console = Console()
-    console.print(f"{threads} threads, matmul peak {peak / 1e9:.0f} GFLOP/s")
-    results = []
-    for name in workloads.split(","):
-        results.append(measure(name, [p for p in peers.split(",") if p], pairs, threads))
-        show(console, results[-1], peak)
-    if out is not None:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip()
-        about = {"python": platform.python_version(), "machine": describe(), "commit": commit}
-        report = {**about, "threads": threads, "matmul_peak_flops": peak, "results": results}
-        out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    n = _cores(threads)
+    each = ([measure(name, _names(peers), pairs, n, limits)] for name in _names(workloads))
+    _finish(n, each, out)
+
+
+@app.command()
+def limits(
+    workloads: Workloads = "A,A64,B,C,L", pairs: Turns = 10, threads: Threads = 0, out: Out = None
+) -> None:
+    """bptool's steps beside their matrix products alone and multiply-adds alone."""
+    train(workloads, "none", pairs, threads, True, out)
+
+
+@app.command()
+def scaling(
+    workloads: Workloads = "B",
+    peers: Peers = "pytorch",
+    pairs: Turns = 10,
+    threads: Threads = 0,
+    out: Out = None,
+) -> None:
+    """One thread against all of them."""
+    from benchmarks.scaling import measure
+
+    n = _cores(threads)
+    _finish(n, (measure(name, _names(peers), pairs, n) for name in _names(workloads)), out)
+
+
+@app.command()
+def memory(
+    workloads: Workloads = "C,L", peers: Peers = ALL_PEERS, threads: Threads = 0, out: Out = None
+) -> None:
+    """The most memory that training takes."""
+    from benchmarks.memory import measure
+
+    n = _cores(threads)
+    _finish(n, ([measure(name, _names(peers), n)] for name in _names(workloads)), out)
+
+
+@app.command()
+def startup(
+    cold: Annotated[int, typer.Option(help="Starts without caches.", min=1)] = 2,
+    warm: Annotated[int, typer.Option(help="Starts with them.", min=1)] = 5,
+    out: Out = None,
+) -> None:
+    """From the command `bptool train` to the end of its first step."""
+    from benchmarks.startup import measure
+
+    _finish(_cores(0), [measure(cold, warm)], out)
+
+
+@app.command()
+def generate(
+    workload: Annotated[str, typer.Option(help=f"Of {', '.join(WORKLOADS)}.")] = "C",
+    samples: Annotated[str, typer.Option(help="Numbers of sequences side by side.")] = "1,4",
+    tokens: Annotated[int, typer.Option(help="Tokens a turn.", min=1)] = 16,
+    context: Annotated[int, typer.Option(help="Of the model.", min=64)] = 256,
+    pairs: Turns = 10,
+    threads: Threads = 0,
+    out: Out = None,
+) -> None:
+    """Token after token with a cache, against PyTorch and the speed of memory."""
+    from benchmarks.generate import measure
+
+    n, counts = _cores(threads), [int(count) for count in _names(samples)]
+    _finish(n, (measure(workload, count, tokens, context, pairs, n) for count in counts), out)
+
+
+@app.command()
+def data(
+    workloads: Workloads = "A,B", pairs: Turns = 10, threads: Threads = 0, out: Out = None
+) -> None:
+    """Tokenizing and drawing batches, against the libraries by hand."""
+    from benchmarks.data import measure
+
+    n = _cores(threads)
+    _finish(n, measure(_names(workloads), pairs, n), out)
+
+
+@app.command()
+def matmul(
+    workloads: Workloads = "A,B,C",
+    only: Annotated[str, typer.Option(help="Products with one of these in their name.")] = "",
+    workers: Annotated[int, typer.Option(help="A product has this share of the rows.")] = 2,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    pairs: Turns = 15,
+    threads: Annotated[int, typer.Option(help="Threads that multiply at once.", min=1)] = 1,
+    out: Out = None,
+) -> None:
+    """Each matrix product of the workloads, on every engine."""
+    from benchmarks.matmul import measure
+
+    names = _names(workloads)
+    each = (measure(name, threads, workers, dtype, _names(only), pairs) for name in names)
+    _finish(threads, each, out)
+
+
+@app.command()
+def optimizers(
+    only: Annotated[str, typer.Option(help="Names, separated by commas; all by default.")] = "",
+    millions: Annotated[float, typer.Option(help="Parameters in millions.")] = 30.0,
+    pairs: Turns = 5,
+    threads: Threads = 0,
+    out: Out = None,
+) -> None:
+    """Each optimizer's update, against the speed of memory."""
+    from benchmarks.optimizers import measure
+
+    n = _cores(threads)
+    _finish(n, [measure(_names(only), millions, pairs, n)], out)
+
+
+@app.command("all")
+def everything(
+    quick: Annotated[bool, typer.Option("--quick", help="Less of each, in minutes.")] = False,
+    pairs: Turns = 10,
+    threads: Threads = 0,
+    out: Out = None,
+) -> None:
+    """All of it but `optimizers`, one after the other."""
+    n = _cores(threads)
+    _finish(n, _everything(n, 3 if quick else pairs, quick), out)
+
+
+def _everything(threads: int, pairs: int, quick: bool) -> Iterator[list[Result]]:
+    from benchmarks import data, generate, matmul, memory, scaling, startup, train
+
+    peers = _names("pytorch" if quick else ALL_PEERS)
+    for name in ("A", "B") if quick else ("A", "A64", "B", "C", "L"):
+        yield [train.measure(name, peers, pairs, threads)]
+    yield scaling.measure("B", ["pytorch"], pairs, threads)
+    for name in () if quick else ("C", "L"):
+        yield [memory.measure(name, peers, threads)]
+    yield startup.measure(1 if quick else 2, pairs)
+    for samples in (1,) if quick else (1, 4):
+        yield generate.measure("A" if quick else "C", samples, 16, 256, pairs, threads)
+    yield from data.measure(["A"] if quick else ["A", "B"], pairs, threads)
+    for name in ("A",) if quick else ("A", "B", "C"):
+        yield matmul.measure(name, 1, 2, "float32", [], pairs)
+
+
+@app.command()
+def table(
+    files: Annotated[list[Path], typer.Argument(help="Reports, as --out writes them.")],
+    details: Annotated[bool, typer.Option("--details", help="Every table and note.")] = False,
+) -> None:
+    """Print reports as Markdown: the training workloads in one table, or everything."""
+    from benchmarks import tables
+    from benchmarks.results import read
+
+    for file in files:
+        try:
+            found = read(file)
+        except ValueError as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(2) from None
+        typer.echo(tables.details(found) if details else tables.markdown(tables.summary(found)))
+        typer.echo(f"\n{tables.conditions(found)}")
+
+
+def main(words: list[str]) -> None:
+    """Run the command that ``words`` name, or ``train`` with them as its options."""
+    is_train = not words or (words[0].startswith("-") and words[0] != "--help")
+    app(["train", *words] if is_train else words, prog_name="python -m benchmarks")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main(sys.argv[1:])

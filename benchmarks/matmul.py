@@ -1,35 +1,31 @@
-"""``python -m benchmarks.matmul``: the products of the workloads, ours beside a BLAS, one thread.
+"""``python -m benchmarks matmul``: each product of the workloads, ours beside every BLAS.
 
 Each product is timed in turn on every engine, in CPU time of the thread, so that other work on the
-machine disturbs it least; the table gives medians. The peak is measured too: fused multiply-adds
-between registers and nothing else.
+machine disturbs it least. With several threads each multiplies on arrays of its own at the same
+time, and the mean counts. The peak is measured so too: multiply-adds between registers alone.
 """
 
 from __future__ import annotations
 
-import ctypes
 import statistics
 import time
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
-import typer
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.peak import N_ROUNDS, SUMS, fma_rounds
+from benchmarks.results import Result, Series
+from benchmarks.turns import in_turn
 from benchmarks.workloads import WORKLOADS, Workload
 from bptool.ops.jit import kernel
-from bptool.ops.matmul import MatmulEngine, blas_engine, matmul, tiled_engine
-from bptool.ops.matmul.blas import gemm_routine
-from bptool.ops.matmul.ir_helpers import declare
-from bptool.ops.matmul.target import UNIT, lanes_of
+from bptool.ops.matmul import matmul
+from bptool.ops.matmul.target import lanes_of
 from bptool.ops.memory import aligned_zeros
+from bptool.training.machine import ENGINES, choose_engine, engine_of_run
+from bptool.training.workers import WorkerTeam
 
-PEAK_SUMS = UNIT.rows * UNIT.vectors
 SECONDS_A_TURN = 0.004
 
 
@@ -69,7 +65,7 @@ def products(workload: Workload, rows: int) -> list[Product]:
     ]
 
 
-def operands(product: Product, dtype: Any) -> tuple[Any, Any, Any]:
+def operands(product: Product, dtype: str) -> tuple[Any, Any, Any]:
     """out, a and b for a product."""
     rng = np.random.default_rng(0)
 
@@ -87,142 +83,85 @@ def operands(product: Product, dtype: Any) -> tuple[Any, Any, Any]:
 
 @kernel
 def repeat(engine, out, a, transpose_a, b, transpose_b, accumulate, n_times):  # type: ignore[no-untyped-def]
+    """The same product so many times."""
     for _ in range(n_times):
         matmul(engine, out, a, transpose_a, b, transpose_b, accumulate)
 
 
-@intrinsic
-def _fma_rounds(typing_context: Any, n_rounds: Any, start: Any) -> Any:
-    """``n_rounds`` times PEAK_SUMS independent fused multiply-adds; returns a lane of their sum."""
+def cpu_seconds(team: WorkerTeam, work: Callable[[int], Any]) -> float:
+    """Mean CPU time of ``work(worker)``, which all workers do at once."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        element = context.get_value_type(start)
-        width = lanes_of(start.bitwidth // 8)
-        vector = ir.VectorType(element, width)
-        fma = declare(builder, f"llvm.fma.v{width}f{start.bitwidth}", vector, [vector] * 3)
-        integer = ir.IntType(64)
-        undefined = ir.Constant(vector, ir.Undefined)
-        lane = ir.Constant(ir.IntType(32), 0)
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), width), [lane] * width)
-        factor = builder.shuffle_vector(
-            builder.insert_element(undefined, args[1], lane), undefined, mask
-        )
-        before = builder.block
-        loop = builder.append_basic_block("peak.loop")
-        after = builder.append_basic_block("peak.end")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        n = builder.phi(integer)
-        sums = [builder.phi(vector) for _ in range(PEAK_SUMS)]
-        new = [builder.call(fma, [value, factor, factor]) for value in sums]
-        following = builder.add(n, ir.Constant(integer, 1))
-        builder.cbranch(builder.icmp_signed("<", following, args[0]), loop, after)
-        n.add_incoming(ir.Constant(integer, 0), before)
-        n.add_incoming(following, loop)
-        for phi, value in zip(sums, new, strict=True):
-            phi.add_incoming(factor, before)
-            phi.add_incoming(value, loop)
-        builder.position_at_end(after)
-        total = new[0]
-        for value in new[1:]:
-            total = builder.fadd(total, value)
-        return builder.extract_element(total, lane)
-
-    return start(types.intp, start), codegen
-
-
-@kernel
-def fma_rounds(n_rounds, start):  # type: ignore[no-untyped-def]
-    return _fma_rounds(n_rounds, start)
-
-
-def peak_flops(dtype: Any) -> float:
-    """Operations a second of fused multiply-adds alone, the best of several turns."""
-    scalar = np.dtype(dtype).type(0.5)
-    fma_rounds(10, scalar)
-    n_rounds, best = 200_000, 0.0
-    for _ in range(20):
+    def run(worker: int) -> float:
         start = time.thread_time()
-        fma_rounds(n_rounds, scalar)
-        seconds = time.thread_time() - start
-        flops = 2 * n_rounds * PEAK_SUMS * lanes_of(scalar.itemsize)
-        best = max(best, flops / seconds)
-    return best
+        work(worker)
+        return time.thread_time() - start
+
+    return statistics.mean(team.run(run))
 
 
-def library_engine(path: Path, dtype: Any) -> MatmulEngine:
-    """A shared library's ``sgemm_`` or ``dgemm_``, such as MKL's."""
-    name, real = {4: ("sgemm_", types.float32), 8: ("dgemm_", types.float64)}[
-        np.dtype(dtype).itemsize
-    ]
-    function = getattr(ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL), name)
-    address = ctypes.cast(function, ctypes.c_void_p).value
-    assert address is not None
-    _kept.append(gemm_routine(real, address))
-    return MatmulEngine(int(_kept[-1].address), aligned_zeros((1,), dtype))
+def engines_here() -> list[str]:
+    """Names of the engines that can be used, ours first."""
+    return [name for name in ENGINES if engine_of_run("auto", name) == name]
 
 
-_kept: list[Any] = []
+def measure_product(
+    product: Product, team: WorkerTeam, dtype: str, n_turns: int
+) -> dict[str, list[float]]:
+    """Seconds of a product by engine, taken in turn."""
+    arrays = [operands(product, dtype) for _ in range(team.n)]
+    turns = {}
+    for name in engines_here():
+        engines = [choose_engine(name).make(dtype) for _ in range(team.n)]
+
+        def work(worker: int, n_times: int, engines: Any = engines) -> None:
+            out, a, b = arrays[worker]
+            flags = (product.transpose_a, b, product.transpose_b, product.accumulate)
+            repeat(engines[worker], out, a, *flags, n_times)
+
+        cpu_seconds(team, partial(work, n_times=1))
+        once = cpu_seconds(team, partial(work, n_times=1))
+        n_times = max(1, round(SECONDS_A_TURN / max(once, 1e-7)))
+
+        def sample(work: Any = work, n_times: int = n_times) -> float:
+            return cpu_seconds(team, partial(work, n_times=n_times)) / n_times
+
+        turns[name] = sample
+    return in_turn(turns, n_turns, settle_seconds=0.0)
 
 
-def time_product(product: Product, engines: list[MatmulEngine], turns: int) -> list[float]:
-    """Median seconds of a product for each engine, taken in turn."""
-    dtype = engines[0].scratch.dtype
-    out, a, b = operands(product, dtype)
-    flags = (a, product.transpose_a, b, product.transpose_b, product.accumulate)
-    repeat(engines[0], out, *flags, 1)
-    start = time.thread_time()
-    repeat(engines[0], out, *flags, 1)
-    n_times = max(1, round(SECONDS_A_TURN / max(time.thread_time() - start, 1e-6)))
-    found: list[list[float]] = [[] for _ in engines]
-    for turn in range(turns + 1):
-        for engine, seconds in zip(engines, found, strict=True):
-            start = time.thread_time()
-            repeat(engine, out, *flags, n_times)
-            if turn:
-                seconds.append((time.thread_time() - start) / n_times)
-    return [statistics.median(seconds) for seconds in found]
+def peak_flops(team: WorkerTeam, dtype: str) -> float:
+    """FLOPs a second of one thread's multiply-adds while all are busy with them."""
+    scalar = np.dtype(dtype).type(0.5)
+    seconds = cpu_seconds(team, lambda worker: fma_rounds(N_ROUNDS // 10, scalar))
+    return 2.0 * (N_ROUNDS // 10) * SUMS * lanes_of(scalar.itemsize) / seconds
 
 
-def main(
-    workloads: Annotated[str, typer.Option(help="Of A, A64, B, C, L.")] = "A,B,C",
-    library: Annotated[
-        list[Path] | None, typer.Option(help="Another BLAS, such as libmkl_rt.so.3.")
-    ] = None,
-    turns: Annotated[int, typer.Option(help="Turns of each engine.", min=1)] = 15,
-    workers: Annotated[int, typer.Option(help="A product has this share of the rows.")] = 2,
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
-    only: Annotated[str, typer.Option(help="Products with one of these in their name.")] = "",
-) -> None:
-    """Time each product of the workloads on one thread."""
-    import threadpoolctl
+def measure(
+    workload: str, threads: int, workers: int, dtype: str, only: list[str], n_turns: int
+) -> list[Result]:
+    """One result for each product whose name has one of ``only`` in it (all, if there are none).
 
-    engines = {"ours": tiled_engine(dtype), "scipy BLAS": blas_engine(dtype)}
-    for path in library or []:
-        engines[path.name.partition(".")[0]] = library_engine(path, dtype)
-    console = Console()
-    with threadpoolctl.threadpool_limits(1, user_api="blas"):
-        for name in workloads.split(","):
-            peak = peak_flops(dtype)
-            table = Table(title=f"{name}, GFLOP/s, {UNIT.name}, peak {peak / 1e9:.0f}")
-            headings = ["product", "M x K x N", *engines, "of peak"]
-            headings += [f"ours / {other}" for other in list(engines)[1:]]
-            for heading in headings:
-                table.add_column(heading, justify="left" if heading == "product" else "right")
-            workload = WORKLOADS[name]
-            for product in products(workload, workload.tokens // workers):
-                if only and not any(part in product.name for part in only.split(",")):
-                    continue
-                seconds = time_product(product, list(engines.values()), turns)
-                flops = 2.0 * product.m * product.k * product.n
-                table.add_row(
-                    *(product.name, f"{product.m} x {product.k} x {product.n}"),
-                    *(f"{flops / one / 1e9:.1f}" for one in seconds),
-                    f"{flops / seconds[0] / peak:.0%}",
-                    *(f"{one / seconds[0]:.2f}" for one in seconds[1:]),
+    Args:
+        threads: how many multiply at once. workers: a product has this share of a batch's rows.
+    """
+    sizes = WORKLOADS[workload]
+    found = []
+    with WorkerTeam(threads) as team:
+        peak_flops(team, dtype)
+        for product in products(sizes, sizes.tokens // workers):
+            if only and not any(part in product.name for part in only):
+                continue
+            peaks = [peak_flops(team, dtype) for _ in range(n_turns)]
+            seconds = measure_product(product, team, dtype, n_turns)
+            found.append(
+                Result(
+                    benchmark="matmul",
+                    case=f"{workload}, {product.name}",
+                    title=f"{product.m} x {product.k} x {product.n}, {dtype}, {threads} threads",
+                    unit="seconds",
+                    series=[Series(name, samples) for name, samples in seconds.items()],
+                    rates={"fma": peaks},
+                    facts={"flops": 2.0 * product.m * product.k * product.n},
                 )
-            console.print(table)
-
-
-if __name__ == "__main__":
-    typer.run(main)
+            )
+    return found

@@ -1,9 +1,9 @@
-"""``python -m benchmarks.optimizers``: time of an update beside that of moving its bytes.
+"""``python -m benchmarks optimizers``: time of an update beside that of moving its bytes.
 
-Every optimizer updates 30 million float32 weights on all cores. The bytes of an element-wise rule
-are one reading of the gradient and one reading and writing of the weights and each slot; the
-bandwidth is that of a copy (a reading and a writing), measured in turn. A ratio of at most 1 says
-that the rule is one pass that waits for memory alone; it can be as low as 2/3, since a copy also
+Every optimizer updates some million float32 weights on all cores. The bytes of an element-wise rule
+are one reading of the gradient and one reading and writing of the weights and each slot; the speed
+of memory is that of a copy (a reading and a writing), measured in turn. A share of 100 % says that
+the rule is one pass that waits for memory alone; it can be as high as 150 %, since a copy also
 fetches the lines that it writes, and an update has read them. Rules of whole tensors get the
 matrices of a small GPT-2 and report their time.
 """
@@ -11,27 +11,25 @@ matrices of a small GPT-2 and report their time.
 from __future__ import annotations
 
 import itertools
-import statistics
-import time
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.results import Result, Series
+from benchmarks.turns import in_turn, median_of, timed
 from bptool.models.base import Array, FlatLayout, ParamSpec
 from bptool.ops.jit import kernel
 from bptool.optim.tensor_rule import TensorRule
 from bptool.registry import optimizers
-from bptool.training.machine import choose_engine, usable_cores
+from bptool.training.machine import choose_engine
 from bptool.training.update import WeightUpdate
 from bptool.training.workers import WorkerTeam
 
 WIDTH = 512
 MATRIX_PARAMETERS = 12 * WIDTH * WIDTH
 """Of one layer of a GPT-2."""
+SECONDS_A_TURN = 0.1
 
 
 @kernel
@@ -50,69 +48,60 @@ def layers(n_parameters: int) -> FlatLayout:
     )
 
 
-def seconds(team: WorkerTeam, work: Callable[[int], Any]) -> float:
-    """Wall time of ``work(worker)`` on the whole team."""
-    start = time.perf_counter()
-    team.run(work)
-    return time.perf_counter() - start
+def spans(size: int, n: int) -> list[tuple[int, int]]:
+    """Where each of ``n`` workers begins and stops, at multiples of a cache line."""
+    cuts = [size * i // n // 16 * 16 for i in range(n)] + [size]
+    return list(itertools.pairwise(cuts))
 
 
-def main(
-    only: Annotated[str, typer.Option(help="Names, separated by commas; all by default.")] = "",
-    millions: Annotated[float, typer.Option(help="Parameters in millions.")] = 30.0,
-    repeats: Annotated[int, typer.Option(help="Updates that are timed.")] = 5,
-) -> None:
-    """Time every optimizer's update."""
+def update_of(
+    rule: Any, layout: FlatLayout, team: WorkerTeam, weights: Array, gradient: Array
+) -> tuple[Callable[[], None], int]:
+    """A function that updates the weights once, and the bytes of the rule's state."""
+    update = WeightUpdate(rule, layout, team.n, choose_engine("auto"))
+    parts, step = spans(layout.size, team.n), 0
+
+    def run() -> None:
+        nonlocal step
+        step += 1
+        update.begin(1e-4, step)
+        team.run(lambda w: update(w, parts[w], weights, gradient, 1e-4, 1.0, step))
+
+    return run, sum(buffer.nbytes for buffer in update.state.buffers.values())
+
+
+def measure(only: list[str], millions: float, n_turns: int, threads: int) -> list[Result]:
+    """One result for each optimizer (of ``only``, if that names some)."""
     layout = layers(int(millions * 1e6))
-    engine = choose_engine("auto")
-    names = [name for name in only.split(",") if name] or optimizers.names()
     generator = np.random.default_rng(0)
     weights, gradient, target = (layout.allocate(np.float32) for _ in range(3))
     gradient[:] = generator.standard_normal(layout.size, np.float32)
     weights[:] = 0.02 * gradient[::-1]
-    table = Table("optimizer", "slots", "ms an update", "bytes / weight", "time / copy's")
-    n_cores = usable_cores()
-    with WorkerTeam(n_cores) as team:
-        cuts = [layout.size * i // n_cores // 16 * 16 for i in range(n_cores)] + [layout.size]
-        parts = list(itertools.pairwise(cuts))
+    found = []
+    with WorkerTeam(threads) as team:
+        parts = [slice(*span) for span in spans(layout.size, team.n)]
 
-        def copies(worker: int) -> None:
-            copy(target[slice(*parts[worker])], gradient[slice(*parts[worker])])
+        def copies() -> None:
+            team.run(lambda worker: copy(target[parts[worker]], gradient[parts[worker]]))
 
-        team.run(copies)
-        for name in names:
+        copies()
+        for name in only or optimizers.names():
             rule = optimizers.get(name)(optimizers.get(name).Config())
-            update = WeightUpdate(rule, layout, n_cores, engine)
-            step = [0]
-
-            def work(worker: int, update: WeightUpdate = update, step: list[int] = step) -> None:
-                update(worker, parts[worker], weights, gradient, 1e-4, 1.0, step[0])
-
-            taken, copied = [], []
-            for turn in range(repeats + 2):
-                step[0] += 1
-                update.begin(1e-4, step[0])
-                taken.append(seconds(team, work))
-                copied.append(seconds(team, copies))
-                if turn == 1:
-                    taken, copied = [], []  # the first two compile
-            bandwidth = 8 * layout.size / statistics.median(copied)
-            n_bytes = sum(buffer.nbytes for buffer in update.state.buffers.values())
-            cells = ["", ""]
+            run, n_bytes = update_of(rule, layout, team, weights, gradient)
+            run()
+            run()  # rules with state that begins at the second step compile twice
+            turns = {
+                name: median_of(timed(run), SECONDS_A_TURN),
+                "copy": median_of(timed(copies), SECONDS_A_TURN),
+            }
+            seconds = in_turn(turns, n_turns)
+            speed = [8.0 * layout.size / taken for taken in seconds.pop("copy")]
+            facts = {"state_bytes": float(n_bytes)}
             if not isinstance(rule, TensorRule):
-                moved = 4 * (3 + 2 * len(rule.slots))
-                ratio = statistics.median(taken) * bandwidth / (moved * layout.size)
-                cells = [str(moved), f"{ratio:.2f}"]
-            held = f"{n_bytes / (4 * layout.size):.2f}"
-            table.add_row(name, held, f"{1e3 * statistics.median(taken):.1f}", *cells)
-            del update
-        console = Console()
-        console.print(table)
-        console.print(
-            f"{layout.size / 1e6:.1f} M weights, {n_cores} cores, copy "
-            f"{bandwidth / 1e9:.1f} GB/s, medians of {repeats}"
-        )
-
-
-if __name__ == "__main__":
-    typer.run(main)
+                facts["bytes"] = 4.0 * (3 + 2 * len(rule.slots)) * layout.size
+            title = f"{layout.size / 1e6:.1f} M weights, state of {n_bytes / 1e6:,.0f} MB"
+            series = [Series(name, seconds[name])]
+            found.append(
+                Result("optimizers", name, title, "seconds", series, {"memory": speed}, facts)
+            )
+    return found

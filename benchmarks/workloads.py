@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,20 @@ class Workload:
         attention = 12.0 * self.n_layer * self.n_embd * self.context
         return (6.0 * weights + attention) * self.tokens
 
+    def batch(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """The tokens and targets, (batch, context) int64, that every peer trains on."""
+        generator = np.random.default_rng(11)
+        shape = (self.batch_size, self.context)
+        tokens = generator.integers(0, self.vocab_size, shape)
+        return tokens, generator.integers(0, self.vocab_size, shape)
+
+    def model(self) -> Any:
+        """The same model of bptool's."""
+        from bptool.models.gpt2 import GPT2, GPT2Config
+
+        sizes = {k: getattr(self, k) for k in ("n_layer", "n_head", "n_embd", "context")}
+        return GPT2(GPT2Config(**sizes, bias=False), self.vocab_size)
+
 
 WORKLOADS = {
     "A": Workload(4, 4, 128, 64, 12, 65, "nanoGPT's CPU run on Shakespeare by characters"),
@@ -36,5 +53,10 @@ WORKLOADS = {
     "B": Workload(6, 6, 384, 256, 8, 65, "nanoGPT's GPU run on Shakespeare, batch 8"),
     "C": Workload(12, 12, 768, 64, 4, 50257, "GPT-2 124M, as llm.c times it"),
     "L": Workload(12, 12, 768, 1024, 1, 50257, "GPT-2 124M on one long sequence"),
+    "tiny": Workload(2, 2, 32, 16, 4, 65, "for the tests"),
 }
-LEARNING_RATE, BETAS, WEIGHT_DECAY, CLIP_NORM = 1e-4, (0.9, 0.99), 0.1, 1.0
+LEARNING_RATE, BETAS, EPSILON = 1e-4, (0.9, 0.99), 1e-8
+WEIGHT_DECAY, CLIP_NORM = 0.1, 1.0
+"""Of AdamW; matrices and embeddings are decayed, gains of norms are not."""
+SEED = 7
+"""Of the initial weights."""

@@ -35,6 +35,8 @@ def _kernel_cache() -> str:
 
 
 os.environ.setdefault("NUMBA_CACHE_DIR", _kernel_cache())
+# What ``auto`` multiplies with is measured once a machine; tests must not depend on that.
+os.environ.setdefault("BPTOOL_ENGINE", "tiled")
 # Plots are written to files; no test needs a display.
 os.environ.setdefault("MPLBACKEND", "Agg")
 

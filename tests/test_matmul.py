@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import Any
 
@@ -14,10 +15,16 @@ from bptool.ops.jit import kernel
 from bptool.ops.matmul import MatmulEngine, blas_engine, matmul, tiled_engine
 from bptool.ops.matmul.blocked import COLUMNS, DEPTH_BYTES, HEIGHT
 from bptool.ops.matmul.dot_rows import FEW_ROWS
+from bptool.ops.matmul.libraries import LIBRARIES, find_library
 from bptool.ops.matmul.target import ROWS, lanes_of, panel_columns
+from bptool.ops.memory import aligned_zeros
 
 DTYPES = ("float32", "float64")
-ENGINES = {"tiled": tiled_engine, "blas": blas_engine}
+ENGINES = {"tiled": tiled_engine} | {
+    name: functools.partial(blas_engine, library=name)
+    for name in LIBRARIES
+    if find_library(name) is not None
+}
 GUARD = 3
 UNTOUCHED = -12345.0
 
@@ -194,20 +201,23 @@ def test_rows_may_be_columns_of_a_wider_array(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_bits_are_equal_between_runs_and_threads(dtype: str) -> None:
+@pytest.mark.parametrize("name", ENGINES)
+def test_bits_are_equal_between_runs_and_threads(name: str, dtype: str) -> None:
     rng = np.random.default_rng(4)
-    a, b = (rng.standard_normal(shape).astype(dtype) for shape in ((130, 700), (500, 700)))
-    expected = np.empty((130, 500), dtype)
-    matmul(tiled_engine(dtype), expected, a, False, b, True, False)
+    a, b = (aligned_zeros(shape, dtype) for shape in ((130, 700), (500, 700)))
+    for x in (a, b):
+        x[:] = rng.standard_normal(x.shape)
+    expected = aligned_zeros((130, 500), dtype)
+    matmul(ENGINES[name](dtype), expected, a, False, b, True, False)
     found: list[Any] = []
 
     def work(engine: MatmulEngine) -> None:
         for _ in range(5):
-            out = np.empty((130, 500), dtype)
+            out = aligned_zeros((130, 500), dtype)
             matmul(engine, out, a, False, b, True, False)
             found.append(out)
 
-    threads = [threading.Thread(target=work, args=(tiled_engine(dtype),)) for _ in range(3)]
+    threads = [threading.Thread(target=work, args=(ENGINES[name](dtype),)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -19,7 +19,8 @@ def opening_lines(event: TrainingStarted) -> Iterator[str]:
     )
     workers = "1 worker" if event.n_workers == 1 else f"{event.n_workers} workers"
     peak = f", {event.peak_flops / 1e9:.0f} GFLOP/s at its peak" if event.peak_flops else ""
-    yield f"{workers}, {event.engine} engine{peak}"
+    choice = f" ({event.engine_choice})" if event.engine_choice else ""
+    yield f"{workers}, {event.engine} engine{choice}{peak}"
     steps = f"{event.n_steps:,} steps of {wording.count(event.tokens_per_step)} tokens"
     resumed = f", resumed after step {event.start_step:,}" if event.start_step else ""
     yield f"{steps}{resumed}, into {wording.near_path(event.run_dir)}"

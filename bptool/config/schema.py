@@ -109,7 +109,8 @@ class TrainingConfig(Section):
     engine: str = Field(
         default="auto",
         min_length=1,
-        description="what multiplies matrices; auto: the fastest found",
+        description="what multiplies matrices: tiled (our own), blas (scipy's), mkl where it is "
+        "installed, accelerate on macOS; auto: the fastest here, measured once for a machine",
     )
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="largest norm of the whole gradient; null: any"

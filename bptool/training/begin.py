@@ -75,9 +75,8 @@ def resume_run(
     """
     folder.require_run()
     saved = read_json(folder.manifest, "manifest")
-    n_workers, engine, split = None, None, None
-    if config.training.engine == "auto" and saved.get("engine") in machine.ENGINES:
-        engine = saved["engine"]
+    n_workers, split = None, None
+    engine = machine.engine_of_run(config.training.engine, saved.get("engine"))
     if config.training.workers == "auto":
         n_workers = saved.get("workers")
         if not isinstance(n_workers, int) or n_workers < 1:

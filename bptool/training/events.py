@@ -24,6 +24,8 @@ class TrainingStarted:
     engine: str
     peak_flops: float | None
     """Measured floating-point operations per second of the machine with all workers busy."""
+    engine_choice: str = ""
+    """What the engine was taken for, where it was not named."""
 
 
 @dataclass(frozen=True)

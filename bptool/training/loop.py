@@ -286,6 +286,7 @@ class Training:
                 n_workers=pieces.team.n,
                 engine=pieces.engine.name,
                 peak_flops=peak,
+                engine_choice=pieces.engine.why,
             )
         )
 

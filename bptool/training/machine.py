@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 import os
 import platform
@@ -15,12 +17,14 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 import numpy.typing as npt
-import threadpoolctl
 
 import bptool
 from bptool.errors import ConfigError, did_you_mean
+from bptool.ops import jit
 from bptool.ops.matmul import MatmulEngine, blas_engine, matmul, tiled_engine
+from bptool.ops.matmul.libraries import LIBRARIES, find_library, version_of
 from bptool.ops.matmul.target import VECTOR_BYTES, has_fma
+from bptool.training.engine_choice import fastest
 
 
 def usable_cores() -> int:
@@ -74,31 +78,64 @@ class Engine:
     version: str
     make: Callable[[npt.DTypeLike], MatmulEngine]
     """The product for float32 or float64, as kernels take it; one for each thread."""
+    why: str = ""
+    """What ``auto`` took it for; empty where it was named."""
 
 
-ENGINES = ("tiled", "blas")
+ENGINES = ("tiled", *LIBRARIES)
+ENGINE_VARIABLE = "BPTOOL_ENGINE"
+"""Environment variable: what ``auto`` means, without measuring."""
 
 
 def choose_engine(name: str) -> Engine:
-    """The engine called ``name``; for ``auto`` our own, or a BLAS where there is no hardware FMA.
+    """The engine called ``name``; for ``auto`` the one that was fastest here when it was measured.
 
-    Every BLAS in the process is held to one thread from here on: the workers are the threads.
+    Every BLAS in the process is held to one thread from where one is used: the workers are the
+    threads.
+
+    Raises:
+        ConfigError: there is no such engine, or its library is not on this machine.
     """
-    if name not in ("auto", *ENGINES):
-        raise ConfigError(f"training.engine: '{name}'{did_you_mean(name, ('auto', *ENGINES))}")
-    if name == "tiled" or (name == "auto" and has_fma()):
-        return Engine("tiled", f"bptool {bptool.__version__}", tiled_engine)
-    os.environ.setdefault("VECLIB_MAXIMUM_THREADS", "1")
-    import scipy.linalg.cython_blas  # loads the BLAS that is then limited
+    if name != "auto":
+        return _named(name, "training.engine")
+    forced = os.environ.get(ENGINE_VARIABLE)
+    if forced:
+        return dataclasses.replace(_named(forced, ENGINE_VARIABLE), why=f"by {ENGINE_VARIABLE}")
+    return _fastest()
 
-    threadpoolctl.threadpool_limits(1, user_api="blas")
-    version = f"scipy {scipy.__version__}"
-    for info in threadpoolctl.threadpool_info():
-        home = Path(str(info.get("filepath"))).parent.name
-        if info.get("user_api") == "blas" and home.startswith("scipy"):
-            version += f", {info['internal_api']} {info['version']}"
-            version += f" {info.get('architecture', '')}".rstrip()
-    return Engine("blas", version, lambda dtype: blas_engine(np.dtype(dtype)))
+
+@functools.cache
+def _fastest() -> Engine:
+    """Found once in a process, so that all of it multiplies alike."""
+    ours = ("tiled",) if has_fma() else ()  # without, it calls a function of the library each lane
+    versions = {name: version_of(name) for name in LIBRARIES}
+
+    def load() -> dict[str, Callable[[npt.DTypeLike], MatmulEngine]]:
+        there = [name for name in LIBRARIES if find_library(name) is not None]
+        return {name: _named(name, "").make for name in (*ours, *there)}
+
+    about = {**describe(), "kernels": jit.kernel_fingerprint(), "libraries": versions}
+    choice = fastest(load, about, usable_cores())
+    return dataclasses.replace(_named(choice.name, "training.engine"), why=choice.why)
+
+
+def engine_of_run(configured: str, saved: object) -> str:
+    """The engine to go on with in a run: the one configured; for ``auto`` the one that ``saved``
+    names in its manifest, where that can be used here."""
+    is_there = saved == "tiled" or (saved in LIBRARIES and find_library(str(saved)) is not None)
+    return str(saved) if configured == "auto" and is_there else configured
+
+
+def _named(name: str, place: str) -> Engine:
+    if name not in ENGINES:
+        raise ConfigError(f"{place}: '{name}'{did_you_mean(name, ('auto', *ENGINES))}")
+    if name == "tiled":
+        return Engine(name, f"bptool {bptool.__version__}", tiled_engine)
+    library = find_library(name)
+    if library is None:
+        remedy = {"mkl": "pip install mkl", "accelerate": "it is a part of macOS"}[name]
+        raise ConfigError(f"{place}: '{name}' is not on this machine; {remedy}, or leave it 'auto'")
+    return Engine(name, library.version, functools.partial(blas_engine, library=name))
 
 
 def measure_peak_flops(engine: Engine, run_on_all: Callable[[Callable[[int], Any]], Any]) -> float:

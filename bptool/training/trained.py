@@ -21,7 +21,7 @@ from bptool.training.checkpoint import (
     load_state,
     load_weights,
 )
-from bptool.training.machine import Engine, choose_engine
+from bptool.training.machine import Engine, choose_engine, engine_of_run
 from bptool.training.progress import Progress
 from bptool.training.run_folder import RunFolder, read_json
 from bptool.training.setup import build_average, build_model
@@ -58,7 +58,7 @@ def open_run(
     """
     folder = RunFolder(path)
     folder.require_run()
-    read_json(folder.manifest, "manifest")
+    manifest = read_json(folder.manifest, "manifest")
     config = resolve(folder.config).config
     tokenizer = load_tokenizer(folder.tokenizer)
     model = build_model(config, tokenizer.vocab_size)
@@ -73,6 +73,6 @@ def open_run(
     kind: Literal["raw", "average"] = which or ("average" if averaged else "raw")
     load_weights(checkpoint, model.layout, weights, AVERAGE if kind == "average" else WEIGHTS)
     step = Progress.from_state(load_state(checkpoint), checkpoint / STATE).step
-    engine = choose_engine(config.training.engine)
+    engine = choose_engine(engine_of_run(config.training.engine, manifest.get("engine")))
     params = model.params(weights)
     return TrainedRun(folder, config, tokenizer, model, engine, weights, params, step, kind)

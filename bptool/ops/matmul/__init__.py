@@ -3,7 +3,7 @@
 Every product of a model goes through :func:`matmul`, called from compiled code. Two engines stand
 behind it, each a C function called by its address, so that it is compiled once and not again into
 every kernel that multiplies: our own (``blocked.py`` around ``tile.py``, ``dot_rows.py`` for a few
-rows) and a BLAS (``blas.py``).
+rows) and a BLAS (``blas.py``, of those in ``libraries.py``).
 
 Shapes: op(A) (M, K), op(B) (K, N), out (M, N). Rows may be strided; columns are contiguous.
 """
@@ -38,9 +38,9 @@ def tiled_engine(dtype: npt.DTypeLike) -> MatmulEngine:
     return MatmulEngine(tiled_address(np.dtype(dtype).name), aligned_zeros((SCRATCH,), dtype))
 
 
-def blas_engine(dtype: npt.DTypeLike) -> MatmulEngine:
-    """scipy's BLAS for float32 or float64; the caller holds it to one thread."""
-    return MatmulEngine(blas_address(np.dtype(dtype).name), aligned_zeros((1,), dtype))
+def blas_engine(dtype: npt.DTypeLike, library: str = "blas") -> MatmulEngine:
+    """A BLAS for float32 or float64: scipy's, or another of ``LIBRARIES`` that is there."""
+    return MatmulEngine(blas_address(np.dtype(dtype).name, library), aligned_zeros((1,), dtype))
 
 
 @intrinsic

@@ -1,8 +1,7 @@
 """The product by a BLAS, behind the same C function as our own.
 
 Row-major C = A B is computed as the column-major C^T = B^T A^T by the Fortran ``sgemm`` or
-``dgemm`` that scipy brings, so nothing is copied. It must run on one thread, since each worker
-calls it for itself.
+``dgemm`` of one of ``libraries.py``, so nothing is copied.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from typing import Any
 from llvmlite import ir
 from numba import cfunc, types
 from numba.core import cgutils
-from numba.extending import get_cython_function_address, intrinsic
+from numba.extending import intrinsic
 
-_ROUTINES = {"float32": "sgemm", "float64": "dgemm"}
+from bptool.ops.matmul.libraries import find_library
 
 
 @intrinsic
@@ -87,11 +86,13 @@ def gemm_routine(real: Any, gemm: int) -> Any:
 
 
 @functools.cache
-def _compiled(dtype: str) -> Any:
-    gemm = int(get_cython_function_address("scipy.linalg.cython_blas", _ROUTINES[dtype]))
-    return gemm_routine({"float32": types.float32, "float64": types.float64}[dtype], gemm)
+def _compiled(dtype: str, library: str) -> Any:
+    found = find_library(library)
+    assert found is not None, f"{library} is not installed"
+    real = {"float32": types.float32, "float64": types.float64}[dtype]
+    return gemm_routine(real, found.gemm[dtype])
 
 
-def blas_address(dtype: str) -> int:
-    """Address of the C function for ``float32`` or ``float64``."""
-    return int(_compiled(dtype).address)
+def blas_address(dtype: str, library: str) -> int:
+    """Address of the C function for ``float32`` or ``float64``; ``library`` must be there."""
+    return int(_compiled(dtype, library).address)
