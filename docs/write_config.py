@@ -53,7 +53,8 @@ INTRODUCTIONS = {
     "is added up over smaller ones, with the same result up to rounding and less memory.",
     "optimizer": "Definitions and defaults are PyTorch's where it has the rule, else the authors'; "
     "the files in `bptool/optim/` say where frameworks differ. Biases and norms are not decayed.",
-    "schedule": "Every schedule begins with a linear warm-up, if `warmup_steps` is not 0.",
+    "schedule": "Every schedule begins with a linear warm-up, if `warmup_steps` is not 0. "
+    "[learning-rate.md](learning-rate.md) shows their shapes.",
     "regularizers": "A list of penalties that are added to the loss, on weights that are decayed. "
     "Dropout belongs to the model, decoupled weight decay to `adamw`.",
 }
@@ -108,7 +109,10 @@ def kind(schema: dict[str, Any]) -> str:
         return "a section"
     names = {"integer": "whole number", "boolean": "`true` or `false`", "null": "`null`"}
     if schema["type"] == "array":
-        return "a list" if "oneOf" in schema["items"] else f"a list of {kind(schema['items'])}s"
+        if "oneOf" in schema["items"]:
+            return "a list"
+        each = kind(schema["items"])
+        return f"a list, each a {each}" if "," in each else f"a list of {each}s"
     name = names.get(schema["type"], {"string": "text"}.get(schema["type"], schema["type"]))
     return name + bounds(schema)
 
