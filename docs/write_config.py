@@ -57,7 +57,8 @@ INTRODUCTIONS = {
     "gradient is clipped in one way at most.",
     "optimizer": "Definitions and defaults are PyTorch's where it has the rule, else the authors'; "
     "the files in `bptool/optim/` say where frameworks differ. Biases and norms are not decayed.",
-    "schedule": "Every schedule begins with a linear warm-up, if `warmup_steps` is not 0.",
+    "schedule": "Every schedule begins with a linear warm-up, if `warmup_steps` is not 0. "
+    "[learning-rate.md](learning-rate.md) shows their shapes.",
     "regularizers": "A list. `l1` and `l2` are penalties on weights that are decayed, "
     "`gradient-noise` changes the gradient, `max-norm` the weights after each update. Dropout and "
     "stochastic depth belong to the model, decoupled weight decay to the optimizer, label "
@@ -117,7 +118,10 @@ def kind(schema: dict[str, Any]) -> str:
         return "a section"
     names = {"integer": "whole number", "boolean": "`true` or `false`", "null": "`null`"}
     if schema["type"] == "array":
-        return "a list" if "oneOf" in schema["items"] else f"a list of {kind(schema['items'])}s"
+        if "oneOf" in schema["items"]:
+            return "a list"
+        each = kind(schema["items"])
+        return f"a list, each a {each}" if "," in each else f"a list of {each}s"
     name = names.get(schema["type"], {"string": "text"}.get(schema["type"], schema["type"]))
     return name + bounds(schema)
 

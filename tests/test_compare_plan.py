@@ -372,9 +372,9 @@ def test_what_the_command_line_says_does_not_shrink(file: Path) -> None:
 
 def test_without_steps_the_configuration_is_as_it_is(file: Path) -> None:
     assert resolve_at(file).config == resolve(file).config
-    assert resolve_at(file, ["training.steps=50"]).config.training.steps == 50
+    assert resolve_at(file, ["training.steps=500"]).config.training.steps == 500
     with pytest.raises(ConfigError, match="keep one"):
-        resolve_at(file, ["training.steps=50"], steps=60)
+        resolve_at(file, ["training.steps=500"], steps=60)
 
 
 def test_a_folder_with_anything_in_it_is_refused(tmp_path: Path, file: Path) -> None:

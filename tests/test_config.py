@@ -19,6 +19,7 @@ from bptool.config.load import flatten, resolve, to_yaml
 from bptool.config.schema import RunConfig
 from bptool.config.section import Section, refuse
 from bptool.errors import ConfigError
+from bptool.optim.schedules.base import ScheduleConfig
 
 GOOD = """\
 model:
@@ -81,10 +82,8 @@ class PlainConfig(Section):
     learning_rate: float = Field(default=0.1, gt=0)
 
 
-class WarmConfig(Section):
+class WarmConfig(ScheduleConfig):
     """A schedule."""
-
-    warmup_steps: int = Field(default=0, ge=0)
 
 
 class ShrinkConfig(Section):
@@ -101,7 +100,7 @@ FAKES: dict[str, dict[str, type[Section]]] = {
     "models": {"net": NetConfig, "flat": FlatConfig},
     "tokenizers": {"char": EmptyConfig, "pairs": WarmConfig},
     "optimizers": {"adamw": RateConfig, "plain": PlainConfig},
-    "schedules": {"constant": EmptyConfig, "ramp": WarmConfig},
+    "schedules": {"constant": ScheduleConfig, "ramp": WarmConfig},
     "regularizers": {"shrink": ShrinkConfig},
 }
 
@@ -650,7 +649,7 @@ RAW_CONFIGS = st.fixed_dictionaries(
             },
         ),
         "training": st.fixed_dictionaries(
-            {"steps": WHOLE, "batch_size": WHOLE | st.just("full")},
+            {"steps": st.integers(8, 10**6), "batch_size": WHOLE | st.just("full")},
             optional={
                 "seed": st.integers(0, 2**63 - 1),
                 "data_seed": st.integers(0, 2**63 - 1),

@@ -54,7 +54,7 @@ def settings(text: Path, model: dict[str, Any], **training: Any) -> dict[str, An
         "data": {"text": [str(text)], "sampling": "epoch"},
         "training": section | training,
         "optimizer": {"name": "adamw", "learning_rate": 0.01, "weight_decay": 0.1},
-        "schedule": {"name": "cosine", "warmup_steps": 3},
+        "schedule": {"name": "cosine", "warmup_steps": 1},
         "sample": {"max_tokens": 12},
     }
 

@@ -1,8 +1,7 @@
 """The live display of ``bptool train`` on a terminal.
 
 Above, one line an evaluation stays in the scrollback, so that loss and samples are seen getting
-better; below, a panel is redrawn in place. It is redrawn only when an event arrives, between
-steps: a thread that refreshed it would take the GIL from the workers.
+better; below, a panel is redrawn in place when an event arrives.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from rich.console import Console
-from rich.live import Live
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from bptool.cli import panel, summary, wording
+from bptool.cli.live import LivePanel
 from bptool.cli.progress import TrainingProgress
 from bptool.training.events import (
     Compiling,
@@ -29,10 +28,6 @@ from bptool.training.events import (
     TrainingStarted,
 )
 
-SHORTEST_PAUSE_SECONDS = 0.125
-LARGEST_SHARE = 0.02
-"""Drawing takes at most this share of the time: slow terminals are redrawn less often."""
-
 
 class Screen:
     """A listener that draws training on ``console``; a context manager that restores it."""
@@ -40,9 +35,7 @@ class Screen:
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
         self.progress = TrainingProgress(clock)
-        self._clock = clock
-        self._next_draw = 0.0
-        self._live: Live | None = None
+        self._panel = LivePanel(console, clock)
         self._row: Evaluated | None = None
         """An evaluation whose line waits for its sample."""
         self._has_header = False
@@ -57,7 +50,7 @@ class Screen:
         trace: TracebackType | None,
     ) -> None:
         self._print_row(None)
-        self._stop()
+        self._panel.stop()
 
     def __call__(self, event: Event) -> None:
         """Show ``event``."""
@@ -66,7 +59,7 @@ class Screen:
         self.progress.observe(event)
         match event:
             case StepDone():
-                self._draw_if_due()
+                self._panel.draw_if_due(self._render)
                 return
             case TrainingStarted():
                 self._print_opening(event)
@@ -86,10 +79,10 @@ class Screen:
             case Sampled():
                 self._print_row(event)
             case TrainingFinished():
-                self._stop()
+                self._panel.stop()
                 self._print_closing()
                 return
-        self._draw()
+        self._panel.draw(self._render)
 
     def _print(self, text: Text, wrap: bool = False) -> None:
         """Print a line that stays, indented, above the panel."""
@@ -126,25 +119,5 @@ class Screen:
         self.console.print(panel.closing_table(self.progress, self.console))
         self.console.print()
 
-    def _draw_if_due(self) -> None:
-        if self._clock() >= self._next_draw:
-            self._draw()
-
-    def _draw(self) -> None:
-        began = self._clock()
-        if self._live is None:
-            self._live = Live(
-                console=self.console,
-                auto_refresh=False,
-                transient=True,
-                vertical_overflow="crop",
-            )
-            self._live.start()
-        self._live.update(panel.render(self.progress, self.console), refresh=True)
-        now = self._clock()
-        self._next_draw = now + max(SHORTEST_PAUSE_SECONDS, (now - began) / LARGEST_SHARE)
-
-    def _stop(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+    def _render(self) -> RenderableType:
+        return panel.render(self.progress, self.console)

@@ -98,8 +98,12 @@ def _fitted(texts: list[str], sets: list[str]) -> Resolved:
 
     entries = [_entry(text) for text in texts]
     contents = read_texts(entries)
-    fitted = for_text(sum(map(len, contents)), len(set("".join(contents))))
-    return resolve(None, sets, {"data": {"text": entries}}, defaults=fitted)
+    size = sum(map(len, contents)), len(set("".join(contents)))
+    named = {"data": {"text": entries}}
+    fitted = for_text(*size)
+    fitted["schedule"]["warmup_steps"] = 0  # until the run's length is known
+    n_steps = resolve(None, sets, named, defaults=fitted).config.training.steps
+    return resolve(None, sets, named, defaults=for_text(*size, n_steps))
 
 
 def _entry(text: str) -> str:

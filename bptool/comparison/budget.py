@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bptool.config.load import flatten, resolve
+from bptool.config.load import resolve
+from bptool.config.report import value_at
 from bptool.config.schema import RunConfig
 from bptool.errors import ConfigError
 
-INTERVALS = ("training.eval_interval", "averaging.interval")
+COUNTS = ("training.eval_interval", "averaging.interval", "optimizer.warmup_steps")
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,8 @@ def resolve_at(
 ) -> Budgeted:
     """Read a configuration for runs of ``steps`` steps; None leaves its own number.
 
-    The schedule's numbers of steps (``warmup_steps`` and the like) and the intervals of
-    evaluations and of an average are scaled in proportion where the file gives them; those of
-    ``--set`` stay as they are said.
+    What counts steps (:func:`counts_steps`) is scaled in proportion where the file gives it, and
+    rounded down so that what fitted still fits, to 1 at least; numbers of ``--set`` stay as said.
 
     Raises:
         ConfigError: as :func:`bptool.config.load.resolve`; or the steps are given twice.
@@ -48,15 +48,25 @@ def resolve_at(
         return Budgeted(resolved.config, {})
     if resolved.provenance["training.steps"].startswith("--set"):
         raise ConfigError("--steps and --set training.steps are the same; keep one")
-    factor = steps / resolved.config.training.steps
+    length = resolved.config.training.steps
+    values = resolved.config.model_dump(mode="json")
     scaled: dict[str, tuple[int, int]] = {}
-    for key, text in flatten(resolved.config).items():
-        counts_steps = key in INTERVALS or (key.startswith("schedule.") and key.endswith("_steps"))
-        said = not resolved.provenance[key].startswith(("--set", "default", "derived"))
-        if counts_steps and said and text.isdecimal() and int(text) > 0:
-            value = max(1, round(int(text) * factor))
-            if value != int(text):
-                scaled[key] = int(text), value
+    for key, place in resolved.provenance.items():
+        if not counts_steps(key) or place.startswith(("--set", "default", "derived")):
+            continue
+        found = value_at(values, tuple(key.split(".")))
+        entries = enumerate(found) if isinstance(found, list) else [(None, found)]
+        for index, value in entries:
+            if value:
+                name = key if index is None else f"{key}.{index}"
+                scaled[name] = value, max(1, value * steps // length)
+    scaled = {key: (old, new) for key, (old, new) in scaled.items() if new != old}
     changes = [f"{key}={new}" for key, (_, new) in scaled.items()]
     final = resolve(path, [*sets, f"training.steps={steps}", *changes], overrides)
     return Budgeted(final.config, scaled)
+
+
+def counts_steps(key: str) -> bool:
+    """Whether a dotted key counts the run's steps: one of ``COUNTS``, and whatever of a schedule
+    ends in ``_steps``."""
+    return key in COUNTS or (key.startswith("schedule.") and key.endswith("_steps"))

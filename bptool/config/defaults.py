@@ -63,12 +63,13 @@ def flops_per_token(n_layer: int, n_embd: int, context: int, vocab_size: int) ->
     return 6.0 * weights + 12.0 * n_layer * context * n_embd
 
 
-def for_text(n_characters: int, n_distinct: int = 96) -> dict[str, Any]:
+def for_text(n_characters: int, n_distinct: int = 96, n_steps: int | None = None) -> dict[str, Any]:
     """A whole configuration but for ``data.text``, as plain values in the shape of a file.
 
     Args:
         n_characters: length of all texts together.
         n_distinct: how many different characters they have, the vocabulary of a small text.
+        n_steps: length of the run, where it is known already.
     """
     tier = next(tier for tier in TIERS if n_characters < tier.below)
     vocab_size = _vocab_size(n_characters) if tier.bpe else max(2, n_distinct)
@@ -81,6 +82,7 @@ def for_text(n_characters: int, n_distinct: int = 96) -> dict[str, Any]:
     tokens_in_time = tier.seconds * SUSTAINED_FLOPS / work
     tokens = min(tokens_in_time, tier.max_passes * n_tokens)
     steps = min(MAX_STEPS, max(MIN_STEPS, _round(tokens / (BATCH * context))))
+    steps = n_steps or steps
     tokenizer: dict[str, Any] = {"name": "bpe", "vocab_size": vocab_size}
     return {
         "model": {
@@ -111,7 +113,7 @@ def for_text(n_characters: int, n_distinct: int = 96) -> dict[str, Any]:
         },
         "schedule": {
             "name": "cosine",
-            "warmup_steps": max(MIN_WARMUP, steps // 20),
+            "warmup_steps": min(max(MIN_WARMUP, steps // 20), steps // 4),
             "final_fraction": 0.1,
         },
     }

@@ -225,6 +225,12 @@ class RunConfig(Section):
                 refuse(f"regularizers.{index}", name, f"'{name}' is listed twice; keep one")
         return self
 
+    @model_validator(mode="after")
+    def _schedule_fits_the_run(self) -> RunConfig:
+        for key, value, message in self.schedule.config.misfits(self.training.steps):
+            refuse(f"schedule.{key}", value, message)
+        return self
+
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of a configuration file, with every registered part in it."""

@@ -1,11 +1,9 @@
 """Cosine: half a period of a cosine from 1 down to ``final_fraction``, after a warm-up.
 
-    r      = (t - warmup_steps) / (decay_steps - warmup_steps),   t = step - 1
-    factor = f + (1 - f) (1 + cos(pi r)) / 2     while t < decay_steps
-             f                                   afterwards
+    curve(r) = (1 + cos(pi r)) / 2
 
-with f the ``final_fraction``. ``decay_steps`` counts from the run's start, warm-up included, and
-is the run's length when not given. This is nanoGPT's rule with f = min_lr / learning_rate.
+The rest is in ``decay.py``. This is nanoGPT's rule with ``final_fraction = min_lr /
+learning_rate``. With restarts it is ``cosine-restarts``.
 
 Paper: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017
 (equation 5, one period).
@@ -19,45 +17,26 @@ from __future__ import annotations
 
 import math
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from bptool.optim.schedules.base import Schedule, ScheduleConfig
+from bptool.optim.schedules.base import Fraction
+from bptool.optim.schedules.decay import Decay, DecayConfig
 from bptool.registry import schedules
 
 
-class CosineConfig(ScheduleConfig):
+class CosineConfig(DecayConfig):
     """Settings of ``cosine``."""
 
-    decay_steps: int | None = Field(
-        None, ge=1, description="Step at which the end value is reached; the run's last if not set."
+    final_fraction: Fraction = Field(
+        0.1, description="End value, as a fraction of the optimizer's learning rate."
     )
-    final_fraction: float = Field(
-        0.1, ge=0, le=1, description="End value, as a fraction of the optimizer's learning rate."
-    )
-
-    @model_validator(mode="after")
-    def _warmup_comes_first(self) -> CosineConfig:
-        if self.decay_steps is not None and self.decay_steps <= self.warmup_steps:
-            raise ValueError(
-                f"decay_steps ({self.decay_steps}) must be greater than warmup_steps "
-                f"({self.warmup_steps}): it counts from the start of the run"
-            )
-        return self
 
 
 @schedules.register("cosine")
-class Cosine(Schedule):
-    """Half a cosine from 1 to ``final_fraction``; see the module's docstring."""
+class Cosine(Decay):
+    """Half a cosine down; see the module's docstring."""
 
     Config = CosineConfig
-    config: CosineConfig
 
-    def shape(self, done: int, n_steps: int) -> float:
-        c = self.config
-        end = n_steps if c.decay_steps is None else c.decay_steps
-        if done >= end:
-            return c.final_fraction
-        progress = (done - c.warmup_steps) / (end - c.warmup_steps)
-        return c.final_fraction + (1.0 - c.final_fraction) * 0.5 * (
-            1.0 + math.cos(math.pi * progress)
-        )
+    def curve(self, done: int, total: int) -> float:
+        return 0.5 * (1.0 + math.cos(math.pi * (done / total)))
