@@ -189,19 +189,20 @@ OPERATION_FAULTS = [
     ),
     *_faults(
         "ops/attention.py",
-        "attention_backward",
+        "softmax_backward_row",
         ATTENTION,
         ("sign", "(d_row[s] - dot)", "(d_row[s] + dot)"),
-        ("scale", "d_row[s] = scale * row[s]", "d_row[s] = row[s]"),
-        (
-            "missing",
-            "for s in range(t + 1):\n                    dot +=",
-            "for s in range(t):\n                    dot +=",
-        ),
+        ("scale", "d = scale * row[s] * (d", "d = row[s] * (d"),
+        ("missing", "d = d_row[s] if s < n else zero", "d = d_row[s] if s < n - 1 else zero"),
+    ),
+    *_faults(
+        "ops/attention.py",
+        "attention_backward",
+        ATTENTION,
         (
             "index",
-            "matmul(engine, dk[:stop], d_weights, True, q[start:stop], False, True)",
-            "matmul(engine, dk[:stop], d_weights, True, k[start:stop], False, True)",
+            "engine, dk[:stop], d_weights, True, q[start:stop], False, adds",
+            "engine, dk[:stop], d_weights, True, k[start:stop], False, adds",
         ),
         ("index", "= row_stats[i, h, t, 0], row_", "= row_stats[i, h, start, 0], row_"),
     ),
@@ -209,8 +210,8 @@ OPERATION_FAULTS = [
         "ops/attention.py",
         "softmax_again",
         ATTENTION,
-        ("scale", "row[s] = exp(scale * (row[s] - largest)) * inverse", "row[s] *= inverse"),
-        ("missing", "row[s] = row.dtype.type(0.0)", "pass"),
+        ("scale", "e = exp(scale * (row[s] - largest)) * inverse", "e = row[s] * inverse"),
+        ("missing", "row[s] = e if s < n else zero", "row[s] = e"),
     ),
     *_faults(
         "ops/attention.py",
@@ -229,8 +230,13 @@ OPERATION_FAULTS = [
         ATTENTION[2:],
         (
             "missing",
-            "matmul(engine, dk[:stop], d_weights, True, q[start:stop], False, True)",
-            "matmul(engine, dk[:stop], d_weights, True, q[start:stop], False, False)",
+            "engine, dk[:stop], d_weights, True, q[start:stop], False, adds",
+            "engine, dk[:stop], d_weights, True, q[start:stop], False, False",
+        ),
+        (
+            "index",
+            "dv[:stop], dropped, True, d_out[start:stop], False, adds, UPPER_A, start",
+            "dv[:stop], dropped, True, d_out[start:stop], False, adds, UPPER_A, 0",
         ),
     ),
     *_faults(
