@@ -52,6 +52,7 @@ class Fault:
 
 
 LINEAR = ("linear", "linear without bias")
+ACTIVATIONS = ("tanh", "sigmoid", "relu", "gelu", "gelu_tanh")
 LAYERNORM = ("layernorm", "layernorm without bias")
 HEAD = ("head over tiles", "head with terms")
 SMOOTHED = ("logits with label smoothing", "logits with both", "head with terms")
@@ -141,51 +142,48 @@ OPERATION_FAULTS = [
     ),
     *_faults(
         "ops/activations.py",
-        "tanh_backward",
-        ("tanh",),
-        ("sign", "dy[i, j] * (one - t * t)\n", "dy[i, j] * (one + t * t)\n"),
-        ("scale", "dy[i, j] * (one - t * t)\n", "dy[i, j] * (one - t * t) * 0.5\n"),
-        ("missing", "dy[i, j] * (one - t * t)\n", "dy[i, j] * (one - t)\n"),
-    ),
-    *_faults(
-        "ops/activations.py",
-        "sigmoid_backward",
-        ("sigmoid",),
-        ("sign", "dy[i, j] * s * (one - s)", "dy[i, j] * s * (one + s)"),
-        ("missing", "dy[i, j] * s * (one - s)", "dy[i, j] * s"),
-    ),
-    *_faults(
-        "ops/activations.py",
-        "relu_backward",
-        ("relu",),
-        ("sign", "zero if x[i, j] <= zero else dy[i, j]", "dy[i, j] if x[i, j] <= zero else zero"),
-        (
-            "scale",
-            "zero if x[i, j] <= zero else dy[i, j]",
-            "zero if x[i, j] <= zero else 2.0 * dy[i, j]",
-        ),
-        ("index", "zero if x[i, j] <= zero else dy[i, j]", "zero if x[i, 0] <= zero else dy[i, j]"),
-    ),
-    *_faults(
-        "ops/activations.py",
-        "gelu_backward",
-        ("gelu",),
-        ("sign", "(normal_cdf(v) + v *", "(normal_cdf(v) - v *"),
-        ("missing", "(normal_cdf(v) + v * normal_density(v))", "normal_cdf(v)"),
-    ),
-    *_faults(
-        "ops/activations.py",
         "activation_backward",
-        ("gelu",),
-        ("index", "gelu_backward(dx, dy, x)\n    else", "tanh_backward(dx, dy, x)\n    else"),
+        ACTIVATIONS,
+        ("sign", "dx[i, j] = dy[i, j] * slope[i, j]", "dx[i, j] = -dy[i, j] * slope[i, j]"),
+        ("missing", "dx[i, j] = dy[i, j] * slope[i, j]", "dx[i, j] = dy[i, j]"),
+        ("index", "dx[i, j] = dy[i, j] * slope[i, j]", "dx[i, j] = dy[i, j] * slope[i, 0]"),
     ),
     *_faults(
         "ops/activations.py",
-        "gelu_tanh_backward",
+        "tanh_and_slope",
+        ("tanh",),
+        ("sign", "slope[i, j] = one - t * t", "slope[i, j] = one + t * t"),
+        ("missing", "slope[i, j] = one - t * t", "slope[i, j] = one - t"),
+    ),
+    *_faults(
+        "ops/activations.py",
+        "sigmoid_and_slope",
+        ("sigmoid",),
+        ("sign", "slope[i, j] = s * (one - s)", "slope[i, j] = s * (one + s)"),
+        ("missing", "slope[i, j] = s * (one - s)", "slope[i, j] = s"),
+    ),
+    *_faults(
+        "ops/activations.py",
+        "relu_and_slope",
+        ("relu",),
+        ("sign", "zero if x[i, j] <= zero else one", "one if x[i, j] <= zero else zero"),
+        ("scale", "zero if x[i, j] <= zero else one", "zero if x[i, j] <= zero else one + one"),
+        ("index", "zero if x[i, j] <= zero else one", "zero if x[i, 0] <= zero else one"),
+    ),
+    *_faults(
+        "ops/activations.py",
+        "gelu_and_slope",
+        ("gelu",),
+        ("sign", "phi + v * normal_density(v)", "phi - v * normal_density(v)"),
+        ("missing", "phi + v * normal_density(v)", "phi"),
+    ),
+    *_faults(
+        "ops/activations.py",
+        "gelu_tanh_and_slope",
         ("gelu_tanh",),
-        ("sign", "v * (one - t * t) * slope", "v * (one + t * t) * slope"),
+        ("sign", "v * (one - t * t) * du", "v * (one + t * t) * du"),
         ("scale", "three * cubic * v * v", "cubic * v * v"),
-        ("missing", "(one + t + v * (one - t * t) * slope)", "(one + t)"),
+        ("missing", "(one + t + v * (one - t * t) * du)", "(one + t)"),
     ),
     *_faults(
         "ops/attention.py",
@@ -338,7 +336,7 @@ MODEL_FAULTS = [
         ("mlp",),
         (
             "index",
-            "dpre[own], dhidden[own], acts.pre[layer][own])",
+            "dpre[own], dhidden[own], acts.slope[layer][own])",
             "dpre[own], dhidden[own], acts.hidden[layer][own])",
         ),
         (

@@ -77,8 +77,9 @@ class Activations(NamedTuple):
     qkv: Array  # (L, N, 3C)
     row_stats: Array  # (L, B, H, T, 2) of the attention weights
     att: Array  # (L, N, C) attention outputs
-    fc: Array  # (L, N, F) before the activation
+    fc: Array  # (1, N, F) before the activation; (L, N, F) where that is a ReLU, for relu_inputs
     act: Array  # (L, N, F) after it
+    slope: Array  # (L, N, F) of the activation
     logits: Array  # (R, V) of a tile of rows, overwritten by their gradient
     logp: Array  # (N,)
     dlogp: Array  # (N,)
@@ -152,11 +153,10 @@ def gpt2_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unt
         ln_2_w, ln_2_b = params.ln_2_w[layer], params.ln_2_b[layer]
         layernorm_forward(norm[i][own], mean[i][own], rstd[i][own], x[i][own], ln_2_w, ln_2_b)
         barrier(team)  # norm: rows; and branch has been read
-        linear_forward(
-            engine, acts.fc[layer], norm[i], params.fc_w[layer], params.fc_b[layer], team
-        )
+        fc = acts.fc[layer % acts.fc.shape[0]]
+        linear_forward(engine, fc, norm[i], params.fc_w[layer], params.fc_b[layer], team)
         barrier(team)  # fc: columns
-        activation_forward(hyper.activation, acts.act[layer][own], acts.fc[layer][own])
+        activation_forward(hyper.activation, acts.act[layer][own], acts.slope[layer][own], fc[own])
         dropout(acts.act[layer][own], p.hidden, key, 3 * n_layer + 1 + layer, row0)
         barrier(team)  # act: rows
         fc_proj_w, fc_proj_b = params.fc_proj_w[layer], params.fc_proj_b[layer]
@@ -204,7 +204,7 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignor
         )
         barrier(team)  # dact: columns
         dropout(acts.dact[own], p.hidden, key, 3 * n_layer + 1 + layer, row0)
-        activation_backward(hyper.activation, acts.dfc[own], acts.dact[own], acts.fc[layer][own])
+        activation_backward(acts.dfc[own], acts.dact[own], acts.slope[layer][own])
         barrier(team)  # dfc: rows
         linear_backward(
             *(engine, dnorm, grads.fc_w[layer], grads.fc_b[layer]),
@@ -376,8 +376,9 @@ class GPT2(Model):
             "qkv": (n_layer, n, 3 * c),
             "row_stats": (n_layer, n_sequences, n_head, n_time, 2),
             "att": (n_layer, n, c),
-            "fc": (n_layer, n, f),
+            "fc": (n_layer if self.config.activation == "relu" else 1, n, f),
             "act": (n_layer, n, f),
+            "slope": (n_layer, n, f),
             "logits": (tile_rows(n, self.n_vocab), self.n_vocab),
             "logp": (n,),
             "dlogp": (n,),

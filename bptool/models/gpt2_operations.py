@@ -87,7 +87,7 @@ def gpt2_operations(
         qkv[0],
         Operation("attention", n_layer, attention, ITEM_BYTES * 4 * n * c, _attention),
         *(proj[0], up[0]),
-        elementwise("activation", n_layer, 2 * n * f, _activation),
+        elementwise("activation", n_layer, 3 * n * f, _activation),
         down[0],
         elementwise("residual additions", 2 * n_layer, 3 * n * c, _add),
         Operation("head", 1, head, ITEM_BYTES * (n * c + n_tiles * c * v + n * v), _head),
@@ -121,7 +121,7 @@ def _of(acts: Any, name: str, layer: int) -> Any:
     array = getattr(acts, field)
     if which:
         return array[2 * layer + int(which)]
-    return array[layer] if array.ndim == 3 else array
+    return array[layer % len(array)] if array.ndim == 3 else array
 
 
 def _dropout(field: str, rate: float) -> Any:
@@ -183,12 +183,13 @@ def _attention_backward(s: Shard, i: int) -> None:
 
 def _activation(s: Shard, i: int) -> None:
     a, own = s.work.acts, s.own
-    activation_forward(s.work.training.activation, a.act[i][own], a.fc[i][own])
+    kind, fc = s.work.training.activation, a.fc[i % len(a.fc)]
+    activation_forward(kind, a.act[i][own], a.slope[i][own], fc[own])
 
 
 def _activation_backward(s: Shard, i: int) -> None:
     a, own = s.work.acts, s.own
-    activation_backward(s.work.training.activation, a.dfc[own], a.dact[own], a.fc[i][own])
+    activation_backward(a.dfc[own], a.dact[own], a.slope[i][own])
 
 
 def _add(s: Shard, i: int) -> None:

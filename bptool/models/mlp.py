@@ -109,6 +109,7 @@ class Activations(NamedTuple):
 
     x: Array  # (N, W*E)
     pre: Array  # (L, N, F) before the activation
+    slope: Array  # (L, N, F) of the activation
     hidden: Array  # (L, N, F) after activation and dropout
     logits: Array  # (N, V), overwritten by their gradient
     logp: Array  # (N,)
@@ -160,7 +161,7 @@ def mlp_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unty
             w, b = params.hidden_w[layer - 1], params.hidden_b[layer - 1]
             linear_forward(hyper.engine, pre, acts.hidden[layer - 1], w, b, team)
         barrier(team)  # pre: a product
-        activation_forward(hyper.activation, hidden[own], pre[own])
+        activation_forward(hyper.activation, hidden[own], acts.slope[layer][own], pre[own])
         dropout(hidden[own], hyper.dropout.hidden, key, layer + 1, row0)
         barrier(team)  # hidden: rows
     last = acts.hidden[n_layer - 1]
@@ -186,7 +187,7 @@ def mlp_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignore
     for layer in range(n_layer - 1, -1, -1):
         barrier(team)  # dhidden: a product; and dpre has been read
         dropout(dhidden[own], hyper.dropout.hidden, key, layer + 1, row0)
-        activation_backward(hyper.activation, dpre[own], dhidden[own], acts.pre[layer][own])
+        activation_backward(dpre[own], dhidden[own], acts.slope[layer][own])
         barrier(team)  # dpre: rows
         if layer > 0:
             linear_backward(
@@ -286,7 +287,8 @@ class MLP(Model):
         c = self.config
         n, n_in, f = n_sequences * n_time, c.window * c.n_embd, c.n_hidden
         return {
-            **{"x": (n, n_in), "pre": (c.n_layer, n, f), "hidden": (c.n_layer, n, f)},
+            "x": (n, n_in),
+            **dict.fromkeys(("pre", "slope", "hidden"), (c.n_layer, n, f)),
             **{"logits": (n, self.n_vocab), "logp": (n,), "dlogp": (n,), "log_sum": (n,)},
             **{"added": (n,), "dx": (n, n_in), "dhidden": (n, f), "dpre": (n, f)},
         }

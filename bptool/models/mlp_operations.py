@@ -112,12 +112,13 @@ def _output_backward(s: Shard, i: int) -> None:
 
 def _activation(s: Shard, i: int) -> None:
     a, own = s.work.acts, s.own
-    activation_forward(s.work.training.activation, a.hidden[i][own], a.pre[i][own])
+    kind = s.work.training.activation
+    activation_forward(kind, a.hidden[i][own], a.slope[i][own], a.pre[i][own])
 
 
 def _activation_backward(s: Shard, i: int) -> None:
     a, own = s.work.acts, s.own
-    activation_backward(s.work.training.activation, a.dpre[own], a.dhidden[own], a.pre[i][own])
+    activation_backward(a.dpre[own], a.dhidden[own], a.slope[i][own])
 
 
 def _loss(s: Shard, i: int) -> None:

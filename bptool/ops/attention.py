@@ -79,8 +79,8 @@ def softmax_again(row, n, scale, largest, inverse):  # type: ignore[no-untyped-d
 
 @kernel
 def softmax_backward_row(d_row, row, n, scale):  # type: ignore[no-untyped-def]
-    """d_row = scale row (d_row - sum of row d_row), from the gradient of the weights ``row`` to that
-    of the scores, and 0 from ``n`` on, where d_row may have held anything."""
+    """From the gradient of the weights ``row`` to that of the scores, in place:
+    d_row = scale row (d_row - sum of row d_row), and 0 after n, where anything may have been."""
     zero = row.dtype.type(0.0)
     stop = whole(n, row.size)
     dot = zero

@@ -7,10 +7,10 @@ rows) and a BLAS (``blas.py``).
 
 Shapes: op(A) (M, K), op(B) (K, N), out (M, N). Rows may be strided; columns are contiguous.
 
-Causal attention multiplies with triangles. :func:`matmul_triangle` is told of one, and then leaves
-out what it can: LOWER_OUT, out[i, j] is wanted for j <= i + diagonal only, and elsewhere may be
-anything; LOWER_A, op(A)[i, k] is zero for k > i + diagonal; UPPER_A, for k < i - diagonal. Zeros are
-there all the same, so that an engine may multiply all, as the BLAS does.
+Causal attention multiplies with triangles. :func:`matmul_triangle` is told of one, and leaves out
+what it can: LOWER_OUT, out[i, j] is wanted for j <= i + diagonal only, and elsewhere may be
+anything; LOWER_A, op(A)[i, k] is zero for k > i + diagonal; UPPER_A, for k < i - diagonal. Zeros
+are there all the same, so an engine may multiply all, as the BLAS does.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def matmul(engine, out, a, transpose_a, b, transpose_b, accumulate):  # type: ig
 def matmul_triangle(  # type: ignore[no-untyped-def]
     engine, out, a, transpose_a, b, transpose_b, accumulate, triangle, diagonal
 ):
-    """The same, where all but a ``triangle`` is zero or not wanted; ``diagonal`` is not negative."""
+    """The same, where all but a ``triangle`` is zero or not wanted; diagonal >= 0."""
     m, n = out.shape
     k = a.shape[0] if transpose_a else a.shape[1]
     size = out.itemsize

@@ -45,6 +45,7 @@ assert HEIGHT % ROWS == 0
 assert COLUMNS % panel_columns(4) == 0
 assert COLUMNS % panel_columns(8) == 0
 
+
 @kernel
 def tile_of(  # type: ignore[no-untyped-def]
     c, c_stride, a, row_stride, k_stride, b, n_k, rows, columns, lanes, adds, kind, real

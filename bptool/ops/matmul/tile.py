@@ -18,8 +18,8 @@ in the order of k by every tile, so its bits are the same in all.
 The code is LLVM IR through Numba's ``intrinsic``: scalar loops would leave the choice of registers
 to heuristics. A tile is a function of its own, not inlined, so that registers are shared out for
 its loop alone; one for each number of vectors, of rows (R, or SHORT_ROWS where rows end), and kind
-of A. Sources: Goto, van de Geijn 2008, "Anatomy of high-performance matrix multiplication"; Van Zee,
-van de Geijn 2015, "BLIS".
+of A. Sources: Goto, van de Geijn 2008, "Anatomy of high-performance matrix multiplication"; Van
+Zee, van de Geijn 2015, "BLIS".
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _emit_loop(
     row_pointers: list[Any],
     k_stride: Any,
 ) -> _State:
-    """Steps of k, ``unroll`` a turn, until B's pointer is ``b_stop``, if it is not there already."""
+    """Steps of k, ``unroll`` a turn, until B's pointer is ``b_stop``; none if it is already."""
     before = builder.block
     loop = builder.append_basic_block("k")
     after = builder.append_basic_block("k.end")
