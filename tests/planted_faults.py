@@ -51,10 +51,10 @@ class Fault:
         return f"{self.kernel}: {self.kind}: {shown}"
 
 
+HEAD = ("head over tiles", "head with terms")
 LINEAR = ("linear", "linear without bias")
 ACTIVATIONS = ("tanh", "sigmoid", "relu", "gelu", "gelu_tanh")
 LAYERNORM = ("layernorm", "layernorm without bias")
-HEAD = ("head over tiles", "head with terms")
 SMOOTHED = ("logits with label smoothing", "logits with both", "head with terms")
 WITH_Z_LOSS = ("logits with z-loss", "logits with both", "head with terms")
 LOGITS = ("logits with label smoothing", *WITH_Z_LOSS)
@@ -98,7 +98,7 @@ OPERATION_FAULTS = [
     *_faults(
         "ops/linear.py",
         "linear_backward",
-        LINEAR,
+        (*LINEAR, *HEAD),
         (
             "scale",
             "matmul_share(engine, dx, dy, False, w, False, False, team)",
@@ -106,19 +106,19 @@ OPERATION_FAULTS = [
         ),
         (
             "missing",
-            "matmul_share(engine, dw, dy, True, x, False, True, team)",
+            "matmul_share(engine, dw, dy, True, x, False, adds, team)",
             "matmul_share(engine, dw, dy, True, x, False, False, team)",
         ),
         (
             "index",
-            "matmul_share(engine, dw, dy, True, x, False, True, team)",
-            "matmul_share(engine, dw, dy[::-1], True, x, False, True, team)",
+            "matmul_share(engine, dw, dy, True, x, False, adds, team)",
+            "matmul_share(engine, dw, dy[::-1], True, x, False, adds, team)",
         ),
     ),
     *_faults(
         "ops/linear.py",
         "linear_backward_parameters",
-        ("linear",),
+        ("linear", *HEAD),
         ("sign", "db[j] += dy[i, j]", "db[j] -= dy[i, j]"),
     ),
     *_faults(
@@ -271,17 +271,13 @@ OPERATION_FAULTS = [
         "ops/head.py",
         "head_backward",
         HEAD,
-        ("scale", "False, w, False, False, team)", "False, w, False, False, team)\n    dx *= 0.5"),
+        ("scale", "w, adds, team)", "w, adds, team)\n    dx *= 0.5"),
         (
             "missing",
-            "matmul_share(engine, dw, dlogits, True, x[tile], False, True, team)",
-            "matmul_share(engine, dw, dlogits, True, x[tile], False, False, team)",
+            "adds = slice(start, start + n_rows), adds or start > 0",
+            "adds = slice(start, start + n_rows), False",
         ),
-        (
-            "index",
-            "matmul_share(engine, dw, dlogits, True, x[tile], False, True, team)",
-            "matmul_share(engine, dw, dlogits, True, x[:n_rows], False, True, team)",
-        ),
+        ("index", "logits[:n_rows], x[tile], w, adds", "logits[:n_rows], x[:n_rows], w, adds"),
     ),
     *_faults(
         "ops/head.py",
@@ -345,11 +341,6 @@ MODEL_FAULTS = [
             "dropout(dhidden[own], hyper.dropout.hidden, key, layer, row0)",
         ),
         ("missing", "dropout(acts.dx[own], hyper.dropout.embedding, key, 0, row0)", "pass"),
-        (
-            "missing",
-            "logit_terms_backward(acts.logits[own], dlogp, log_sum, flat, terms)",
-            "token_logprob_backward(acts.logits[own], dlogp, log_sum, flat)",
-        ),
     ),
     *_faults(
         "models/gpt2.py",
@@ -430,6 +421,7 @@ TRAINING_FAULTS = [
             "                    self.gradients[shard].fill(0)\n"
             "                    found = self.model.loss_and_gradient(",
         ),
+        ("missing", "                    adds = True\n", "                    adds = False\n"),
     ),
 ]
 

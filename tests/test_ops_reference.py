@@ -61,7 +61,7 @@ def test_linear(dtype: str, bias: bool, make_engine: Any) -> None:
     y, dx = np.full((N, OUT), np.nan, dtype), np.full((N, IN), np.nan, dtype)
     engine = make_engine(dtype)
     linear_forward(engine, y, x, w, b, ALONE)
-    linear_backward(engine, dx, dw, db, dy, x, w, ALONE)
+    linear_backward(engine, dx, dw, db, dy, x, w, True, ALONE)
     arguments = (x, w, b) if bias else (x, w)
     want, grads = reference(F.linear, dy, *arguments)
     assert_close(y, want, dtype)
@@ -70,9 +70,12 @@ def test_linear(dtype: str, bias: bool, make_engine: Any) -> None:
     if bias:
         assert_close(db - before_b, grads[2], dtype)
     alone_w, alone_b = before_w.copy(), before_b.copy()
-    linear_backward_parameters(engine, alone_w, alone_b, dy, x, ALONE)
+    linear_backward_parameters(engine, alone_w, alone_b, dy, x, True, ALONE)
     assert np.array_equal(alone_w, dw)
     assert np.array_equal(alone_b, db)
+    stored_w, zeros_b = np.full_like(dw, np.nan), np.zeros_like(db)
+    linear_backward_parameters(engine, stored_w, zeros_b, dy, x, False, ALONE)
+    assert_close(stored_w, grads[1], dtype)
 
 
 @pytest.mark.parametrize("bias", [True, False])
