@@ -89,7 +89,8 @@ def cases() -> Iterator[Case]:
     for kind in ACTIVATIONS:
         yield Case(kind, ("activation_backward",), partial(_activation, kind=kind))
     for name, (p, shape) in ATTENTION.items():
-        yield Case(name, ("attention_backward",), partial(_attention, name=name, p=p, shape=shape))
+        attention_kernels = ("attention_backward", "softmax_backward_row")
+        yield Case(name, attention_kernels, partial(_attention, name=name, p=p, shape=shape))
     yield Case("token_logprob", ("token_logprob_backward",), _token_logprob)
     for name, terms in TERMS.items():
         logits = partial(_logit_terms, name=name, terms=terms)
