@@ -51,9 +51,10 @@ class Fault:
         return f"{self.kernel}: {self.kind}: {shown}"
 
 
-LINEAR = ("linear", "linear without bias")
-LAYERNORM = ("layernorm", "layernorm without bias")
 HEAD = ("head over tiles", "head with terms")
+LINEAR = ("linear", "linear without bias")
+ACTIVATIONS = ("tanh", "sigmoid", "relu", "gelu", "gelu_tanh")
+LAYERNORM = ("layernorm", "layernorm without bias")
 SMOOTHED = ("logits with label smoothing", "logits with both", "head with terms")
 WITH_Z_LOSS = ("logits with z-loss", "logits with both", "head with terms")
 LOGITS = ("logits with label smoothing", *WITH_Z_LOSS)
@@ -97,7 +98,7 @@ OPERATION_FAULTS = [
     *_faults(
         "ops/linear.py",
         "linear_backward",
-        LINEAR,
+        (*LINEAR, *HEAD),
         (
             "scale",
             "matmul_share(engine, dx, dy, False, w, False, False, team)",
@@ -105,19 +106,19 @@ OPERATION_FAULTS = [
         ),
         (
             "missing",
-            "matmul_share(engine, dw, dy, True, x, False, True, team)",
+            "matmul_share(engine, dw, dy, True, x, False, adds, team)",
             "matmul_share(engine, dw, dy, True, x, False, False, team)",
         ),
         (
             "index",
-            "matmul_share(engine, dw, dy, True, x, False, True, team)",
-            "matmul_share(engine, dw, dy[::-1], True, x, False, True, team)",
+            "matmul_share(engine, dw, dy, True, x, False, adds, team)",
+            "matmul_share(engine, dw, dy[::-1], True, x, False, adds, team)",
         ),
     ),
     *_faults(
         "ops/linear.py",
         "linear_backward_parameters",
-        ("linear",),
+        ("linear", *HEAD),
         ("sign", "db[j] += dy[i, j]", "db[j] -= dy[i, j]"),
     ),
     *_faults(
@@ -141,67 +142,65 @@ OPERATION_FAULTS = [
     ),
     *_faults(
         "ops/activations.py",
-        "tanh_backward",
-        ("tanh",),
-        ("sign", "dy[i, j] * (one - t * t)\n", "dy[i, j] * (one + t * t)\n"),
-        ("scale", "dy[i, j] * (one - t * t)\n", "dy[i, j] * (one - t * t) * 0.5\n"),
-        ("missing", "dy[i, j] * (one - t * t)\n", "dy[i, j] * (one - t)\n"),
-    ),
-    *_faults(
-        "ops/activations.py",
-        "sigmoid_backward",
-        ("sigmoid",),
-        ("sign", "dy[i, j] * s * (one - s)", "dy[i, j] * s * (one + s)"),
-        ("missing", "dy[i, j] * s * (one - s)", "dy[i, j] * s"),
-    ),
-    *_faults(
-        "ops/activations.py",
-        "relu_backward",
-        ("relu",),
-        ("sign", "zero if x[i, j] <= zero else dy[i, j]", "dy[i, j] if x[i, j] <= zero else zero"),
-        (
-            "scale",
-            "zero if x[i, j] <= zero else dy[i, j]",
-            "zero if x[i, j] <= zero else 2.0 * dy[i, j]",
-        ),
-        ("index", "zero if x[i, j] <= zero else dy[i, j]", "zero if x[i, 0] <= zero else dy[i, j]"),
-    ),
-    *_faults(
-        "ops/activations.py",
-        "gelu_backward",
-        ("gelu",),
-        ("sign", "(normal_cdf(v) + v *", "(normal_cdf(v) - v *"),
-        ("missing", "(normal_cdf(v) + v * normal_density(v))", "normal_cdf(v)"),
-    ),
-    *_faults(
-        "ops/activations.py",
         "activation_backward",
-        ("gelu",),
-        ("index", "gelu_backward(dx, dy, x)\n    else", "tanh_backward(dx, dy, x)\n    else"),
+        ACTIVATIONS,
+        ("sign", "dx[i, j] = dy[i, j] * slope[i, j]", "dx[i, j] = -dy[i, j] * slope[i, j]"),
+        ("missing", "dx[i, j] = dy[i, j] * slope[i, j]", "dx[i, j] = dy[i, j]"),
+        ("index", "dx[i, j] = dy[i, j] * slope[i, j]", "dx[i, j] = dy[i, j] * slope[i, 0]"),
     ),
     *_faults(
         "ops/activations.py",
-        "gelu_tanh_backward",
+        "tanh_and_slope",
+        ("tanh",),
+        ("sign", "slope[i, j] = one - t * t", "slope[i, j] = one + t * t"),
+        ("missing", "slope[i, j] = one - t * t", "slope[i, j] = one - t"),
+    ),
+    *_faults(
+        "ops/activations.py",
+        "sigmoid_and_slope",
+        ("sigmoid",),
+        ("sign", "slope[i, j] = s * (one - s)", "slope[i, j] = s * (one + s)"),
+        ("missing", "slope[i, j] = s * (one - s)", "slope[i, j] = s"),
+    ),
+    *_faults(
+        "ops/activations.py",
+        "relu_and_slope",
+        ("relu",),
+        ("sign", "zero if x[i, j] <= zero else one", "one if x[i, j] <= zero else zero"),
+        ("scale", "zero if x[i, j] <= zero else one", "zero if x[i, j] <= zero else one + one"),
+        ("index", "zero if x[i, j] <= zero else one", "zero if x[i, 0] <= zero else one"),
+    ),
+    *_faults(
+        "ops/activations.py",
+        "gelu_and_slope",
+        ("gelu",),
+        ("sign", "phi + v * normal_density(v)", "phi - v * normal_density(v)"),
+        ("missing", "phi + v * normal_density(v)", "phi"),
+    ),
+    *_faults(
+        "ops/activations.py",
+        "gelu_tanh_and_slope",
         ("gelu_tanh",),
-        ("sign", "v * (one - t * t) * slope", "v * (one + t * t) * slope"),
+        ("sign", "v * (one - t * t) * du", "v * (one + t * t) * du"),
         ("scale", "three * cubic * v * v", "cubic * v * v"),
-        ("missing", "(one + t + v * (one - t * t) * slope)", "(one + t)"),
+        ("missing", "(one + t + v * (one - t * t) * du)", "(one + t)"),
+    ),
+    *_faults(
+        "ops/attention.py",
+        "softmax_backward_row",
+        ATTENTION,
+        ("sign", "(d_row[s] - dot)", "(d_row[s] + dot)"),
+        ("scale", "d = scale * row[s] * (d", "d = row[s] * (d"),
+        ("missing", "d = d_row[s] if s < n else zero", "d = d_row[s] if s < n - 1 else zero"),
     ),
     *_faults(
         "ops/attention.py",
         "attention_backward",
         ATTENTION,
-        ("sign", "(d_row[s] - dot)", "(d_row[s] + dot)"),
-        ("scale", "d_row[s] = scale * row[s]", "d_row[s] = row[s]"),
-        (
-            "missing",
-            "for s in range(t + 1):\n                    dot +=",
-            "for s in range(t):\n                    dot +=",
-        ),
         (
             "index",
-            "matmul(engine, dk[:stop], d_weights, True, q[start:stop], False, True)",
-            "matmul(engine, dk[:stop], d_weights, True, k[start:stop], False, True)",
+            "engine, dk[:stop], d_weights, True, q[start:stop], False, adds",
+            "engine, dk[:stop], d_weights, True, k[start:stop], False, adds",
         ),
         ("index", "= row_stats[i, h, t, 0], row_", "= row_stats[i, h, start, 0], row_"),
     ),
@@ -209,8 +208,8 @@ OPERATION_FAULTS = [
         "ops/attention.py",
         "softmax_again",
         ATTENTION,
-        ("scale", "row[s] = exp(scale * (row[s] - largest)) * inverse", "row[s] *= inverse"),
-        ("missing", "row[s] = row.dtype.type(0.0)", "pass"),
+        ("scale", "e = exp(scale * (row[s] - largest)) * inverse", "e = row[s] * inverse"),
+        ("missing", "row[s] = e if s < n else zero", "row[s] = e"),
     ),
     *_faults(
         "ops/attention.py",
@@ -229,8 +228,13 @@ OPERATION_FAULTS = [
         ATTENTION[2:],
         (
             "missing",
-            "matmul(engine, dk[:stop], d_weights, True, q[start:stop], False, True)",
-            "matmul(engine, dk[:stop], d_weights, True, q[start:stop], False, False)",
+            "engine, dk[:stop], d_weights, True, q[start:stop], False, adds",
+            "engine, dk[:stop], d_weights, True, q[start:stop], False, False",
+        ),
+        (
+            "index",
+            "dv[:stop], dropped, True, d_out[start:stop], False, adds, UPPER_A, start",
+            "dv[:stop], dropped, True, d_out[start:stop], False, adds, UPPER_A, 0",
         ),
     ),
     *_faults(
@@ -267,17 +271,13 @@ OPERATION_FAULTS = [
         "ops/head.py",
         "head_backward",
         HEAD,
-        ("scale", "False, w, False, False, team)", "False, w, False, False, team)\n    dx *= 0.5"),
+        ("scale", "w, adds, team)", "w, adds, team)\n    dx *= 0.5"),
         (
             "missing",
-            "matmul_share(engine, dw, dlogits, True, x[tile], False, True, team)",
-            "matmul_share(engine, dw, dlogits, True, x[tile], False, False, team)",
+            "adds = slice(start, start + n_rows), adds or start > 0",
+            "adds = slice(start, start + n_rows), False",
         ),
-        (
-            "index",
-            "matmul_share(engine, dw, dlogits, True, x[tile], False, True, team)",
-            "matmul_share(engine, dw, dlogits, True, x[:n_rows], False, True, team)",
-        ),
+        ("index", "logits[:n_rows], x[tile], w, adds", "logits[:n_rows], x[:n_rows], w, adds"),
     ),
     *_faults(
         "ops/head.py",
@@ -332,7 +332,7 @@ MODEL_FAULTS = [
         ("mlp",),
         (
             "index",
-            "dpre[own], dhidden[own], acts.pre[layer][own])",
+            "dpre[own], dhidden[own], acts.slope[layer][own])",
             "dpre[own], dhidden[own], acts.hidden[layer][own])",
         ),
         (
@@ -341,11 +341,6 @@ MODEL_FAULTS = [
             "dropout(dhidden[own], hyper.dropout.hidden, key, layer, row0)",
         ),
         ("missing", "dropout(acts.dx[own], hyper.dropout.embedding, key, 0, row0)", "pass"),
-        (
-            "missing",
-            "logit_terms_backward(acts.logits[own], dlogp, log_sum, flat, terms)",
-            "token_logprob_backward(acts.logits[own], dlogp, log_sum, flat)",
-        ),
     ),
     *_faults(
         "models/gpt2.py",
@@ -427,6 +422,7 @@ TRAINING_FAULTS = [
             "                    self.gradients[shard].fill(0)\n"
             "                    found = self.model.loss_and_gradient(",
         ),
+        ("missing", "                    adds = True\n", "                    adds = False\n"),
     ),
 ]
 

@@ -12,8 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bptool.ops.jit import kernel
-from bptool.ops.matmul import MatmulEngine, blas_engine, matmul, tiled_engine
-from bptool.ops.matmul.blocked import COLUMNS, DEPTH_BYTES, HEIGHT
+from bptool.ops.matmul import (
+    MatmulEngine,
+    blas_engine,
+    matmul,
+    matmul_triangle,
+    tiled_engine,
+)
+from bptool.ops.matmul.blocked import COLUMNS, DEPTH_BYTES, HEIGHT, LOWER_A, LOWER_OUT, UPPER_A
 from bptool.ops.matmul.dot_rows import FEW_ROWS
 from bptool.ops.matmul.libraries import LIBRARIES, find_library
 from bptool.ops.matmul.target import ROWS, lanes_of, panel_columns
@@ -198,6 +204,41 @@ def test_rows_may_be_columns_of_a_wider_array(name: str) -> None:
     scores = np.empty((64, 64), np.float32)
     matmul(ENGINES[name]("float32"), scores, q, False, k, True, False)
     np.testing.assert_array_equal(scores, q @ k.T)
+
+
+@pytest.mark.parametrize("transpose_b", [False, True])
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("triangle", [LOWER_OUT, LOWER_A, UPPER_A])
+@pytest.mark.parametrize("name", ENGINES)
+def test_triangles(name: str, triangle: int, transpose_a: bool, transpose_b: bool) -> None:
+    """As the whole product, wherever something is wanted; also over the borders of blocks."""
+    rng = np.random.default_rng(7)
+    engine = ENGINES[name]("float32")
+    panel = panel_columns(4)
+    blocks = (HEIGHT + 1, COLUMNS + 1, DEPTH_BYTES // 4 + 1)
+    sizes = [(m, n, k) for m in range(1, 3 * ROWS) for n, k in ((19, 5), (33, 23), (panel, m))]
+    for m, n, k in [*sizes, blocks]:
+        for diagonal in (0, 1, 7, 200):
+            i, along_j, along_k = np.arange(m)[:, None], np.arange(n), np.arange(k)
+            a, b = (whole_numbers(rng, shape, "float32") for shape in ((m, k), (k, n)))
+            wanted = np.ones((m, n), bool)
+            if triangle == LOWER_OUT:
+                wanted = along_j <= i + diagonal
+            elif triangle == LOWER_A:
+                a[along_k > i + diagonal] = 0
+            else:
+                a[along_k < i - diagonal] = 0
+            expected = a @ b
+            stored_a = np.ascontiguousarray(a.T) if transpose_a else a
+            stored_b = np.ascontiguousarray(b.T) if transpose_b else b
+            for accumulate in (False, True):
+                out = np.full((m, n), 2.0 if accumulate else np.nan, np.float32)
+                matmul_triangle(
+                    *(engine, out, stored_a, transpose_a, stored_b, transpose_b),
+                    *(accumulate, triangle, diagonal),
+                )
+                found, right = out[wanted], expected[wanted] + (2.0 if accumulate else 0.0)
+                assert np.array_equal(found, right), (m, n, k, diagonal, accumulate)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

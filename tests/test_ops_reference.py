@@ -61,7 +61,7 @@ def test_linear(dtype: str, bias: bool, make_engine: Any) -> None:
     y, dx = np.full((N, OUT), np.nan, dtype), np.full((N, IN), np.nan, dtype)
     engine = make_engine(dtype)
     linear_forward(engine, y, x, w, b, ALONE)
-    linear_backward(engine, dx, dw, db, dy, x, w, ALONE)
+    linear_backward(engine, dx, dw, db, dy, x, w, True, ALONE)
     arguments = (x, w, b) if bias else (x, w)
     want, grads = reference(F.linear, dy, *arguments)
     assert_close(y, want, dtype)
@@ -70,9 +70,12 @@ def test_linear(dtype: str, bias: bool, make_engine: Any) -> None:
     if bias:
         assert_close(db - before_b, grads[2], dtype)
     alone_w, alone_b = before_w.copy(), before_b.copy()
-    linear_backward_parameters(engine, alone_w, alone_b, dy, x, ALONE)
+    linear_backward_parameters(engine, alone_w, alone_b, dy, x, True, ALONE)
     assert np.array_equal(alone_w, dw)
     assert np.array_equal(alone_b, db)
+    stored_w, zeros_b = np.full_like(dw, np.nan), np.zeros_like(db)
+    linear_backward_parameters(engine, stored_w, zeros_b, dy, x, False, ALONE)
+    assert_close(stored_w, grads[1], dtype)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -100,9 +103,9 @@ def test_layernorm(dtype: str, bias: bool) -> None:
 def test_activation(dtype: str, kind: str) -> None:
     x, dy = draw(dtype, (N, 501), (N, 501))
     x *= 4
-    y, dx = np.full_like(x, np.nan), np.full_like(x, np.nan)
-    activation_forward(ACTIVATIONS[kind], y, x)
-    activation_backward(ACTIVATIONS[kind], dx, dy, x)
+    y, slope, dx = (np.full_like(x, np.nan) for _ in range(3))
+    activation_forward(ACTIVATIONS[kind], y, slope, x)
+    activation_backward(dx, dy, slope)
     function = {
         "tanh": torch.tanh,
         "sigmoid": torch.sigmoid,
@@ -114,14 +117,16 @@ def test_activation(dtype: str, kind: str) -> None:
     assert_close(y, want, dtype)
     assert_close(dx, grad, dtype)
     in_place = dy.copy()
-    activation_backward(ACTIVATIONS[kind], in_place, in_place, x)
+    activation_backward(in_place, in_place, slope)
     assert np.array_equal(in_place, dx)
 
 
 def test_relu_at_zero_has_slope_zero(dtype: str) -> None:
-    x, dx = np.zeros((1, 3), dtype), np.empty((1, 3), dtype)
-    activation_backward(ACTIVATIONS["relu"], dx, np.ones((1, 3), dtype), x)
-    assert np.array_equal(dx, x)
+    x = np.zeros((1, 3), dtype)
+    y, slope = np.ones_like(x), np.ones_like(x)
+    activation_forward(ACTIVATIONS["relu"], y, slope, x)
+    assert np.array_equal(y, x)
+    assert np.array_equal(slope, x)
 
 
 def test_embedding(dtype: str) -> None:

@@ -21,7 +21,7 @@ def test_every_backward_kernel_has_faults():
             r"^@kernel\ndef (\w+_backward)\(", path.read_text(encoding="utf-8"), re.M
         )
     }
-    assert len(kernels) >= 14
+    assert len(kernels) >= 10
     assert not kernels - {fault.kernel for fault in FAULTS}, "plant some in planted_faults.py"
     assert {fault.kind for fault in FAULTS} == {"sign", "scale", "missing", "index", "mask"}
 

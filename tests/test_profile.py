@@ -105,9 +105,10 @@ def test_profile_names_the_difference(
     assert lines["cross-entropy"]["calls"] == 3  # micro-batches of two rows, of six
     assert lines["optimizer"]["calls"] == 1
     assert ("gradients added" in lines) == (split == "batch")
-    n_parameters_bytes = lines["gradients to zero"]["bytes"] / (2 if split == "batch" else 1)
-    assert lines["gradient norm"]["bytes"] == n_parameters_bytes
     own = build_model(runs.config_of(values), vocabulary(tmp_path / "text.txt"))
+    assert lines["gradient norm"]["bytes"] == 4 * own.layout.size
+    cleared = lines["gradients to zero"]["bytes"] / (2 if split == "batch" else 1)
+    assert 0 < cleared < lines["gradient norm"]["bytes"]  # most are stored by products
     assert sum(line["flops"] for line in found["lines"]) == sum(
         o.count * o.flops for o in own.operations(6, own.context)
     )

@@ -105,9 +105,34 @@ def test_any_cut_gives_the_same_loss_and_gradient(name: str, dtype: str) -> None
                 assert error <= tolerance * size, (split, n_workers, rows, key)
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("split", ["batch", "inside"])
+def test_nothing_is_left_of_the_gradient_of_the_last_step(name: str, split: Split) -> None:
+    """Also where a worker has no row, or only some of a step's micro-batches."""
+    model = MODELS[name]
+    tokens, targets, _ = batch()
+    with WorkerTeam(3) as team:
+        shards = Shards(model, team, choose_engine("auto"), 3, N_TIME, split=split)
+        params = model.params(weights_of(model, "float32"))
+        for rows in (N_ROWS, 1, 4):
+            found = []
+            for left in (0.0, 7.0):
+                for buffer in shards.gradients:
+                    for tensor in model.layout.named(buffer).values():
+                        tensor[:] = left  # the padding stays zero
+                shards.loss_and_gradient(params, tokens[:rows], targets[:rows], 11, 0, 4)
+                team.run(shards.reduce)
+                found.append(shards.gradients[0].copy())
+            assert np.array_equal(found[0], found[1]), rows
+            assert np.any(found[0])
+
+
 @pytest.mark.parametrize("n_workers", [2, 3, 5])
-def test_tiles_of_the_head_may_be_shared(monkeypatch: pytest.MonkeyPatch, n_workers: int) -> None:
-    model = MODELS["gpt2"]
+@pytest.mark.parametrize("name", ["gpt2", "mlp"])
+def test_tiles_of_the_head_may_be_shared(
+    monkeypatch: pytest.MonkeyPatch, name: str, n_workers: int
+) -> None:
+    model = MODELS[name]
     want_loss, want = gradient(model, "float64", 1, N_ROWS)
     monkeypatch.setattr(head, "TILE_BYTES", 1)
     assert head.tile_rows(N_ROWS * N_TIME, N_VOCAB) <= N_ROWS * N_TIME / 3

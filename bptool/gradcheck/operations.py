@@ -88,10 +88,10 @@ def cases() -> Iterator[Case]:
         layernorm_kernels = ("layernorm_backward", "layernorm_backward_share")
         yield Case(name, layernorm_kernels, partial(_layernorm, bias=bias))
     for kind in ACTIVATIONS:
-        kernels = ("activation_backward", f"{kind}_backward")
-        yield Case(kind, kernels, partial(_activation, kind=kind))
+        yield Case(kind, ("activation_backward",), partial(_activation, kind=kind))
     for name, (p, shape) in ATTENTION.items():
-        yield Case(name, ("attention_backward",), partial(_attention, name=name, p=p, shape=shape))
+        attention_kernels = ("attention_backward", "softmax_backward_row")
+        yield Case(name, attention_kernels, partial(_attention, name=name, p=p, shape=shape))
     yield Case("token_logprob", ("token_logprob_backward",), _token_logprob)
     for name, terms in TERMS.items():
         logits = partial(_logit_terms, name=name, terms=terms)
@@ -211,7 +211,7 @@ def _linear(rng: np.random.Generator, bias: bool) -> Differentiable:
         dx = overwritten(x.shape)
         parts = dw.reset(), db.reset()
         for member in TEAM:
-            linear_backward(engine, dx, *parts, d["y"], x, w, member)
+            linear_backward(engine, dx, *parts, d["y"], x, w, True, member)
         return {"x": dx, "W": dw.added, "b": db.added}
 
     return Composed("linear" if bias else "linear without bias", inputs, forward, backward)
@@ -241,15 +241,15 @@ def _layernorm(rng: np.random.Generator, bias: bool) -> Differentiable:
 
 def _activation(rng: np.random.Generator, kind: str) -> Differentiable:
     x = 1.5 * rng.normal(size=(6, 9))
-    y = overwritten(x.shape)
+    y, slope = overwritten(x.shape), overwritten(x.shape)
 
     def forward() -> dict[str, Array]:
-        activation_forward(ACTIVATIONS[kind], y, x)
+        activation_forward(ACTIVATIONS[kind], y, slope, x)
         return {"y": y}
 
     def backward(d: dict[str, Array]) -> dict[str, Array]:
         dx = overwritten(x.shape)
-        activation_backward(ACTIVATIONS[kind], dx, d["y"], x)
+        activation_backward(dx, d["y"], slope)
         return {"x": dx}
 
     return Composed(
@@ -323,29 +323,29 @@ def _logit_terms(rng: np.random.Generator, name: str, terms: LogitTerms) -> Diff
 def _head(rng: np.random.Generator, terms: LogitTerms) -> Differentiable:
     """Three tiles, the last one short; alone, since members would wait for one another."""
     engine = blas_engine(np.float64)
-    x, w = rng.normal(size=(7, 5)), rng.normal(size=(9, 5))
+    x, w, b = rng.normal(size=(7, 5)), rng.normal(size=(9, 5)), rng.normal(size=9)
     targets = np.array([0, 8, -1, 3, 3, -1, 2], np.int32)
     logp, log_sum, logits = overwritten((7,)), overwritten((7,)), overwritten((3, 9))
-    added, dw = overwritten((7,)), Addend(rng, w.shape)
+    added, dw, db = overwritten((7,)), Addend(rng, w.shape), Addend(rng, b.shape)
 
     def forward() -> dict[str, Array]:
         for start in range(0, 7, 3):
-            head_forward(engine, logp, log_sum, logits, x, w, targets, start, ALONE)
+            head_forward(engine, logp, log_sum, logits, x, w, b, targets, start, ALONE)
             head_terms(added, log_sum, logits, targets, terms, start, ALONE)
         return {"loss": added - logp}
 
     def backward(d: dict[str, Array]) -> dict[str, Array]:
-        dx, part = overwritten(x.shape), dw.reset()
+        dx, parts = overwritten(x.shape), (dw.reset(), db.reset())
         for start in range(0, 7, 3):
-            head_forward(engine, logp, log_sum, logits, x, w, targets, start, ALONE)
+            head_forward(engine, logp, log_sum, logits, x, w, b, targets, start, ALONE)
             head_backward(
-                *(engine, dx, part, -d["loss"], log_sum, logits),
-                *(x, w, targets, terms, start, ALONE),
+                *(engine, dx, *parts, -d["loss"], log_sum, logits),
+                *(x, w, targets, terms, start, True, ALONE),
             )
-        return {"x": dx, "W": dw.added}
+        return {"x": dx, "W": dw.added, "b": db.added}
 
     name = "head over tiles" if terms == NO_TERMS else "head with terms"
-    return Composed(name, {"x": x, "W": w}, forward, backward)
+    return Composed(name, {"x": x, "W": w, "b": b}, forward, backward)
 
 
 def _next_token(rng: np.random.Generator) -> Differentiable:

@@ -109,6 +109,20 @@ class FlatLayout:
             for s in self.specs
         ]
 
+    def spans_without(self, fields: frozenset[str]) -> list[slice]:
+        """The buffer but for ``fields``, in as few ranges as there may be, with the padding."""
+        starts = sorted((offset, field) for field, offset in self.offsets.items())
+        stops = [offset for offset, _ in starts[1:]] + [self.size]
+        spans: list[slice] = []
+        for (start, field), stop in zip(starts, stops, strict=True):
+            if field in fields or start == stop:
+                continue
+            if spans and spans[-1].stop == start:
+                spans[-1] = slice(spans[-1].start, stop)
+            else:
+                spans.append(slice(start, stop))
+        return spans
+
     def places(self) -> list[TensorPlace]:
         """Every tensor, layers apart, in the order of the specs; those of size 0 are left out."""
         found = []
@@ -155,6 +169,9 @@ class Model(ABC):
     name: ClassVar[str]
     Params: ClassVar[Callable[..., Any]]
     """NamedTuple of parameter arrays, fields as in ``specs``."""
+    stored: frozenset[str] = frozenset()
+    """Fields whose gradient the first micro-batch of a step stores, so that they need not be
+    cleared: most of the buffer, as a rule."""
 
     def __init__(self, config: Any, n_vocab: int) -> None:
         self.config = config
@@ -195,11 +212,13 @@ class Model(ABC):
         key: Any,
         team: Team = ALONE,
         terms: LogitTerms = NO_TERMS,
+        adds: bool = True,
     ) -> Losses:
         """Forward, loss and backward of one shard in one compiled call.
 
         Every member of a team calls it at once, with ``acts`` of its own and all else shared.
-        Adds to ``grads``; returns this member's part of the shard's share of the two means.
+        Adds to ``grads``, but for the fields in :attr:`stored`, which are overwritten unless
+        ``adds``; returns this member's part of the shard's share of the two means.
         ``tokens`` and ``targets`` are (n_sequences, T) int32; ``key`` is a
         :class:`bptool.ops.dropout.MaskKey`; ``terms`` are label smoothing and z-loss.
         """

@@ -24,21 +24,17 @@ from bptool.models.decoder import Workers
 from bptool.models.gpt2_config import NO_DEPTH, NO_DROPOUT, Depth, Dropout, GPT2Config
 from bptool.models.gpt2_decode import GPT2Decoder, page_shape, scratch_shapes
 from bptool.models.gpt2_operations import gpt2_operations
+from bptool.models.head_loss import head_loss, head_loss_and_gradient
 from bptool.models.operation import Operation
-from bptool.objectives.next_token import (
-    next_token_backward,
-    next_token_forward,
-    next_token_penalty,
-)
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
 from bptool.ops.attention import BLOCK, attention_backward, attention_forward
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
-from bptool.ops.head import head_backward, head_forward, head_terms, own_rows, tile_rows
+from bptool.ops.head import tile_rows
 from bptool.ops.jit import kernel
 from bptool.ops.layernorm import layernorm_backward_share, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_forward
-from bptool.ops.logit_terms import NO_TERMS, LogitTerms, has_terms
+from bptool.ops.logit_terms import NO_TERMS, LogitTerms
 from bptool.ops.matmul import MatmulEngine
 from bptool.ops.stochastic_depth import depth_rate, stochastic_depth
 from bptool.ops.team import ALONE, Team, barrier, share
@@ -77,8 +73,9 @@ class Activations(NamedTuple):
     qkv: Array  # (L, N, 3C)
     row_stats: Array  # (L, B, H, T, 2) of the attention weights
     att: Array  # (L, N, C) attention outputs
-    fc: Array  # (L, N, F) before the activation
+    fc: Array  # (1, N, F) before the activation; (L, N, F) where that is a ReLU, for relu_inputs
     act: Array  # (L, N, F) after it
+    slope: Array  # (L, N, F) of the activation
     logits: Array  # (R, V) of a tile of rows, overwritten by their gradient
     logp: Array  # (N,)
     dlogp: Array  # (N,)
@@ -152,11 +149,10 @@ def gpt2_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unt
         ln_2_w, ln_2_b = params.ln_2_w[layer], params.ln_2_b[layer]
         layernorm_forward(norm[i][own], mean[i][own], rstd[i][own], x[i][own], ln_2_w, ln_2_b)
         barrier(team)  # norm: rows; and branch has been read
-        linear_forward(
-            engine, acts.fc[layer], norm[i], params.fc_w[layer], params.fc_b[layer], team
-        )
+        fc = acts.fc[layer % acts.fc.shape[0]]
+        linear_forward(engine, fc, norm[i], params.fc_w[layer], params.fc_b[layer], team)
         barrier(team)  # fc: columns
-        activation_forward(hyper.activation, acts.act[layer][own], acts.fc[layer][own])
+        activation_forward(hyper.activation, acts.act[layer][own], acts.slope[layer][own], fc[own])
         dropout(acts.act[layer][own], p.hidden, key, 3 * n_layer + 1 + layer, row0)
         barrier(team)  # act: rows
         fc_proj_w, fc_proj_b = params.fc_proj_w[layer], params.fc_proj_b[layer]
@@ -171,9 +167,9 @@ def gpt2_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unt
 
 
 @kernel
-def gpt2_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignore[no-untyped-def]
+def gpt2_backward(hyper, params, grads, acts, tokens, key, adds, team):  # type: ignore[no-untyped-def]
     """Undo the forward from the last norm, whose gradient ``acts.dnorm`` holds, to the first
-    operation. Each member has made its part of it."""
+    operation. Each member has made its part of it. ``adds`` as for ``linear_backward``."""
     n_layer, n_rows = params.ln_1_w.shape[0], tokens.size
     engine, p = hyper.engine, hyper.dropout
     x, norm, mean, rstd = acts.x, acts.norm, acts.mean, acts.rstd
@@ -200,15 +196,15 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignor
         barrier(team)  # branch: rows
         linear_backward(
             *(engine, acts.dact, grads.fc_proj_w[layer], grads.fc_proj_b[layer]),
-            *(branch, acts.act[layer], params.fc_proj_w[layer], team),
+            *(branch, acts.act[layer], params.fc_proj_w[layer], adds, team),
         )
         barrier(team)  # dact: columns
         dropout(acts.dact[own], p.hidden, key, 3 * n_layer + 1 + layer, row0)
-        activation_backward(hyper.activation, acts.dfc[own], acts.dact[own], acts.fc[layer][own])
+        activation_backward(acts.dfc[own], acts.dact[own], acts.slope[layer][own])
         barrier(team)  # dfc: rows
         linear_backward(
             *(engine, dnorm, grads.fc_w[layer], grads.fc_b[layer]),
-            *(acts.dfc, norm[i], params.fc_w[layer], team),
+            *(acts.dfc, norm[i], params.fc_w[layer], adds, team),
         )
         barrier(team)  # dnorm: columns
         layernorm_backward_share(
@@ -224,7 +220,7 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignor
         barrier(team)  # branch: rows
         linear_backward(
             *(engine, dnorm, grads.attn_proj_w[layer], grads.attn_proj_b[layer]),
-            *(branch, acts.att[layer], params.attn_proj_w[layer], team),
+            *(branch, acts.att[layer], params.attn_proj_w[layer], adds, team),
         )
         barrier(team)  # dnorm: columns
         attention_backward(
@@ -234,7 +230,7 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignor
         barrier(team)  # dqkv: heads; and dnorm has been read
         linear_backward(
             *(engine, dnorm, grads.attn_w[layer], grads.attn_b[layer]),
-            *(acts.dqkv, norm[i], params.attn_w[layer], team),
+            *(acts.dqkv, norm[i], params.attn_w[layer], adds, team),
         )
         barrier(team)  # dnorm: columns
         layernorm_backward_share(
@@ -251,52 +247,31 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignor
 def gpt2_loss(  # type: ignore[no-untyped-def]
     hyper, params, acts, tokens, targets, key, inverse_n_targets, terms, team
 ):
-    """Forward to this member's part of the loss, terms included; the last tile's logits are left as
-    they are."""
+    """Forward to this member's part of the loss, terms included."""
     barrier(team)  # the last call has read the activations
     gpt2_forward(hyper, params, acts, tokens, key, team)
     norm, flat = acts.norm[2 * params.ln_1_w.shape[0]], targets.reshape(targets.size)
     head = params.wte if hyper.tied else params.head_w
-    logp, log_sum, added, logits = acts.logp, acts.log_sum, acts.added, acts.logits
-    loss = 0.0
-    for start in range(0, flat.size, logits.shape[0]):
-        head_forward(hyper.engine, logp, log_sum, logits, norm, head, flat, start, team)
-        first, stop = own_rows(logits, start, flat, team)
-        loss += next_token_forward(logp[first:stop], flat[first:stop], inverse_n_targets)
-        if has_terms(terms):
-            head_terms(added, log_sum, logits, flat, terms, start, team)
-            loss += next_token_penalty(added[first:stop], inverse_n_targets)
-    return loss
+    no_bias = params.ln_f_w[:0]
+    return head_loss(hyper.engine, acts, norm, head, no_bias, flat, inverse_n_targets, terms, team)
 
 
 @kernel
 def gpt2_loss_and_gradient(  # type: ignore[no-untyped-def]
-    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, terms, team
+    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, terms, adds, team
 ):
-    """A member's whole step: forward, its part of the loss and of what the terms add, backward.
-
-    Cross-entropy knows dlogp of a tile as soon as its logp, so its backward follows at once.
-    """
+    """A member's whole step: forward, its part of the loss and of what the terms add, backward."""
     barrier(team)  # the last call has read the activations, and the gradients are cleared
     gpt2_forward(hyper, params, acts, tokens, key, team)
     norm, flat = acts.norm[2 * params.ln_1_w.shape[0]], targets.reshape(targets.size)
     head = params.wte if hyper.tied else params.head_w
     d_head = grads.wte if hyper.tied else grads.head_w
-    logp, dlogp, log_sum, logits = acts.logp, acts.dlogp, acts.log_sum, acts.logits
-    loss, penalty = 0.0, 0.0
-    for start in range(0, flat.size, logits.shape[0]):
-        head_forward(hyper.engine, logp, log_sum, logits, norm, head, flat, start, team)
-        first, stop = own_rows(logits, start, flat, team)
-        loss += next_token_forward(logp[first:stop], flat[first:stop], inverse_n_targets)
-        if has_terms(terms):
-            head_terms(acts.added, log_sum, logits, flat, terms, start, team)
-            penalty += next_token_penalty(acts.added[first:stop], inverse_n_targets)
-        next_token_backward(dlogp[first:stop], flat[first:stop], inverse_n_targets)
-        head_backward(
-            *(hyper.engine, acts.dnorm, d_head, dlogp, log_sum, logits),
-            *(norm, head, flat, terms, start, team),
-        )
-    gpt2_backward(hyper, params, grads, acts, tokens, key, team)
+    no_bias = params.ln_f_w[:0]
+    loss, penalty = head_loss_and_gradient(
+        *(hyper.engine, acts, acts.dnorm, d_head, no_bias, norm, head, no_bias),
+        *(flat, inverse_n_targets, terms, adds, team),
+    )
+    gpt2_backward(hyper, params, grads, acts, tokens, key, adds, team)
     return loss, penalty
 
 
@@ -314,6 +289,11 @@ class GPT2(Model):
 
     Config = GPT2Config
     Params = Params
+
+    @property
+    def stored(self) -> frozenset[str]:  # type: ignore[override]
+        head = "wte" if self.config.tie_embeddings else "head_w"
+        return frozenset({"attn_w", "attn_proj_w", "fc_w", "fc_proj_w", head})
 
     def make_specs(self) -> tuple[ParamSpec, ...]:
         c, n_layer, n_vocab = self.config.n_embd, self.config.n_layer, self.n_vocab
@@ -376,8 +356,9 @@ class GPT2(Model):
             "qkv": (n_layer, n, 3 * c),
             "row_stats": (n_layer, n_sequences, n_head, n_time, 2),
             "att": (n_layer, n, c),
-            "fc": (n_layer, n, f),
+            "fc": (n_layer if self.config.activation == "relu" else 1, n, f),
             "act": (n_layer, n, f),
+            "slope": (n_layer, n, f),
             "logits": (tile_rows(n, self.n_vocab), self.n_vocab),
             "logp": (n,),
             "dlogp": (n,),
@@ -424,11 +405,12 @@ class GPT2(Model):
         key: MaskKey,
         team: Team = ALONE,
         terms: LogitTerms = NO_TERMS,
+        adds: bool = True,
     ) -> Losses:
         return Losses(
             *gpt2_loss_and_gradient(
                 *(acts.training, params, grads, acts.acts, tokens, targets),
-                *(key, inverse_n_targets, terms, team),
+                *(key, inverse_n_targets, terms, adds, team),
             )
         )
 

@@ -39,6 +39,7 @@ class Scratch(NamedTuple):
     att: Array  # (BLOCK_ROWS, C)
     fc: Array  # (BLOCK_ROWS, P / COLUMNS, COLUMNS) before the activation
     act: Array  # (BLOCK_ROWS, P / COLUMNS, COLUMNS) after it
+    slope: Array  # (BLOCK_ROWS, P / COLUMNS, COLUMNS) not wanted
 
 
 class Own(NamedTuple):
@@ -102,7 +103,7 @@ def gpt2_decode(team, hyper, params, scratch, own, pages, table, rows, logits): 
         first, stop = first // COLUMNS, (stop + COLUMNS - 1) // COLUMNS
         for i in range(n):  # whole chunks, so that bits do not depend on the cut
             inputs, outputs = scratch.fc[i, first:stop], scratch.act[i, first:stop]
-            activation_forward(hyper.activation, outputs, inputs)
+            activation_forward(hyper.activation, outputs, scratch.slope[i, first:stop], inputs)
         barrier(team)
         fc_proj_w, fc_proj_b = params.fc_proj_w[layer], params.fc_proj_b[layer]
         linear_decode(team, x, act, n, fc_proj_w, fc_proj_b, True)
@@ -272,7 +273,8 @@ def scratch_shapes(
     n, c = BLOCK_ROWS, model.config.n_embd
     chunks = (n, -(-4 * c // COLUMNS), COLUMNS)
     shared: dict[str, tuple[int, ...]] = {
-        **{"x": (n, c), "qkv": (n, 3 * c), "att": (n, c), "fc": chunks, "act": chunks}
+        **{"x": (n, c), "qkv": (n, 3 * c), "att": (n, c)},
+        **{"fc": chunks, "act": chunks, "slope": chunks},
     }
     scores = (QUERIES, pages_of(model.config.context) * PAGE)
     return shared, {"norm": (n, c), "mean": (n,), "rstd": (n,), "scores": scores}

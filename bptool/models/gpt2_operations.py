@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from bptool.models.operation import ITEM_BYTES, TERMS, Operation, Shard, elementwise, linear
-from bptool.objectives.next_token import (
-    next_token_backward,
-    next_token_forward,
-    next_token_penalty,
-)
+from bptool.models.head_operations import HeadArrays, head_operations
+from bptool.models.operation import ITEM_BYTES, Operation, Shard, elementwise, linear
 from bptool.ops.activations import activation_backward, activation_forward
 from bptool.ops.attention import attention_backward, attention_forward
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
-from bptool.ops.head import tile_rows
 from bptool.ops.layernorm import layernorm_backward_share, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_forward
 from bptool.ops.logit_terms import (
     NO_TERMS,
     LogitTerms,
-    has_terms,
-    logit_terms_backward,
-    logit_terms_forward,
 )
-from bptool.ops.matmul.share import matmul_share
 from bptool.ops.stochastic_depth import stochastic_depth
-from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
 
 KEY = MaskKey(0, 1, 0)
 
@@ -42,7 +31,6 @@ def gpt2_operations(
     c, n_layer, n_head = config.n_embd, config.n_layer, config.n_head
     n, f = n_sequences * n_time, 4 * c
     square = n_sequences * n_head * n_time**2  # attention weights, which no memory holds
-    n_tiles = -(-n // tile_rows(n, v))
     p, depth = config.dropout_sites(), config.depth()
 
     def map_of(name: str, w: str, x: str, y: str, dx: str, dy: str, n_in: int, n_out: int) -> Any:
@@ -58,7 +46,8 @@ def gpt2_operations(
             linear_backward(
                 *(s.work.training.engine, _of(acts, dx, i)),
                 *(getattr(s.grads, weight)[i], getattr(s.grads, bias)[i]),
-                *(_of(acts, dy, i), _of(acts, x, i), getattr(s.params, weight)[i], s.team),
+                *(_of(acts, dy, i), _of(acts, x, i), getattr(s.params, weight)[i]),
+                *(False, s.team),
             )
 
         return linear(name, n_layer, (n, n_in, n_out), forward, backward)
@@ -68,7 +57,7 @@ def gpt2_operations(
     up = map_of("MLP up", "fc", "norm 1", "fc", "dnorm", "dfc", c, f)
     down = map_of("MLP down", "fc_proj", "act", "branch", "dact", "branch", f, c)
     attention = 4.0 * square * (c // n_head)
-    head = 2.0 * n * c * v
+    head, *in_loss, head_backward = head_operations((n, c, v), terms, _head)
     at_sites = [
         ("dropout, embedding", 1, c, _dropout("branch", p.embedding), p.embedding),
         ("dropout, residual", 2 * n_layer, c, _dropout("branch", p.residual), p.residual),
@@ -80,25 +69,16 @@ def gpt2_operations(
         for name, count, width, run, rate in at_sites
         if rate > 0
     ]
-    in_loss = [elementwise(TERMS, 1, n * v, _terms(terms))] if has_terms(terms) else []
     return [
         elementwise("embedding", 1, 3 * n * c, _embedding),
         elementwise("norms", 2 * n_layer + 1, 2 * n * c, _norm),
         qkv[0],
         Operation("attention", n_layer, attention, ITEM_BYTES * 4 * n * c, _attention),
         *(proj[0], up[0]),
-        elementwise("activation", n_layer, 2 * n * f, _activation),
+        elementwise("activation", n_layer, 3 * n * f, _activation),
         down[0],
         elementwise("residual additions", 2 * n_layer, 3 * n * c, _add),
-        Operation("head", 1, head, ITEM_BYTES * (n * c + n_tiles * c * v + n * v), _head),
-        elementwise("cross-entropy", 1, n * v, _loss),
-        *in_loss,
-        elementwise("cross-entropy, backward", 1, 2 * n * v, _loss_backward(terms)),
-        Operation(
-            "head, backward",
-            *(1, 2 * head, ITEM_BYTES * (2 * n * v + 2 * n * c + 3 * n_tiles * c * v)),
-            _head_backward,
-        ),
+        *(head, *in_loss, head_backward),
         elementwise("residual copies", 2 * n_layer, 2 * n * c, _copy),
         down[1],
         elementwise("activation, backward", n_layer, 3 * n * f, _activation_backward),
@@ -121,7 +101,7 @@ def _of(acts: Any, name: str, layer: int) -> Any:
     array = getattr(acts, field)
     if which:
         return array[2 * layer + int(which)]
-    return array[layer] if array.ndim == 3 else array
+    return array[layer % len(array)] if array.ndim == 3 else array
 
 
 def _dropout(field: str, rate: float) -> Any:
@@ -183,12 +163,13 @@ def _attention_backward(s: Shard, i: int) -> None:
 
 def _activation(s: Shard, i: int) -> None:
     a, own = s.work.acts, s.own
-    activation_forward(s.work.training.activation, a.act[i][own], a.fc[i][own])
+    kind, fc = s.work.training.activation, a.fc[i % len(a.fc)]
+    activation_forward(kind, a.act[i][own], a.slope[i][own], fc[own])
 
 
 def _activation_backward(s: Shard, i: int) -> None:
     a, own = s.work.acts, s.own
-    activation_backward(s.work.training.activation, a.dfc[own], a.dact[own], a.fc[i][own])
+    activation_backward(a.dfc[own], a.dact[own], a.slope[i][own])
 
 
 def _add(s: Shard, i: int) -> None:
@@ -200,63 +181,7 @@ def _copy(s: Shard, i: int) -> None:
     np.copyto(s.work.acts.branch[s.own], s.work.acts.dx[s.own])
 
 
-def _tiles(s: Shard) -> Iterator[tuple[slice, Any]]:
-    """Rows of each tile of the head, and the logits that it has; they share one buffer."""
-    logits, n_rows = s.work.acts.logits, s.targets.size
-    for start in range(0, n_rows, len(logits)):
-        stop = min(start + len(logits), n_rows)
-        yield slice(start, stop), logits[: stop - start]
-
-
-def _head(s: Shard, i: int) -> None:
-    a, hyper = s.work.acts, s.work.training
-    head = s.params.wte if hyper.tied else s.params.head_w
-    for rows, logits in _tiles(s):
-        matmul_share(hyper.engine, logits, a.norm[-1][rows], False, head, True, False, s.team)
-
-
-def _head_backward(s: Shard, i: int) -> None:
-    a, hyper = s.work.acts, s.work.training
-    head = s.params.wte if hyper.tied else s.params.head_w
-    d_head = s.grads.wte if hyper.tied else s.grads.head_w
-    for rows, logits in _tiles(s):
-        matmul_share(hyper.engine, a.dnorm[rows], logits, False, head, False, False, s.team)
-        matmul_share(hyper.engine, d_head, logits, True, a.norm[-1][rows], False, True, s.team)
-
-
-def _loss(s: Shard, i: int) -> None:
-    a = s.work.acts
-    for rows, logits in _tiles(s):
-        own, flat = s.part(len(logits)), s.targets.reshape(-1)[rows]
-        logp = a.logp[rows][own]
-        token_logprob_forward(logp, a.log_sum[rows][own], logits[own], flat[own])
-        next_token_forward(logp, flat[own], 1.0 / s.targets.size)
-
-
-def _terms(terms: LogitTerms) -> Any:
-    def run(s: Shard, i: int) -> None:
-        a = s.work.acts
-        for rows, logits in _tiles(s):
-            own, flat = s.part(len(logits)), s.targets.reshape(-1)[rows]
-            added, log_sum = a.added[rows][own], a.log_sum[rows][own]
-            logit_terms_forward(added, log_sum, logits[own], flat[own], terms)
-            next_token_penalty(added, 1.0 / s.targets.size)
-
-    return run
-
-
-def _loss_backward(terms: LogitTerms) -> Any:
-    on = has_terms(terms)
-
-    def run(s: Shard, i: int) -> None:
-        a = s.work.acts
-        for rows, logits in _tiles(s):
-            own, flat = s.part(len(logits)), s.targets.reshape(-1)[rows]
-            dlogp, log_sum = a.dlogp[rows][own], a.log_sum[rows][own]
-            next_token_backward(dlogp, flat[own], 1.0 / s.targets.size)
-            if on:
-                logit_terms_backward(logits[own], dlogp, log_sum, flat[own], terms)
-            else:
-                token_logprob_backward(logits[own], dlogp, log_sum, flat[own])
-
-    return run
+def _head(s: Shard) -> HeadArrays:
+    a, field = s.work.acts, "wte" if s.work.training.tied else "head_w"
+    w, dw, no_bias = getattr(s.params, field), getattr(s.grads, field), s.params.ln_f_w[:0]
+    return HeadArrays(a.norm[-1], w, no_bias, a.dnorm, dw, no_bias)

@@ -19,28 +19,21 @@ from pydantic import Field, model_validator
 from bptool.config.section import Section
 from bptool.models.base import Array, Losses, Model, ParamSpec, allocate, bytes_of
 from bptool.models.decoder import Workers
+from bptool.models.head_loss import head_loss, head_loss_and_gradient
 from bptool.models.mlp_decode import MLPDecoder
 from bptool.models.mlp_operations import mlp_operations
 from bptool.models.operation import Operation
-from bptool.objectives.next_token import (
-    next_token_backward,
-    next_token_forward,
-    next_token_penalty,
-)
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
 from bptool.ops.dropout import MaskKey, dropout
+from bptool.ops.head import tile_rows
 from bptool.ops.jit import kernel
 from bptool.ops.linear import linear_backward, linear_forward
 from bptool.ops.logit_terms import (
     NO_TERMS,
     LogitTerms,
-    has_terms,
-    logit_terms_backward,
-    logit_terms_forward,
 )
 from bptool.ops.matmul import MatmulEngine
 from bptool.ops.team import ALONE, Team, barrier, share
-from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
 from bptool.ops.window import window_backward, window_forward
 from bptool.registry import models
 
@@ -109,8 +102,9 @@ class Activations(NamedTuple):
 
     x: Array  # (N, W*E)
     pre: Array  # (L, N, F) before the activation
+    slope: Array  # (L, N, F) of the activation
     hidden: Array  # (L, N, F) after activation and dropout
-    logits: Array  # (N, V), overwritten by their gradient
+    logits: Array  # (R, V) of a tile of rows, overwritten by their gradient
     logp: Array  # (N,)
     dlogp: Array  # (N,)
     log_sum: Array  # (N,)
@@ -141,7 +135,7 @@ NO_KEY = MaskKey(0, 0, 0)
 
 @kernel
 def mlp_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-untyped-def]
-    """Fill ``acts`` up to the logits, of which each member has its part of the last product.
+    """Fill ``acts`` up to the last hidden layer, of which each member has rows.
 
     What goes row by row stays with the member that owns the rows.
     """
@@ -160,42 +154,33 @@ def mlp_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unty
             w, b = params.hidden_w[layer - 1], params.hidden_b[layer - 1]
             linear_forward(hyper.engine, pre, acts.hidden[layer - 1], w, b, team)
         barrier(team)  # pre: a product
-        activation_forward(hyper.activation, hidden[own], pre[own])
+        activation_forward(hyper.activation, hidden[own], acts.slope[layer][own], pre[own])
         dropout(hidden[own], hyper.dropout.hidden, key, layer + 1, row0)
         barrier(team)  # hidden: rows
-    last = acts.hidden[n_layer - 1]
-    linear_forward(hyper.engine, acts.logits, last, params.output_w, params.output_b, team)
 
 
 @kernel
-def mlp_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignore[no-untyped-def]
-    """Undo the forward from the last operation to the first.
-
-    ``acts.logits`` holds dlogits, of which each member has made its rows.
-    """
+def mlp_backward(hyper, params, grads, acts, tokens, key, adds, team):  # type: ignore[no-untyped-def]
+    """Undo the forward from the last hidden layer, whose gradient ``acts.dhidden`` holds, to the
+    first operation. Each member has made its part of it."""
     n_layer = acts.pre.shape[0]
     first, stop = share(tokens.size, 1, team)
     own = slice(first, stop)
     row0 = key.sequence0 * tokens.shape[1] + first
     engine, dhidden, dpre = hyper.engine, acts.dhidden, acts.dpre
-    barrier(team)  # dlogits: rows
-    linear_backward(
-        *(engine, dhidden, grads.output_w, grads.output_b),
-        *(acts.logits, acts.hidden[n_layer - 1], params.output_w, team),
-    )
     for layer in range(n_layer - 1, -1, -1):
         barrier(team)  # dhidden: a product; and dpre has been read
         dropout(dhidden[own], hyper.dropout.hidden, key, layer + 1, row0)
-        activation_backward(hyper.activation, dpre[own], dhidden[own], acts.pre[layer][own])
+        activation_backward(dpre[own], dhidden[own], acts.slope[layer][own])
         barrier(team)  # dpre: rows
         if layer > 0:
             linear_backward(
                 *(engine, dhidden, grads.hidden_w[layer - 1], grads.hidden_b[layer - 1]),
-                *(dpre, acts.hidden[layer - 1], params.hidden_w[layer - 1], team),
+                *(dpre, acts.hidden[layer - 1], params.hidden_w[layer - 1], adds, team),
             )
     linear_backward(
         *(engine, acts.dx, grads.input_w, grads.input_b),
-        *(dpre, acts.x, params.input_w, team),
+        *(dpre, acts.x, params.input_w, adds, team),
     )
     barrier(team)  # dx: a product
     dropout(acts.dx[own], hyper.dropout.embedding, key, 0, row0)
@@ -204,48 +189,32 @@ def mlp_backward(hyper, params, grads, acts, tokens, key, team):  # type: ignore
 
 
 @kernel
-def mlp_logits_to_losses(acts, targets, inverse_n_targets, terms, team):  # type: ignore[no-untyped-def]
-    """This member's part of the loss, and of what the terms add, once the logits are there."""
-    barrier(team)  # logits: a product
-    first, stop = share(targets.size, 1, team)
-    own = slice(first, stop)
-    flat = targets.reshape(targets.size)[own]
-    logits, log_sum, penalty = acts.logits[own], acts.log_sum[own], 0.0
-    token_logprob_forward(acts.logp[own], log_sum, logits, flat)
-    if has_terms(terms):
-        logit_terms_forward(acts.added[own], log_sum, logits, flat, terms)
-        penalty = next_token_penalty(acts.added[own], inverse_n_targets)
-    return next_token_forward(acts.logp[own], flat, inverse_n_targets), penalty
-
-
-@kernel
 def mlp_loss(  # type: ignore[no-untyped-def]
     hyper, params, acts, tokens, targets, key, inverse_n_targets, terms, team
 ):
-    """Forward to this member's part of the loss, terms included; the logits stay as they are."""
+    """Forward to this member's part of the loss, terms included."""
     barrier(team)  # the last call has read the activations
     mlp_forward(hyper, params, acts, tokens, key, team)
-    loss, penalty = mlp_logits_to_losses(acts, targets, inverse_n_targets, terms, team)
-    return loss + penalty
+    last, flat = acts.hidden[acts.hidden.shape[0] - 1], targets.reshape(targets.size)
+    return head_loss(
+        *(hyper.engine, acts, last, params.output_w, params.output_b),
+        *(flat, inverse_n_targets, terms, team),
+    )
 
 
 @kernel
 def mlp_loss_and_gradient(  # type: ignore[no-untyped-def]
-    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, terms, team
+    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, terms, adds, team
 ):
     """A member's whole step: forward, its part of the loss and of what the terms add, backward."""
     barrier(team)  # the last call has read the activations, and the gradients are cleared
     mlp_forward(hyper, params, acts, tokens, key, team)
-    loss, penalty = mlp_logits_to_losses(acts, targets, inverse_n_targets, terms, team)
-    first, stop = share(targets.size, 1, team)
-    own = slice(first, stop)
-    flat, dlogp, log_sum = targets.reshape(targets.size)[own], acts.dlogp[own], acts.log_sum[own]
-    next_token_backward(dlogp, flat, inverse_n_targets)
-    if has_terms(terms):
-        logit_terms_backward(acts.logits[own], dlogp, log_sum, flat, terms)
-    else:
-        token_logprob_backward(acts.logits[own], dlogp, log_sum, flat)
-    mlp_backward(hyper, params, grads, acts, tokens, key, team)
+    last, flat = acts.hidden[acts.hidden.shape[0] - 1], targets.reshape(targets.size)
+    loss, penalty = head_loss_and_gradient(
+        *(hyper.engine, acts, acts.dhidden, grads.output_w, grads.output_b),
+        *(last, params.output_w, params.output_b, flat, inverse_n_targets, terms, adds, team),
+    )
+    mlp_backward(hyper, params, grads, acts, tokens, key, adds, team)
     return loss, penalty
 
 
@@ -255,6 +224,7 @@ class MLP(Model):
 
     Config = MLPConfig
     Params = Params
+    stored = frozenset({"input_w", "hidden_w", "output_w"})
 
     def make_specs(self) -> tuple[ParamSpec, ...]:
         c = self.config
@@ -286,9 +256,11 @@ class MLP(Model):
         c = self.config
         n, n_in, f = n_sequences * n_time, c.window * c.n_embd, c.n_hidden
         return {
-            **{"x": (n, n_in), "pre": (c.n_layer, n, f), "hidden": (c.n_layer, n, f)},
-            **{"logits": (n, self.n_vocab), "logp": (n,), "dlogp": (n,), "log_sum": (n,)},
-            **{"added": (n,), "dx": (n, n_in), "dhidden": (n, f), "dpre": (n, f)},
+            "x": (n, n_in),
+            **dict.fromkeys(("pre", "slope", "hidden"), (c.n_layer, n, f)),
+            "logits": (tile_rows(n, self.n_vocab), self.n_vocab),
+            **dict.fromkeys(("logp", "dlogp", "log_sum", "added"), (n,)),
+            **{"dx": (n, n_in), "dhidden": (n, f), "dpre": (n, f)},
         }
 
     def workspaces(
@@ -314,11 +286,12 @@ class MLP(Model):
         key: MaskKey,
         team: Team = ALONE,
         terms: LogitTerms = NO_TERMS,
+        adds: bool = True,
     ) -> Losses:
         return Losses(
             *mlp_loss_and_gradient(
                 *(acts.training, params, grads, acts.acts, tokens, targets),
-                *(key, inverse_n_targets, terms, team),
+                *(key, inverse_n_targets, terms, adds, team),
             )
         )
 

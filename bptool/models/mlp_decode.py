@@ -24,6 +24,7 @@ class Scratch(NamedTuple):
     x: Array  # (capacity, W*C)
     pre: Array  # (capacity, F)
     hidden: Array  # (capacity, F)
+    slope: Array  # (capacity, F) not wanted
     logits: Array  # (capacity, V)
 
 
@@ -32,17 +33,17 @@ def mlp_decode(team, activation, params, scratch, windows):  # type: ignore[no-u
     """Logits after windows (n, W) of token ids, the number V standing for "before the start"."""
     n, n_window = windows.shape
     width = params.embedding.shape[1]
-    x, pre, hidden = scratch.x, scratch.pre[:n], scratch.hidden[:n]
+    x, pre, hidden, slope = scratch.x, scratch.pre[:n], scratch.hidden[:n], scratch.slope[:n]
     for i in range(n):
         for w in range(n_window):
             for j in range(width):
                 x[i, w * width + j] = params.embedding[windows[i, w], j]
     linear_decode(team, pre, x, n, params.input_w, params.input_b, False)
-    activation_forward(activation, hidden, pre)
+    activation_forward(activation, hidden, slope, pre)
     for layer in range(params.hidden_w.shape[0]):
         hidden_w, hidden_b = params.hidden_w[layer], params.hidden_b[layer]
         linear_decode(team, pre, hidden, n, hidden_w, hidden_b, False)
-        activation_forward(activation, hidden, pre)
+        activation_forward(activation, hidden, slope, pre)
     linear_decode(team, scratch.logits, hidden, n, params.output_w, params.output_b, False)
 
 
@@ -60,6 +61,7 @@ class MLPDecoder(Decoder):
             "x": (capacity, config.window * config.n_embd),
             "pre": (capacity, config.n_hidden),
             "hidden": (capacity, config.n_hidden),
+            "slope": (capacity, config.n_hidden),
             "logits": (capacity, model.n_vocab),
         }
         self._scratch = Scratch(*allocate(shapes, params.embedding.dtype))

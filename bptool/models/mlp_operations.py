@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from bptool.models.operation import TERMS, Operation, Shard, elementwise, linear
-from bptool.objectives.next_token import (
-    next_token_backward,
-    next_token_forward,
-    next_token_penalty,
-)
+from bptool.models.head_operations import HeadArrays, head_operations
+from bptool.models.operation import Operation, Shard, elementwise, linear
 from bptool.ops.activations import activation_backward, activation_forward
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.linear import linear_backward, linear_forward
 from bptool.ops.logit_terms import (
     NO_TERMS,
     LogitTerms,
-    has_terms,
-    logit_terms_backward,
-    logit_terms_forward,
 )
-from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
 from bptool.ops.window import window_backward, window_forward
 
 KEY = MaskKey(0, 1, 0)
@@ -34,16 +26,12 @@ def mlp_operations(
     n_in, f = c.window * c.n_embd, c.n_hidden
     into = linear("input", 1, (n, n_in, f), _input, _input_backward)
     between = linear("hidden", c.n_layer - 1, (n, f, f), _hidden, _hidden_backward)
-    out = linear("output", 1, (n, f, v), _output, _output_backward)
+    output, *in_loss, output_backward = head_operations((n, f, v), terms, _output)
     found = [
         elementwise("window", 1, 2 * n * n_in, _window),
         *(into[0], between[0]),
-        elementwise("activation", c.n_layer, 2 * n * f, _activation),
-        out[0],
-        elementwise("cross-entropy", 1, n * v, _loss),
-        elementwise(TERMS, int(has_terms(terms)), n * v, _terms(terms)),
-        elementwise("cross-entropy, backward", 1, 2 * n * v, _loss_backward(terms)),
-        out[1],
+        elementwise("activation", c.n_layer, 3 * n * f, _activation),
+        *(output, *in_loss, output_backward),
         elementwise("activation, backward", c.n_layer, 3 * n * f, _activation_backward),
         *(between[1], into[1]),
         elementwise("window, backward", 1, 3 * n * n_in, _window_backward),
@@ -78,7 +66,8 @@ def _input(s: Shard, i: int) -> None:
 def _input_backward(s: Shard, i: int) -> None:
     a, p, g = s.work.acts, s.params, s.grads
     linear_backward(
-        s.work.training.engine, a.dx, g.input_w, g.input_b, a.dpre, a.x, p.input_w, s.team
+        *(s.work.training.engine, a.dx, g.input_w, g.input_b),
+        *(a.dpre, a.x, p.input_w, False, s.team),
     )
 
 
@@ -93,58 +82,21 @@ def _hidden_backward(s: Shard, i: int) -> None:
     a, p, g = s.work.acts, s.params, s.grads
     linear_backward(
         *(s.work.training.engine, a.dhidden, g.hidden_w[i], g.hidden_b[i]),
-        *(a.dpre, a.hidden[i], p.hidden_w[i], s.team),
+        *(a.dpre, a.hidden[i], p.hidden_w[i], False, s.team),
     )
 
 
-def _output(s: Shard, i: int) -> None:
-    a, p = s.work.acts, s.params
-    linear_forward(s.work.training.engine, a.logits, a.hidden[-1], p.output_w, p.output_b, s.team)
-
-
-def _output_backward(s: Shard, i: int) -> None:
+def _output(s: Shard) -> HeadArrays:
     a, p, g = s.work.acts, s.params, s.grads
-    linear_backward(
-        *(s.work.training.engine, a.dhidden, g.output_w, g.output_b),
-        *(a.logits, a.hidden[-1], p.output_w, s.team),
-    )
+    return HeadArrays(a.hidden[-1], p.output_w, p.output_b, a.dhidden, g.output_w, g.output_b)
 
 
 def _activation(s: Shard, i: int) -> None:
     a, own = s.work.acts, s.own
-    activation_forward(s.work.training.activation, a.hidden[i][own], a.pre[i][own])
+    kind = s.work.training.activation
+    activation_forward(kind, a.hidden[i][own], a.slope[i][own], a.pre[i][own])
 
 
 def _activation_backward(s: Shard, i: int) -> None:
     a, own = s.work.acts, s.own
-    activation_backward(s.work.training.activation, a.dpre[own], a.dhidden[own], a.pre[i][own])
-
-
-def _loss(s: Shard, i: int) -> None:
-    a, own = s.work.acts, s.own
-    flat = s.targets.reshape(-1)[own]
-    token_logprob_forward(a.logp[own], a.log_sum[own], a.logits[own], flat)
-    next_token_forward(a.logp[own], flat, 1.0 / s.targets.size)
-
-
-def _terms(terms: LogitTerms) -> Any:
-    def run(s: Shard, i: int) -> None:
-        a, own = s.work.acts, s.own
-        flat = s.targets.reshape(-1)[own]
-        logit_terms_forward(a.added[own], a.log_sum[own], a.logits[own], flat, terms)
-        next_token_penalty(a.added[own], 1.0 / s.targets.size)
-
-    return run
-
-
-def _loss_backward(terms: LogitTerms) -> Any:
-    def run(s: Shard, i: int) -> None:
-        a, own = s.work.acts, s.own
-        flat = s.targets.reshape(-1)[own]
-        next_token_backward(a.dlogp[own], flat, 1.0 / s.targets.size)
-        if has_terms(terms):
-            logit_terms_backward(a.logits[own], a.dlogp[own], a.log_sum[own], flat, terms)
-        else:
-            token_logprob_backward(a.logits[own], a.dlogp[own], a.log_sum[own], flat)
-
-    return run
+    activation_backward(a.dpre[own], a.dhidden[own], a.slope[i][own])

@@ -1,11 +1,12 @@
-"""Language-model head: logits = x W^T and the log-probability of each target, by tiles of rows.
+"""Language-model head: logits = x W^T + b and the log-probability of each target, by tiles of rows.
 
-Shapes: x (N, C), W (V, C), targets (N,), -1 where masked; logp, dlogp, log_sum (N,); logits
-(R, V) with R from :func:`tile_rows`, so that N x V numbers are never there at once.
-A tile is the rows from ``start`` on, at most R. Its backward follows its forward, while its logits
-are still there; an objective that needs every logp before it has dlogp calls the forward again.
-Backward, with dlogits from ``token_logprob``, or from ``logit_terms`` where there are any:
-    dx = dlogits W (overwritten),  dW += dlogits^T x.
+Shapes: x (N, C), W (V, C), b (V,) or empty for none, targets (N,), -1 where masked; logp, dlogp,
+log_sum (N,); logits (R, V) with R from :func:`tile_rows`, so that N x V numbers are never there at
+once. A tile is the rows from ``start`` on, at most R. Its backward follows its forward, while its
+logits are still there; an objective that needs every logp before it has dlogp calls the forward
+again. Backward, with dlogits from ``token_logprob``, or from ``logit_terms`` where there are any:
+    dx = dlogits W (overwritten),  dW = dlogits^T x,  db += sum of dlogits over rows.
+The first tile overwrites dW unless ``adds``; the others add to it.
 A team cuts products by :func:`matmul_share`, and the tile's rows for what stands between; its
 members must call at once, since they wait for each other.
 """
@@ -13,8 +14,8 @@ members must call at once, since they wait for each other.
 from __future__ import annotations
 
 from bptool.ops.jit import kernel
+from bptool.ops.linear import linear_backward, linear_forward
 from bptool.ops.logit_terms import has_terms, logit_terms_backward, logit_terms_forward
-from bptool.ops.matmul.share import matmul_share
 from bptool.ops.matmul.target import ROWS
 from bptool.ops.team import barrier, share
 from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
@@ -39,11 +40,11 @@ def own_rows(logits, start, targets, team):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def head_forward(engine, logp, log_sum, logits, x, w, targets, start, team):  # type: ignore[no-untyped-def]
+def head_forward(engine, logp, log_sum, logits, x, w, b, targets, start, team):  # type: ignore[no-untyped-def]
     """Each member fills logp and log_sum for its rows; it waits for x first."""
     n_rows = min(logits.shape[0], targets.size - start)
     barrier(team)  # x: rows; and the logits of the last tile have been read
-    matmul_share(engine, logits[:n_rows], x[start : start + n_rows], False, w, True, False, team)
+    linear_forward(engine, logits[:n_rows], x[start : start + n_rows], w, b, team)
     barrier(team)  # logits: columns
     first, stop = own_rows(logits, start, targets, team)
     own, in_tile = slice(first, stop), slice(first - start, stop - start)
@@ -60,7 +61,7 @@ def head_terms(added, log_sum, logits, targets, terms, start, team):  # type: ig
 
 @kernel
 def head_backward(  # type: ignore[no-untyped-def]
-    engine, dx, dw, dlogp, log_sum, logits, x, w, targets, terms, start, team
+    engine, dx, dw, db, dlogp, log_sum, logits, x, w, targets, terms, start, adds, team
 ):
     """Overwrites the tile's logits with their gradient; dlogp must be there for a member's rows."""
     n_rows = min(logits.shape[0], targets.size - start)
@@ -71,6 +72,5 @@ def head_backward(  # type: ignore[no-untyped-def]
     else:
         token_logprob_backward(logits[in_tile], dlogp[own], log_sum[own], targets[own])
     barrier(team)  # dlogits: rows
-    dlogits, tile = logits[:n_rows], slice(start, start + n_rows)
-    matmul_share(engine, dx[tile], dlogits, False, w, False, False, team)
-    matmul_share(engine, dw, dlogits, True, x[tile], False, True, team)
+    tile, adds = slice(start, start + n_rows), adds or start > 0
+    linear_backward(engine, dx[tile], dw, db, logits[:n_rows], x[tile], w, adds, team)

@@ -79,6 +79,13 @@ def kernel(function: Callable[..., Any]) -> Any:
     return numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")(function)
 
 
+def kernel_without_nan(function: Callable[..., Any]) -> Any:
+    """For a search for the largest element, which does not vectorise unless LLVM may assume that
+    there is no NaN; the caller must see one all the same."""
+    flags = {"nnan", "nsz", "reassoc"}
+    return numba.njit(nogil=True, cache=True, fastmath=flags, error_model="numpy")(function)
+
+
 @contextlib.contextmanager
 def compilations() -> Iterator[list[str]]:
     """Collect the names of kernels compiled inside the block; those loaded from disk are not."""

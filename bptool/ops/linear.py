@@ -1,7 +1,7 @@
 """Affine map of rows: y = x W^T + b.
 
 Shapes: x (N, I), W (O, I), b (O,) or empty for none, y (N, O).
-Backward: dx = dy W (overwritten), dW += dy^T x, db += sum of dy over rows.
+Backward: dx = dy W (overwritten), dW = dy^T x, added where ``adds``, db += sum of dy over rows.
 Every member of a team makes its part of each product; x and dy must be there whole.
 """
 
@@ -22,15 +22,15 @@ def linear_forward(engine, y, x, w, b, team):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def linear_backward(engine, dx, dw, db, dy, x, w, team):  # type: ignore[no-untyped-def]
+def linear_backward(engine, dx, dw, db, dy, x, w, adds, team):  # type: ignore[no-untyped-def]
     matmul_share(engine, dx, dy, False, w, False, False, team)
-    linear_backward_parameters(engine, dw, db, dy, x, team)
+    linear_backward_parameters(engine, dw, db, dy, x, adds, team)
 
 
 @kernel
-def linear_backward_parameters(engine, dw, db, dy, x, team):  # type: ignore[no-untyped-def]
+def linear_backward_parameters(engine, dw, db, dy, x, adds, team):  # type: ignore[no-untyped-def]
     """The parameters' part alone, where x needs no gradient."""
-    matmul_share(engine, dw, dy, True, x, False, True, team)
+    matmul_share(engine, dw, dy, True, x, False, adds, team)
     if db.size > 0:
         first, stop = share(db.size, LINE, team)
         for i in range(dy.shape[0]):

@@ -10,19 +10,13 @@ from __future__ import annotations
 
 import math
 
-import numba
-
-from bptool.ops.jit import kernel
+from bptool.ops.jit import kernel, kernel_without_nan
 from bptool.ops.vector_math import exp
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc"}, error_model="numpy")
+@kernel_without_nan
 def row_max(x):  # type: ignore[no-untyped-def]
-    """Largest element of a row.
-
-    Flagged to assume no NaN, without which a maximum does not vectorise; a NaN in the row comes
-    through all the same, in the sum of exponentials that follows.
-    """
+    """Largest element of a row; a NaN comes through in the sum of exponentials that follows."""
     largest = x[0]
     for j in range(1, x.size):
         largest = x[j] if x[j] > largest else largest

@@ -146,13 +146,7 @@ def _step_operations(pieces: Pieces) -> list[tuple[Operation, Callable[[int, int
     n_slots = sum(buffer.size for buffer in step.slots.values()) / size
     part_bytes = ITEM_BYTES * size / n_shards
     gradients = step.shards.gradients
-
-    def clear(worker: int, i: int) -> None:
-        if n_shards == 1:
-            start, stop = step.shards.span(worker)
-            gradients[0][start:stop] = 0
-        else:
-            gradients[worker][:] = 0
+    n_cleared = sum(span.stop - span.start for span in step.shards.cleared)
 
     def norm(worker: int, i: int) -> None:
         start, stop = step.shards.span(worker)
@@ -185,7 +179,7 @@ def _step_operations(pieces: Pieces) -> list[tuple[Operation, Callable[[int, int
         return Operation(name, 1, 0.0, n_bytes, lambda shard, i: None)
 
     found: list[tuple[Operation, Callable[[int, int], Any]]] = [
-        (operation("gradients to zero", ITEM_BYTES * size), clear)
+        (operation("gradients to zero", ITEM_BYTES * n_cleared), lambda w, i: step.shards.clear(w))
     ]
     if n_shards > 1:
         n_bytes = 3 * (n_shards - 1) * part_bytes

@@ -92,6 +92,7 @@ class Shards:
         n_buffers = self.n_shards if with_gradients else 0
         self.gradients = [model.layout.allocate(dtype) for _ in range(n_buffers)]
         self._grads = [model.params(buffer) for buffer in self.gradients]
+        self.cleared = model.layout.spans_without(model.stored)
 
     def _shard(self, worker: int) -> int:
         return 0 if self.split == "inside" else worker
@@ -125,8 +126,8 @@ class Shards:
 
         def work(worker: int) -> Losses:
             shard, member = self._shard(worker), self._members[worker]
-            start, stop = share(self.model.layout.size, LINE, member)
-            self.gradients[shard][start:stop] = 0
+            adds = False  # the first micro-batch stores most gradients, the others add
+            self.clear(worker)
             loss, penalty = 0.0, 0.0
             for first in range(0, len(tokens), self.rows):
                 if self._take(worker, first, tokens, targets):
@@ -141,11 +142,21 @@ class Shards:
                         key,
                         member,
                         self.terms,
+                        adds,
                     )
+                    adds = True
                     loss, penalty = loss + found.loss, penalty + found.penalty
+            if not adds:
+                self.gradients[shard][:] = 0  # no row was there
             return Losses(loss, penalty)
 
         return Losses(*map(math.fsum, zip(*self.team.run(work), strict=True)))
+
+    def clear(self, worker: int) -> None:
+        """Zero what the first micro-batch of a step adds to; this worker's buffer or part."""
+        for span in self.cleared:
+            start, stop = share(span.stop - span.start, LINE, self._members[worker])
+            self.gradients[self._shard(worker)][span][start:stop] = 0
 
     def span(self, worker: int) -> tuple[int, int]:
         """This worker's part of a flat buffer, in whole cache lines."""

@@ -6,6 +6,11 @@ every kernel that multiplies: our own (``blocked.py`` around ``tile.py``, ``dot_
 rows) and a BLAS (``blas.py``, of those in ``libraries.py``).
 
 Shapes: op(A) (M, K), op(B) (K, N), out (M, N). Rows may be strided; columns are contiguous.
+
+Causal attention multiplies with triangles. :func:`matmul_triangle` is told of one, and leaves out
+what it can: LOWER_OUT, out[i, j] is wanted for j <= i + diagonal only, and elsewhere may be
+anything; LOWER_A, op(A)[i, k] is zero for k > i + diagonal; UPPER_A, for k < i - diagonal. Zeros
+are there all the same, so an engine may multiply all, as the BLAS does.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from numba.extending import intrinsic
 
 from bptool.ops.jit import kernel
 from bptool.ops.matmul.blas import blas_address
-from bptool.ops.matmul.blocked import SCRATCH, tiled_address
+from bptool.ops.matmul.blocked import FULL, SCRATCH, tiled_address
 from bptool.ops.memory import aligned_zeros
 
 
@@ -59,10 +64,13 @@ def _call(
     n: Any,
     k: Any,
     accumulate: Any,
+    triangle: Any,
+    diagonal: Any,
     scratch: Any,
 ) -> Any:
     """Call the engine's C function; arrays pass their data, everything else is an integer."""
-    arguments = (c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, scratch)
+    sizes = (m, n, k, accumulate, triangle, diagonal)
+    arguments = (c, ldc, a, lda, trans_a, b, ldb, trans_b, *sizes, scratch)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         integer = ir.IntType(64)
@@ -83,6 +91,14 @@ def _call(
 @kernel
 def matmul(engine, out, a, transpose_a, b, transpose_b, accumulate):  # type: ignore[no-untyped-def]
     """out = op(a) op(b), added to what is in ``out`` if ``accumulate``."""
+    matmul_triangle(engine, out, a, transpose_a, b, transpose_b, accumulate, FULL, 0)
+
+
+@kernel
+def matmul_triangle(  # type: ignore[no-untyped-def]
+    engine, out, a, transpose_a, b, transpose_b, accumulate, triangle, diagonal
+):
+    """The same, where all but a ``triangle`` is zero or not wanted; diagonal >= 0."""
     m, n = out.shape
     k = a.shape[0] if transpose_a else a.shape[1]
     size = out.itemsize
@@ -90,5 +106,5 @@ def matmul(engine, out, a, transpose_a, b, transpose_b, accumulate):  # type: ig
         *(engine.address, out, out.strides[0] // size),
         *(a, a.strides[0] // size, transpose_a),
         *(b, b.strides[0] // size, transpose_b),
-        *(m, n, k, accumulate, engine.scratch),
+        *(m, n, k, accumulate, triangle, diagonal, engine.scratch),
     )

@@ -71,12 +71,14 @@ def gemm_routine(real: Any, gemm: int) -> Any:
     index = types.intp
     signature = types.void(
         *(pointer, index, pointer, index, index, pointer, index, index),
-        *(index, index, index, index, pointer),
+        *(index, index, index, index, index, index, pointer),
     )
     plain, transposed = ord("N"), ord("T")
 
     @cfunc(signature)
-    def routine(c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, scratch):  # type: ignore[no-untyped-def]
+    def routine(  # type: ignore[no-untyped-def]
+        c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, triangle, diagonal, scratch
+    ):
         first = transposed if trans_b else plain
         second = transposed if trans_a else plain
         beta = real(1.0) if accumulate else real(0.0)

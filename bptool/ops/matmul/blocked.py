@@ -6,7 +6,8 @@
                 for each panel:                      a tile; panels are streamed
 
 The first block of K stores (or adds, if asked), the others add. Blocks of K are equal but for
-rounding, since a short last one would pay for its pass over C without doing much.
+rounding, since a short last one would pay for its pass over C without doing much. Of a triangle,
+each ROWS rows have a range of k and of columns; what is left out would add zeros, or is not wanted.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from bptool.ops.matmul.packing import (
     pack_rows,
     panel_width,
 )
-from bptool.ops.matmul.target import ROWS, VECTORS, panel_columns
-from bptool.ops.matmul.tile import SHORT_ROWS, short_tiles, tiles
+from bptool.ops.matmul.target import ROWS, panel_columns
+from bptool.ops.matmul.tile import IN_PLACE, PACKED, TRANSPOSED, tile
 
 DEPTH_BYTES = 2048
 """Of a row of op(A) in a block: ROWS such rows are 16 KiB at most."""
@@ -38,36 +39,27 @@ IN_PLACE_BYTES = 16384
 """Up to here a transposed A stays in the first cache, and packing it would gain nothing."""
 SCRATCH = (DEPTH_BYTES // 4 + GAP) * (COLUMNS + HEIGHT)
 """Elements an engine's scratch must have; float64 needs half of them."""
+FULL, LOWER_OUT, LOWER_A, UPPER_A = range(4)
+"""What of a product is there; see the package's first lines."""
 assert HEIGHT % ROWS == 0
 assert COLUMNS % panel_columns(4) == 0
 assert COLUMNS % panel_columns(8) == 0
 
-_tile_1, _tile_2, _tile_3 = (tiles[min(n, VECTORS)] for n in (1, 2, 3))
-_short_1, _short_2, _short_3 = (short_tiles[min(n, VECTORS)] for n in (1, 2, 3))
-
 
 @kernel
-def tile_of(c, c_stride, a, row_stride, k_stride, b, n_k, rows, columns, lanes, adds, real):  # type: ignore[no-untyped-def]
-    """One tile at most ``columns`` wide, by the smallest kernel that covers it."""
+def tile_of(  # type: ignore[no-untyped-def]
+    c, c_stride, a, row_stride, k_stride, b, n_k, rows, columns, lanes, adds, kind, real
+):
+    """One tile at most ``columns`` wide, by the smallest function that covers it."""
     n_vectors = (columns + lanes - 1) // lanes
     last = columns - (n_vectors - 1) * lanes
-    if rows <= SHORT_ROWS:
-        if n_vectors == VECTORS:
-            _short_3(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
-        elif n_vectors == 1:
-            _short_1(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
-        else:
-            _short_2(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
-    elif n_vectors == VECTORS:
-        _tile_3(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
-    elif n_vectors == 1:
-        _tile_1(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
-    else:
-        _tile_2(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, real)
+    tile(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, n_vectors, kind, real)
 
 
 @kernel
-def blocked_matmul(out, a, transpose_a, b, transpose_b, accumulate, m, n, n_depth, scratch):  # type: ignore[no-untyped-def]
+def blocked_matmul(  # type: ignore[no-untyped-def]
+    out, a, transpose_a, b, transpose_b, accumulate, m, n, n_depth, triangle, diagonal, scratch
+):
     """out[:m, :n] = op(a) op(b), added if ``accumulate``; ``scratch`` holds SCRATCH elements.
 
     The arrays are whole rows of their storage: wider than what is multiplied where strided.
@@ -77,9 +69,11 @@ def blocked_matmul(out, a, transpose_a, b, transpose_b, accumulate, m, n, n_dept
     lanes, panel = lane_count(out), panel_width(out)
     a_stride, c_stride = a.strides[0] // size, out.strides[0] // size
     packs_a = transpose_a and n_depth * a_stride * size > IN_PLACE_BYTES
-    row_stride, k_stride, group = a_stride, 1, a_stride
-    if transpose_a:
-        row_stride, k_stride, group = 1, ROWS if packs_a else a_stride, 1
+    kind, row_stride, k_stride, group = IN_PLACE, a_stride, 1, a_stride
+    if packs_a:
+        kind, row_stride, k_stride = PACKED, 1, ROWS
+    elif transpose_a:
+        kind, row_stride, k_stride, group = TRANSPOSED, 1, a_stride, 1
     depth = DEPTH_BYTES // size
     room = (depth + GAP) * COLUMNS
     packed, packed_a = scratch[:room], scratch[room:]
@@ -108,19 +102,34 @@ def blocked_matmul(out, a, transpose_a, b, transpose_b, accumulate, m, n, n_dept
                     first = (i0 * row_stride + k0 * k_stride) * size
                     a_address = np.intp(a.ctypes.data) + first
                 for i in range(i0, i_end, ROWS):
-                    for j in range(0, n_j, panel):
+                    stop_j, first_k, stop_k = n_j, 0, n_k
+                    if triangle != FULL:
+                        last = min(i + ROWS, i_end) - 1
+                        if triangle == LOWER_OUT:
+                            stop_j = min(n_j, last + diagonal + 1 - j0)
+                        elif triangle == LOWER_A:
+                            stop_k = min(n_k, last + diagonal + 1 - k0)
+                        else:
+                            first_k = max(0, i - diagonal - k0)
+                        if first_k >= stop_k:  # zeros
+                            if adds:
+                                continue
+                            first_k, stop_k = 0, 1
+                    a_place = a_address + ((i - i0) * group + first_k * k_stride) * size
+                    for j in range(0, stop_j, panel):
                         tile_of(
                             c_address + (i * c_stride + j0 + j) * size,
                             c_stride,
-                            a_address + (i - i0) * group * size,
+                            a_place,
                             row_stride,
                             k_stride,
-                            b_address + j * (n_k + GAP) * size,
-                            n_k,
+                            b_address + (j * (n_k + GAP) + first_k * panel) * size,
+                            stop_k - first_k,
                             min(ROWS, i_end - i),
                             min(panel, n_j - j),
                             lanes,
                             adds,
+                            kind,
                             real,
                         )
 
@@ -135,11 +144,13 @@ def _routine(real: Any) -> Any:
     index = types.intp
     signature = types.void(
         *(pointer, index, pointer, index, index, pointer, index, index),
-        *(index, index, index, index, pointer),
+        *(index, index, index, index, index, index, pointer),
     )
 
     @cfunc(signature, cache=True)
-    def routine(c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, scratch):  # type: ignore[no-untyped-def]
+    def routine(  # type: ignore[no-untyped-def]
+        c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, triangle, diagonal, scratch
+    ):
         first = carray(a, (k if trans_a else m, lda))
         second = carray(b, (n if trans_b else k, ldb))
         target = carray(c, (m, ldc))
@@ -148,7 +159,7 @@ def _routine(real: Any) -> Any:
         else:
             blocked_matmul(
                 *(target, first, trans_a != 0, second, trans_b != 0, accumulate != 0),
-                *(m, n, k, carray(scratch, (SCRATCH,))),
+                *(m, n, k, triangle, diagonal, carray(scratch, (SCRATCH,))),
             )
 
     return routine

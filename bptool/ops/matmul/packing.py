@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 from bptool.ops.jit import kernel
 from bptool.ops.matmul.ir_helpers import first_lanes, masked_load
 from bptool.ops.matmul.target import ROWS, lanes_of, panel_columns
-from bptool.ops.matmul.transpose import transpose_block
+from bptool.ops.matmul.transpose import transpose_blocks
 
 GAP = 2
 """Rows left free after each panel and each group."""
@@ -109,9 +109,8 @@ def pack_columns(packed, b, k0, n_k, j0, n_j):  # type: ignore[no-untyped-def]
         base = j // panel * panel * (n_k + GAP) + j % panel
         row = (j0 + j) * stride + k0
         n = min(lanes, n_j - j)
-        for k in range(0, k_whole, lanes):
-            place = target + (base + k * panel) * size
-            transpose_block(place, panel, source + (row + k) * size, stride, n, real)
+        place = target + base * size
+        transpose_blocks(place, panel, source + row * size, stride, n, k_whole // lanes, real)
         for k in range(k_whole, n_k):
             for i in range(n):
                 packed[base + k * panel + i] = b[j0 + j + i, k0 + k]

@@ -34,13 +34,19 @@ class VectorUnit(NamedTuple):
     """Vectors in a tile's row."""
     has_fma: bool
     """Whether a fused multiply-add is an instruction, not a library call a lane."""
+    unroll: int = 1
+    """Steps of K in one turn of a tile's loop."""
+    ahead_bytes: int = 3072
+    """How far ahead of its use a line of B is fetched; 0 where that is left to the processor."""
 
 
 # (instruction in the probe's assembly, what it tells); rows * vectors sums, the vectors of B and
-# one broadcast must fit the registers: 8 * 3 + 3 + 1 of 32, or 6 * 2 + 2 + 1 of 16.
+# one broadcast must fit the registers: 8 * 3 + 3 + 1 of 32, or 6 * 2 + 2 + 1 of 16. Twelve sums of
+# AVX2 leave little room for other instructions: a loop unrolled and without fetching has 20 a step
+# of K instead of 25, which matters where the other thread of the core takes half the issue slots.
 _UNITS = (
     (r"vfmadd.*%zmm", VectorUnit("AVX-512", 64, 8, 3, True)),
-    (r"vfmadd.*%ymm", VectorUnit("AVX2", 32, 6, 2, True)),
+    (r"vfmadd.*%ymm", VectorUnit("AVX2", 32, 6, 2, True, unroll=4, ahead_bytes=0)),
     (r"fmla(\.4s)?\s+v", VectorUnit("NEON", 16, 8, 3, True)),
 )
 _OTHER = VectorUnit("no vector FMA", 16, 6, 2, False)

@@ -11,74 +11,123 @@ not stored), in place or packed: its element (i, k) is at i * row_stride + k * k
 packed in panels of V W columns (see ``packing.py``), 64-byte aligned. The last vector of a row may
 be cut to ``lanes`` lanes.
 
-Two things are fetched ahead, worth 5 to 10 % each where matrices outgrow the caches: B, since a
-panel streams from the second cache, and the tile of C, which the loop over k leaves time to bring.
+The loop over k is unrolled, and lines of B are fetched ahead, as far as suits the processor's
+vectors (``target.py``); the tile of C is fetched while the loop over k runs. Each element is summed
+in the order of k by every tile, so its bits are the same in all.
 
 The code is LLVM IR through Numba's ``intrinsic``: scalar loops would leave the choice of registers
 to heuristics. A tile is a function of its own, not inlined, so that registers are shared out for
-its loop alone. Sources: Goto, van de Geijn 2008, "Anatomy of high-performance matrix
-multiplication"; Van Zee, van de Geijn 2015, "BLIS".
+its loop alone; one for each number of vectors, of rows (R, or SHORT_ROWS where rows end), and kind
+of A. Sources: Goto, van de Geijn 2008, "Anatomy of high-performance matrix multiplication"; Van
+Zee, van de Geijn 2015, "BLIS".
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from bptool.ops.matmul.ir_helpers import declare, integer, local_function, prefetch, splat
-from bptool.ops.matmul.target import ROWS, VECTOR_BYTES, VECTORS, lanes_of
+from bptool.ops.matmul.target import ROWS, UNIT, VECTOR_BYTES, VECTORS, lanes_of
 from bptool.ops.matmul.tile_store import emit_store
 
 CACHE_LINE_BYTES = 64
-AHEAD_BYTES = 3072
-"""How far ahead of its use a line of B is fetched."""
+SHORT_ROWS = 2
+"""Up to so many rows have tiles of their own."""
+IN_PLACE, PACKED, TRANSPOSED = range(3)
+"""How A lies: as it is (k_stride 1), in groups of ROWS rows (k_stride ROWS, row_stride 1), or
+transposed in place (row_stride 1). The first two have their k_stride in the code."""
+_K_STRIDES = {IN_PLACE: 1, PACKED: ROWS, TRANSPOSED: None}
 
 
-def _make_tile(n_rows: int, n_vectors: int) -> Any:
-    """The tile of this size, as an intrinsic over addresses and element counts."""
+@intrinsic
+def tile(
+    typing_context: Any,
+    c: Any,
+    c_stride: Any,
+    a: Any,
+    row_stride: Any,
+    k_stride: Any,
+    b: Any,
+    n_k: Any,
+    rows: Any,
+    lanes: Any,
+    accumulate: Any,
+    n_vectors: Any,
+    kind: Any,
+    real: Any,
+) -> Any:
+    """A tile of ``rows`` by ``n_vectors`` over addresses and element counts; ``n_k`` at least 1.
 
-    @intrinsic
-    def tile(
-        typing_context: Any,
-        c: Any,
-        c_stride: Any,
-        a: Any,
-        row_stride: Any,
-        k_stride: Any,
-        b: Any,
-        n_k: Any,
-        rows: Any,
-        lanes: Any,
-        accumulate: Any,
-        real: Any,
-    ) -> Any:
-        arguments = (c, c_stride, a, row_stride, k_stride, b, n_k, rows, lanes, accumulate, real)
-        width = lanes_of(real.bitwidth // 8)
+    ``kind`` is one of IN_PLACE, PACKED, TRANSPOSED.
+    """
+    arguments = (c, c_stride, a, row_stride, k_stride, b, n_k, rows, lanes, accumulate)
+    signature = types.void(*arguments, n_vectors, kind, real)
 
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            element = context.get_value_type(real)
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        element = context.get_value_type(real)
+        passed, (n_vectors, kind) = args[:10], args[10:12]
+        is_short = builder.icmp_signed("<=", passed[7], integer(SHORT_ROWS))
+        number = builder.add(builder.mul(kind, integer(2)), builder.zext(is_short, kind.type))
+        number = builder.add(builder.mul(number, integer(VECTORS)), n_vectors)
+        end = builder.append_basic_block("tile.end")
+        choice = builder.switch(number, end)
+        for own_kind, k_stride in _K_STRIDES.items():
+            for short, n_rows in enumerate((ROWS, SHORT_ROWS)):
+                for n in range(1, VECTORS + 1):
+                    block = builder.append_basic_block("tile")
+                    choice.add_case(integer((own_kind * 2 + short) * VECTORS + n), block)
+                    builder.position_at_end(block)
+                    builder.call(_function(builder, element, n_rows, n, k_stride), passed)
+                    builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
 
-            def emit(inner: Any, passed: Any) -> None:
-                _emit_tile(inner, element, width, n_rows, n_vectors, *passed)
+    return signature, codegen
 
-            name = f"bptool.tile.{n_rows}.{n_vectors}.{element}"
-            builder.call(local_function(builder, name, len(args) - 1, emit), args[:-1])
-            return context.get_dummy_value()
 
-        return types.void(*arguments), codegen
+def _function(builder: Any, element: Any, n_rows: int, n_vectors: int, k_stride: int | None) -> Any:
+    """The tile of this size and ``k_stride`` (None: as passed) as a function of the module."""
 
-    return tile
+    def emit(inner: Any, passed: Any) -> None:
+        shape = _Shape(element, n_rows, n_vectors, k_stride)
+        _emit_tile(inner, shape, *passed)
+
+    name = f"bptool.tile.{n_rows}.{n_vectors}.{k_stride or 'k'}.{element}"
+    return local_function(builder, name, 10, emit)
+
+
+class _Shape(NamedTuple):
+    """Which tile is emitted."""
+
+    element: Any
+    n_rows: int
+    n_vectors: int
+    k_stride: int | None
+
+    @property
+    def n_bytes(self) -> int:
+        return 4 if isinstance(self.element, ir.FloatType) else 8
+
+    @property
+    def vector(self) -> Any:
+        return ir.VectorType(self.element, lanes_of(self.n_bytes))
+
+
+class _State(NamedTuple):
+    """What the loop over k carries."""
+
+    a_offset: Any
+    b_pointer: Any
+    sums: list[Any]
 
 
 def _emit_tile(
     builder: Any,
-    element: Any,
-    width: int,
-    n_rows: int,
-    n_vectors: int,
+    shape: _Shape,
     c: Any,
     c_stride: Any,
     a: Any,
@@ -90,70 +139,97 @@ def _emit_tile(
     lanes: Any,
     accumulate: Any,
 ) -> None:
-    """The body of a tile's function; ``n_k`` is at least 1."""
-    vector = ir.VectorType(element, width)
-    n_bytes = VECTOR_BYTES // width
-    fma = declare(builder, f"llvm.fma.v{width}f{8 * n_bytes}", vector, [vector] * 3)
+    """The body of a tile's function."""
+    element, vector, n_bytes = shape.element, shape.vector, shape.n_bytes
+    width = vector.count
     zero = ir.Constant(vector, [ir.Constant(element, 0.0)] * width)
-
+    if shape.k_stride is not None:
+        k_stride = integer(shape.k_stride)
     c_pointer = builder.inttoptr(c, element.as_pointer())
     a_pointer = builder.inttoptr(a, element.as_pointer())
     b_start = builder.inttoptr(b, element.as_pointer())
     b_stop = builder.gep(b_start, [builder.mul(n_k, integer(VECTORS * width))])
     last_row = builder.sub(rows, integer(1))
     row_pointers = []
-    for i in range(n_rows):
+    for i in range(shape.n_rows):
         inside = builder.icmp_signed("<", integer(i), rows)
         row = builder.select(inside, integer(i), last_row)
         row_pointers.append(builder.gep(a_pointer, [builder.mul(row, row_stride)]))
         c_row = builder.mul(row, c_stride)
-        for first in range(0, n_vectors * width, CACHE_LINE_BYTES // n_bytes):
+        for first in range(0, shape.n_vectors * width, CACHE_LINE_BYTES // n_bytes):
             place = builder.gep(c_pointer, [builder.add(c_row, integer(first))])
             prefetch(builder, place, to_write=True)
-    before = builder.block
-    loop = builder.append_basic_block("k")
-    after = builder.append_basic_block("store")
-    builder.branch(loop)
-
-    builder.position_at_end(loop)
-    a_offset = builder.phi(ir.IntType(64))
-    b_pointer = builder.phi(b_start.type)
-    sums = [builder.phi(vector) for _ in range(n_rows * n_vectors)]
-    for ahead in range(0, n_vectors * VECTOR_BYTES, CACHE_LINE_BYTES):
-        prefetch(builder, builder.gep(b_pointer, [integer((AHEAD_BYTES + ahead) // n_bytes)]))
-    b_vectors = []
-    for v in range(n_vectors):
-        place = builder.gep(b_pointer, [integer(v * width)])
-        load = builder.load(builder.bitcast(place, vector.as_pointer()))
-        load.align = VECTOR_BYTES
-        b_vectors.append(load)
-    updated = []
-    for i in range(n_rows):
-        scalar = builder.load(builder.gep(row_pointers[i], [a_offset]))
-        scalar.align = n_bytes
-        spread = splat(builder, scalar, vector, width)
-        for v in range(n_vectors):
-            updated.append(builder.call(fma, [spread, b_vectors[v], sums[i * n_vectors + v]]))
-    next_a = builder.add(a_offset, k_stride)
-    next_b = builder.gep(b_pointer, [integer(VECTORS * width)])
-    builder.cbranch(builder.icmp_unsigned("!=", next_b, b_stop), loop, after)
-    for phi, start, following in (
-        (a_offset, integer(0), next_a),
-        (b_pointer, b_start, next_b),
-        *((phi, zero, new) for phi, new in zip(sums, updated, strict=True)),
-    ):
-        phi.add_incoming(start, before)
-        phi.add_incoming(following, loop)
-
-    builder.position_at_end(after)
+    state = _State(integer(0), b_start, [zero] * (shape.n_rows * shape.n_vectors))
+    if UNIT.unroll > 1:
+        n_whole = builder.and_(n_k, integer(-UNIT.unroll))
+        whole = builder.gep(b_start, [builder.mul(n_whole, integer(VECTORS * width))])
+        state = _emit_loop(builder, shape, state, whole, UNIT.unroll, row_pointers, k_stride)
+    state = _emit_loop(builder, shape, state, b_stop, 1, row_pointers, k_stride)
     emit_store(
-        builder, vector, element, n_bytes, n_vectors, updated, c, c_stride, rows, lanes, accumulate
+        *(builder, vector, element, n_bytes, shape.n_vectors, state.sums),
+        *(c, c_stride, rows, lanes, accumulate),
     )
 
 
-SHORT_ROWS = 2
-tiles = {n: _make_tile(ROWS, n) for n in range(1, VECTORS + 1)}
-"""Tiles by number of vectors; narrower ones serve the last columns."""
-short_tiles = {n: _make_tile(SHORT_ROWS, n) for n in range(1, VECTORS + 1)}
-"""The same for up to SHORT_ROWS rows, where rows end; each element's bits are equal, since it is
-summed in the same order."""
+def _emit_loop(
+    builder: Any,
+    shape: _Shape,
+    start: _State,
+    b_stop: Any,
+    unroll: int,
+    row_pointers: list[Any],
+    k_stride: Any,
+) -> _State:
+    """Steps of k, ``unroll`` a turn, until B's pointer is ``b_stop``; none if it is already."""
+    before = builder.block
+    loop = builder.append_basic_block("k")
+    after = builder.append_basic_block("k.end")
+    more = builder.icmp_unsigned("!=", start.b_pointer, b_stop)
+    builder.cbranch(more, loop, after)
+
+    builder.position_at_end(loop)
+    values = [start.a_offset, start.b_pointer, *start.sums]
+    phis = [builder.phi(value.type) for value in values]
+    state = _State(phis[0], phis[1], phis[2:])
+    for _ in range(unroll):
+        state = _emit_step(builder, shape, state, row_pointers, k_stride)
+    following = [state.a_offset, state.b_pointer, *state.sums]
+    builder.cbranch(builder.icmp_unsigned("!=", state.b_pointer, b_stop), loop, after)
+    last = builder.block
+
+    builder.position_at_end(after)
+    ends = [builder.phi(value.type) for value in values]
+    for phi, end, value, new in zip(phis, ends, values, following, strict=True):
+        phi.add_incoming(value, before)
+        phi.add_incoming(new, last)
+        end.add_incoming(value, before)
+        end.add_incoming(new, last)
+    return _State(ends[0], ends[1], ends[2:])
+
+
+def _emit_step(
+    builder: Any, shape: _Shape, state: _State, row_pointers: list[Any], k_stride: Any
+) -> _State:
+    """One step of k."""
+    vector, n_bytes, n_vectors = shape.vector, shape.n_bytes, shape.n_vectors
+    width = vector.count
+    fma = declare(builder, f"llvm.fma.v{width}f{8 * n_bytes}", vector, [vector] * 3)
+    if UNIT.ahead_bytes:
+        for ahead in range(0, n_vectors * VECTOR_BYTES, CACHE_LINE_BYTES):
+            offset = integer((UNIT.ahead_bytes + ahead) // n_bytes)
+            prefetch(builder, builder.gep(state.b_pointer, [offset]))
+    b_vectors = []
+    for v in range(n_vectors):
+        place = builder.gep(state.b_pointer, [integer(v * width)])
+        load = builder.load(builder.bitcast(place, vector.as_pointer()))
+        load.align = VECTOR_BYTES
+        b_vectors.append(load)
+    sums = []
+    for i, row in enumerate(row_pointers):
+        scalar = builder.load(builder.gep(row, [state.a_offset]))
+        scalar.align = n_bytes
+        spread = splat(builder, scalar, vector, width)
+        for v in range(n_vectors):
+            sums.append(builder.call(fma, [spread, b_vectors[v], state.sums[i * n_vectors + v]]))
+    next_b = builder.gep(state.b_pointer, [integer(VECTORS * width)])
+    return _State(builder.add(state.a_offset, k_stride), next_b, sums)

@@ -1,4 +1,4 @@
-"""A block of W by W elements turned in registers, in log2(W) rounds of W shuffles."""
+"""Blocks of W by W elements turned in registers, in log2(W) rounds of W shuffles each."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ the first."""
 
 
 @intrinsic
-def transpose_block(
+def transpose_blocks(
     typing_context: Any,
     out: Any,
     out_stride: Any,
     source: Any,
     source_stride: Any,
     n_rows: Any,
+    n_blocks: Any,
     real: Any,
 ) -> Any:
-    """out[i, j] = source[j, i] for a block of W by W elements, W lanes a vector; addresses.
+    """out[i, j] = source[j, i] for j < W and i < ``n_blocks`` W, W lanes a vector; addresses.
 
     Where the source has only ``n_rows`` rows, the lanes j >= n_rows repeat the last.
     """
     n_bytes = real.bitwidth // 8
     width = lanes_of(n_bytes)
-    signature = types.void(out, out_stride, source, source_stride, n_rows, real)
+    signature = types.void(out, out_stride, source, source_stride, n_rows, n_blocks, real)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         element = context.get_value_type(real)
 
         def emit(inner: Any, passed: Any) -> None:
-            _emit_block(inner, element, width, n_bytes, *passed)
+            _emit_blocks(inner, element, width, n_bytes, *passed)
 
         name = f"bptool.transpose.{element}"
         builder.call(local_function(builder, name, len(args) - 1, emit), args[:-1])
@@ -48,7 +49,7 @@ def transpose_block(
     return signature, codegen
 
 
-def _emit_block(
+def _emit_blocks(
     builder: Any,
     element: Any,
     width: int,
@@ -58,16 +59,28 @@ def _emit_block(
     source: Any,
     source_stride: Any,
     n_rows: Any,
+    n_blocks: Any,
 ) -> None:
     vector = ir.VectorType(element, width)
     target = builder.inttoptr(out, element.as_pointer())
     origin = builder.inttoptr(source, element.as_pointer())
     last = builder.sub(n_rows, integer(1))
-    rows = []
+    starts = []
     for i in range(width):
         inside = builder.icmp_signed("<", integer(i), n_rows)
         row = builder.select(inside, integer(i), last)
-        place = builder.gep(origin, [builder.mul(row, source_stride)])
+        starts.append(builder.gep(origin, [builder.mul(row, source_stride)]))
+    length = builder.mul(n_blocks, integer(width))
+
+    before = builder.block
+    loop = builder.append_basic_block("block")
+    after = builder.append_basic_block("end")
+    builder.cbranch(builder.icmp_signed("<", integer(0), length), loop, after)
+    builder.position_at_end(loop)
+    first = builder.phi(ir.IntType(64))
+    rows = []
+    for start in starts:
+        place = builder.gep(start, [first])
         prefetch(builder, builder.gep(place, [integer(AHEAD_BYTES // n_bytes)]), level=2)
         load = builder.load(builder.bitcast(place, vector.as_pointer()))
         load.align = n_bytes
@@ -84,9 +97,15 @@ def _emit_block(
         rows = new
         distance //= 2
     for i in range(width):
-        place = builder.gep(target, [builder.mul(integer(i), out_stride)])
+        row = builder.add(first, integer(i))
+        place = builder.gep(target, [builder.mul(row, out_stride)])
         store = builder.store(rows[i], builder.bitcast(place, vector.as_pointer()))
         store.align = n_bytes
+    following = builder.add(first, integer(width))
+    builder.cbranch(builder.icmp_signed("<", following, length), loop, after)
+    first.add_incoming(integer(0), before)
+    first.add_incoming(following, loop)
+    builder.position_at_end(after)
 
 
 def _swap_masks(width: int, distance: int) -> tuple[Any, Any]:
