@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,12 +49,15 @@ def _finish(threads: int, results: Iterable[list[Result]], out: Path | None) -> 
     console, found = Console(), list["Result"]()
     if not console.is_terminal:
         console.width = WIDTH_OF_PIPES
-    console.print(tables.conditions(report(threads, [])))
+    start, last_line = time.monotonic(), ""
     for together in results:
         found += together
         tables.show(console, together)
+        so_far = report(threads, found, time.monotonic() - start)
         if out is not None:
-            write(out, report(threads, found))
+            write(out, so_far)
+        last_line = tables.conditions(so_far)
+    console.print(last_line)
 
 
 @app.command()

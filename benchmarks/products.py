@@ -16,7 +16,8 @@ from benchmarks.workloads import Workload
 from bptool.ops.attention import BLOCK
 from bptool.ops.head import tile_rows
 from bptool.ops.jit import kernel
-from bptool.ops.matmul import MatmulEngine, matmul
+from bptool.ops.matmul import MatmulEngine, matmul_triangle
+from bptool.ops.matmul.blocked import LOWER_A, LOWER_OUT, UPPER_A
 from bptool.ops.matmul.share import matmul_share
 from bptool.ops.memory import aligned_zeros
 from bptool.ops.team import ALONE, share
@@ -62,31 +63,30 @@ def forward_products(engine, rows, weights, n_head, n_time, team):  # type: igno
     d = c // n_head
     first, stop = share(n // n_time * n_head, 1, team)
     for layer in range(n_layer):
-        matmul_share(
-            engine,
-            rows.qkv[layer],
-            rows.norm[2 * layer],
-            False,
-            weights.qkv[layer],
-            True,
-            False,
-            team,
-        )
+        qkv, norm = rows.qkv[layer], rows.norm[2 * layer]
+        matmul_share(engine, qkv, norm, False, weights.qkv[layer], True, False, team)
         for job in range(first, stop):
             i, h = job // n_head * n_time, job % n_head * d
+            own = qkv[i : i + n_time]
+            q, k = own[:, h : h + d], own[:, c + h : c + h + d]
+            v = own[:, 2 * c + h : 2 * c + h + d]
+            out = rows.att[layer, i : i + n_time, h : h + d]
             for t in range(0, n_time, BLOCK):
                 end = min(t + BLOCK, n_time)
-                q = rows.qkv[layer, i + t : i + end, h : h + d]
-                k = rows.qkv[layer, i : i + end, c + h : c + h + d]
-                v = rows.qkv[layer, i : i + end, 2 * c + h : 2 * c + h + d]
-                scores = rows.scratch[0, : end - t, :end]
-                matmul(engine, scores, q, False, k, True, False)
-                y = rows.att[layer, i + t : i + end, h : h + d]
-                matmul(engine, y, scores, False, v, False, False)
+                p = rows.scratch[0, : end - t, :end]
+                matmul_triangle(engine, p, q[t:end], False, k[:end], True, False, LOWER_OUT, t)
+                matmul_triangle(engine, out[t:end], p, False, v[:end], False, False, LOWER_A, t)
         att, up, norm = rows.att[layer], rows.up[layer], rows.norm[2 * layer + 1]
         matmul_share(engine, rows.branch, att, False, weights.proj[layer], True, False, team)
         matmul_share(engine, up, norm, False, weights.up[layer], True, False, team)
         matmul_share(engine, rows.branch, up, False, weights.down[layer], True, False, team)
+
+
+@kernel
+def backward_of(engine, dx, dw, dy, x, w, adds, team):  # type: ignore[no-untyped-def]
+    """dx = dy W, dW = dy^T x, added where ``adds``."""
+    matmul_share(engine, dx, dy, False, w, False, False, team)
+    matmul_share(engine, dw, dy, True, x, False, adds, team)
 
 
 @kernel
@@ -97,17 +97,8 @@ def head_products(engine, rows, weights, grads, team):  # type: ignore[no-untype
         stop = min(start + rows.logits.shape[0], n)
         x, logits = rows.norm[-1, start:stop], rows.logits[: stop - start]
         matmul_share(engine, logits, x, False, weights.head, True, False, team)
-        matmul_share(
-            engine, rows.dnorm[start:stop], logits, False, weights.head, False, False, team
-        )
-        matmul_share(engine, grads.head, logits, True, x, False, True, team)
-
-
-@kernel
-def backward_of(engine, dx, dw, dy, x, w, team):  # type: ignore[no-untyped-def]
-    """dx = dy W, dW += dy^T x."""
-    matmul_share(engine, dx, dy, False, w, False, False, team)
-    matmul_share(engine, dw, dy, True, x, False, True, team)
+        dx = rows.dnorm[start:stop]
+        backward_of(engine, dx, grads.head, logits, x, weights.head, start > 0, team)
 
 
 @kernel
@@ -119,28 +110,29 @@ def backward_products(engine, rows, weights, grads, n_head, n_time, team):  # ty
     dy, dx = rows.dbranch, rows.dnorm
     for layer in range(n_layer - 1, -1, -1):
         up, norm, att = rows.up[layer], rows.norm[2 * layer + 1], rows.att[layer]
-        backward_of(engine, rows.dup, grads.down[layer], dy, up, weights.down[layer], team)
-        backward_of(engine, dx, grads.up[layer], rows.dup, norm, weights.up[layer], team)
-        backward_of(engine, dx, grads.proj[layer], dy, att, weights.proj[layer], team)
+        backward_of(engine, rows.dup, grads.down[layer], dy, up, weights.down[layer], False, team)
+        backward_of(engine, dx, grads.up[layer], rows.dup, norm, weights.up[layer], False, team)
+        backward_of(engine, dx, grads.proj[layer], dy, att, weights.proj[layer], False, team)
         for job in range(first, stop):
             i, h = job // n_head * n_time, job % n_head * d
-            for t in range(0, n_time, BLOCK):
+            own, d_own = rows.qkv[layer, i : i + n_time], rows.dqkv[i : i + n_time]
+            q, k = own[:, h : h + d], own[:, c + h : c + h + d]
+            v = own[:, 2 * c + h : 2 * c + h + d]
+            dq, dk = d_own[:, h : h + d], d_own[:, c + h : c + h + d]
+            dv = d_own[:, 2 * c + h : 2 * c + h + d]
+            d_out = dx[i : i + n_time, h : h + d]
+            for t in range((n_time - 1) // BLOCK * BLOCK, -1, -BLOCK):
                 end = min(t + BLOCK, n_time)
-                q = rows.qkv[layer, i + t : i + end, h : h + d]
-                k = rows.qkv[layer, i : i + end, c + h : c + h + d]
-                v = rows.qkv[layer, i : i + end, 2 * c + h : 2 * c + h + d]
-                dq = rows.dqkv[i + t : i + end, h : h + d]
-                dk = rows.dqkv[i : i + end, c + h : c + h + d]
-                dv = rows.dqkv[i : i + end, 2 * c + h : 2 * c + h + d]
-                dout = dx[i + t : i + end, h : h + d]
-                scores, dscores = rows.scratch[0, : end - t, :end], rows.scratch[1, : end - t, :end]
-                matmul(engine, scores, q, False, k, True, False)
-                matmul(engine, dv, scores, True, dout, False, True)
-                matmul(engine, dscores, dout, False, v, True, False)
-                matmul(engine, dq, dscores, False, k, False, False)
-                matmul(engine, dk, dscores, True, q, False, True)
-        norm = rows.norm[2 * layer]
-        backward_of(engine, dx, grads.qkv[layer], rows.dqkv, norm, weights.qkv[layer], team)
+                adds = end < n_time
+                dy_t, q_t = d_out[t:end], q[t:end]
+                p, ds = rows.scratch[0, : end - t, :end], rows.scratch[1, : end - t, :end]
+                matmul_triangle(engine, p, q_t, False, k[:end], True, False, LOWER_OUT, t)
+                matmul_triangle(engine, dv[:end], p, True, dy_t, False, adds, UPPER_A, t)
+                matmul_triangle(engine, ds, dy_t, False, v[:end], True, False, LOWER_OUT, t)
+                matmul_triangle(engine, dq[t:end], ds, False, k[:end], False, False, LOWER_A, t)
+                matmul_triangle(engine, dk[:end], ds, True, q_t, False, adds, UPPER_A, t)
+        qkv, norm = rows.dqkv, rows.norm[2 * layer]
+        backward_of(engine, dx, grads.qkv[layer], qkv, norm, weights.qkv[layer], False, team)
 
 
 def _weights(workload: Workload) -> Weights:

@@ -80,10 +80,12 @@ class Report:
     machine: dict[str, Any]
     versions: dict[str, str]
     threads: int
+    seconds: float
+    """That it all took."""
     results: list[Result]
 
 
-def report(threads: int, results: list[Result]) -> Report:
+def report(threads: int, results: list[Result], seconds: float) -> Report:
     """``results`` with the machine, the versions and the commit of this process."""
     from bptool.training.machine import describe, total_memory_bytes
 
@@ -96,6 +98,7 @@ def report(threads: int, results: list[Result]) -> Report:
         machine={**describe(), "memory_bytes": total_memory_bytes()},
         versions=dict(_versions()),
         threads=threads,
+        seconds=seconds,
         results=results,
     )
 

@@ -181,6 +181,7 @@ def conditions(found: Report) -> str:
     return (
         f"{found.threads} threads on {machine['processor']} ({machine['llvm_cpu']}, "
         f"{machine['vector_width_bits']}-bit vectors, {machine['cores']} cores), "
-        f"{found.date[:10]}, commit {found.commit[:10]}{' and changes' if found.changed else ''}; "
+        f"{found.date[:10]}, commit {found.commit[:10]}{' and changes' if found.changed else ''}, "
+        f"{found.seconds / 60:.0f} minutes; "
         f"{versions}"
     )

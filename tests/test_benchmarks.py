@@ -127,12 +127,14 @@ def counting_engine() -> Engine:
     """Multiplies nothing; its scratch holds the FLOPs asked for, and a sum that tells products
     apart whatever their order."""
 
-    @cfunc(types.void(*[types.intp] * 12, types.CPointer(types.float64)))
-    def count(c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, scratch):  # type: ignore[no-untyped-def]
+    @cfunc(types.void(*[types.intp] * 14, types.CPointer(types.float64)))
+    def count(  # type: ignore[no-untyped-def]
+        c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, triangle, diagonal, scratch
+    ):
         found = carray(scratch, (2,))
         found[0] += 2.0 * m * n * k
         kind = 4 * trans_a + 2 * trans_b + accumulate
-        found[1] += (m + 1000.0 * n + 1e6 * k) * (1.0 + kind)
+        found[1] += (m + 1000.0 * n + 1e6 * k) * (1.0 + kind + 8.0 * triangle) * (1.0 + diagonal)
 
     kept.append(count)
     return Engine("counting", "", lambda dtype: MatmulEngine(count.address, np.zeros(2)))
@@ -194,7 +196,7 @@ def test_tables_say_what_was_measured() -> None:
     assert ours == ["bptool", "2000", "1000 - 4000", "5", "25.0%", "1.00 (1.00 - 1.00)"]
     assert theirs[-2:] == ["16.7%", "2.00 (1.50 - 4.00)"]
     assert "left out: jax, not installed" in list(tables.notes_of(made()))
-    report = results.report(2, [made()])
+    report = results.report(2, [made()], 61.0)
     summary = tables.markdown(tables.summary(report)).splitlines()
     assert summary[0].split(" | ")[3:5] == ["times PyTorch, eager", "of FMA peak"]
     row = "| A | 2000 (1000 - 4000) | 5 | 2.00 (1.50 - 4.00) | 25% | 50% |  |  |"
@@ -203,7 +205,7 @@ def test_tables_say_what_was_measured() -> None:
 
 def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "found.json"
-    written = results.report(2, [made()])
+    written = results.report(2, [made()], 61.0)
     results.write(path, written)
     assert results.read(path) == written
     values = json.loads(path.read_text(encoding="utf-8"))
