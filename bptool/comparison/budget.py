@@ -16,7 +16,6 @@ from bptool.config.load import flatten, resolve
 from bptool.config.schema import RunConfig
 from bptool.errors import ConfigError
 
-
 INTERVALS = ("training.eval_interval", "averaging.interval")
 
 

@@ -4,8 +4,8 @@
     log(1 + f) = 2 artanh s = f - (h - s (h + R)),   s = f / (2 + f),   h = f^2 / 2
 
 R = 2 s^2 / 3 + 2 s^4 / 5 + ... ends at s^8, which leaves an error below 1e-9. Written with f, which
-is exact, it is good to a unit in the last place. For positive numbers that are not subnormal; called
-from kernels only. In float64 it is the library's.
+is exact, it is good to a unit in the last place. For positive numbers that are not subnormal;
+called from kernels only. In float64 it is the library's.
 """
 
 from __future__ import annotations
