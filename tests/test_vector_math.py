@@ -64,13 +64,13 @@ def units(found: Any, want: Any) -> float:
     return float(np.max(np.abs(found - want) / np.spacing(np.abs(want).astype(np.float32))))
 
 
-def test_log_is_good_to_two_units_and_exact_at_one() -> None:
+def test_log_is_good_to_a_unit_in_the_last_place_and_exact_at_one() -> None:
     x = np.concatenate(
         [np.geomspace(SMALLEST, LARGEST, 400_001), np.linspace(0.5, 2, 400_001), [1.0]]
     ).astype(np.float32)
     y = np.empty_like(x)
     logs(y, x)
-    assert units(y, np.log(x.astype(np.float64))) <= 2
+    assert units(y, np.log(x.astype(np.float64))) <= 1
     assert y[-1] == 0
     doubles = np.array([0.3, 1.0, 7e100])
     found = np.empty(3)
