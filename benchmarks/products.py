@@ -1,7 +1,8 @@
 """The matrix products of a training step alone, over arrays of the step's shapes and strides.
 
-Every product of forward and backward is there, with its transposes, layer by layer, so that
-weights and activations pass through the caches as they do in a step. They are cut over the workers
+Every product of forward and backward is there, with its transposes and triangles, layer by layer,
+so that weights and activations pass through the caches as they do in a step. Gradients of weights
+are stored, as the first micro-batch of a step stores them. They are cut over the workers
 as the step is: by sequences, each worker with gradients of its own, or inside each product. No
 member waits for another, and nothing stands between the products.
 """
@@ -16,7 +17,8 @@ from benchmarks.workloads import Workload
 from bptool.ops.attention import BLOCK
 from bptool.ops.head import tile_rows
 from bptool.ops.jit import kernel
-from bptool.ops.matmul import MatmulEngine, matmul
+from bptool.ops.matmul import MatmulEngine, matmul_triangle
+from bptool.ops.matmul.blocked import LOWER_A, LOWER_OUT, UPPER_A
 from bptool.ops.matmul.share import matmul_share
 from bptool.ops.memory import aligned_zeros
 from bptool.ops.team import ALONE, share
@@ -80,9 +82,9 @@ def forward_products(engine, rows, weights, n_head, n_time, team):  # type: igno
                 k = rows.qkv[layer, i : i + end, c + h : c + h + d]
                 v = rows.qkv[layer, i : i + end, 2 * c + h : 2 * c + h + d]
                 scores = rows.scratch[0, : end - t, :end]
-                matmul(engine, scores, q, False, k, True, False)
+                matmul_triangle(engine, scores, q, False, k, True, False, LOWER_OUT, t)
                 y = rows.att[layer, i + t : i + end, h : h + d]
-                matmul(engine, y, scores, False, v, False, False)
+                matmul_triangle(engine, y, scores, False, v, False, False, LOWER_A, t)
         att, up, norm = rows.att[layer], rows.up[layer], rows.norm[2 * layer + 1]
         matmul_share(engine, rows.branch, att, False, weights.proj[layer], True, False, team)
         matmul_share(engine, up, norm, False, weights.up[layer], True, False, team)
@@ -100,14 +102,14 @@ def head_products(engine, rows, weights, grads, team):  # type: ignore[no-untype
         matmul_share(
             engine, rows.dnorm[start:stop], logits, False, weights.head, False, False, team
         )
-        matmul_share(engine, grads.head, logits, True, x, False, True, team)
+        matmul_share(engine, grads.head, logits, True, x, False, start > 0, team)
 
 
 @kernel
 def backward_of(engine, dx, dw, dy, x, w, team):  # type: ignore[no-untyped-def]
-    """dx = dy W, dW += dy^T x."""
+    """dx = dy W, dW = dy^T x."""
     matmul_share(engine, dx, dy, False, w, False, False, team)
-    matmul_share(engine, dw, dy, True, x, False, True, team)
+    matmul_share(engine, dw, dy, True, x, False, False, team)
 
 
 @kernel
@@ -124,8 +126,9 @@ def backward_products(engine, rows, weights, grads, n_head, n_time, team):  # ty
         backward_of(engine, dx, grads.proj[layer], dy, att, weights.proj[layer], team)
         for job in range(first, stop):
             i, h = job // n_head * n_time, job % n_head * d
-            for t in range(0, n_time, BLOCK):
+            for t in range((n_time - 1) // BLOCK * BLOCK, -1, -BLOCK):
                 end = min(t + BLOCK, n_time)
+                adds = end < n_time
                 q = rows.qkv[layer, i + t : i + end, h : h + d]
                 k = rows.qkv[layer, i : i + end, c + h : c + h + d]
                 v = rows.qkv[layer, i : i + end, 2 * c + h : 2 * c + h + d]
@@ -134,11 +137,11 @@ def backward_products(engine, rows, weights, grads, n_head, n_time, team):  # ty
                 dv = rows.dqkv[i : i + end, 2 * c + h : 2 * c + h + d]
                 dout = dx[i + t : i + end, h : h + d]
                 scores, dscores = rows.scratch[0, : end - t, :end], rows.scratch[1, : end - t, :end]
-                matmul(engine, scores, q, False, k, True, False)
-                matmul(engine, dv, scores, True, dout, False, True)
-                matmul(engine, dscores, dout, False, v, True, False)
-                matmul(engine, dq, dscores, False, k, False, False)
-                matmul(engine, dk, dscores, True, q, False, True)
+                matmul_triangle(engine, scores, q, False, k, True, False, LOWER_OUT, t)
+                matmul_triangle(engine, dv, scores, True, dout, False, adds, UPPER_A, t)
+                matmul_triangle(engine, dscores, dout, False, v, True, False, LOWER_OUT, t)
+                matmul_triangle(engine, dq, dscores, False, k, False, False, LOWER_A, t)
+                matmul_triangle(engine, dk, dscores, True, q, False, adds, UPPER_A, t)
         norm = rows.norm[2 * layer]
         backward_of(engine, dx, grads.qkv[layer], rows.dqkv, norm, weights.qkv[layer], team)
 

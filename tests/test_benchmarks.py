@@ -127,11 +127,13 @@ def counting_engine() -> Engine:
     """Multiplies nothing; its scratch holds the FLOPs asked for, and a sum that tells products
     apart whatever their order."""
 
-    @cfunc(types.void(*[types.intp] * 12, types.CPointer(types.float64)))
-    def count(c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, scratch):  # type: ignore[no-untyped-def]
+    @cfunc(types.void(*[types.intp] * 14, types.CPointer(types.float64)))
+    def count(  # type: ignore[no-untyped-def]
+        c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, triangle, diagonal, scratch
+    ):
         found = carray(scratch, (2,))
         found[0] += 2.0 * m * n * k
-        kind = 4 * trans_a + 2 * trans_b + accumulate
+        kind = 8 * triangle + 4 * trans_a + 2 * trans_b + accumulate + diagonal
         found[1] += (m + 1000.0 * n + 1e6 * k) * (1.0 + kind)
 
     kept.append(count)
