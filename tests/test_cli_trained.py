@@ -102,11 +102,16 @@ def test_a_plan_says_what_a_run_takes_and_makes_nothing(capsys: Shown, tmp_path:
     assert plan["n_parameters"] == model.n_parameters
     assert plan["flops_per_token"] == model.flops_per_token(8)
     assert plan["tokens_per_step"] == 48
-    assert plan["expected_seconds"] == pytest.approx(30 * plan["seconds_per_step"])
+    assert plan["seconds_per_step"] == pytest.approx(sum(plan["step_seconds"].values()))
+    run = plan["run_seconds"]
+    assert run["steps"] == pytest.approx(30 * plan["seconds_per_step"])
+    assert set(run) == {"start", "steps", "evaluations", "samples", "checkpoints", "end"}
+    assert all(seconds > 0 for seconds in run.values())
+    assert plan["expected_seconds"] == pytest.approx(sum(run.values()))
     assert plan["memory_bytes"] > 12 * model.n_parameters + plan["activations_bytes"]
     assert plan["epochs"] == pytest.approx(30 * 48 / plan["n_train_tokens"])
     table = output(capsys, *arguments)
-    for word in ("parameters", "memory", "MFLOP a token", "GFLOP/s", "30 steps"):
+    for word in ("parameters", "memory", "MFLOP a token", "GFLOP/s", "30 steps", "evaluations"):
         assert word in table
     assert not (tmp_path / "run").exists()
 

@@ -15,12 +15,14 @@ import pytest
 
 from bptool.config.load import resolve
 from bptool.config.schema import RunConfig
-from bptool.training import loop
+from bptool.training import loop, measurements
 from bptool.training.begin import resume_run, start_run
 from bptool.training.checkpoint import CheckpointStore
+from bptool.training.cost import KernelRate, Overhead, PassRate, Rates
 from bptool.training.events import Event, StepDone
 from bptool.training.metrics import read_metrics
 from bptool.training.run_folder import RunFolder
+from bptool.training.small_run import SmallRun
 
 GPT2 = {"name": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 16, "context": 8, "dropout": 0.2}
 MLP = {"name": "mlp", "window": 3, "n_embd": 5, "n_hidden": 12, "n_layer": 2, "context": 8}
@@ -137,8 +139,28 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
 def make_quick(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     """A cache of its own, and neither a measured peak nor a plot, which take most of the time."""
     monkeypatch.setenv("BPTOOL_CACHE_DIR", str(cache))
-    monkeypatch.setattr(loop.machine, "measure_peak_flops", lambda engine, run_on_all: 1e9)
+    monkeypatch.setattr(loop.machine, "measure_peak_flops", lambda run_on_all: 1e9)
     monkeypatch.setattr(loop, "plot_losses", lambda records, path, title: None)
+    make_plans_quick(monkeypatch)
+
+
+def make_plans_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made-up figures in place of the measurement that plans are made from."""
+    passes, nothing = PassRate(((1.0, 1e-9),)), Overhead(1.0, 0.0)
+
+    def rates(kind: Any, *arguments: Any) -> Rates:
+        kernels = {
+            operation.kernel: KernelRate(1e-11, 1e-10, 1e-9)
+            for reference in kind.references()
+            for operation in reference.model.operations(1, reference.model.context)
+        }
+        overheads = dict.fromkeys(("batch", "inside"), nothing)
+        return Rates(kernels, passes, passes, passes, overheads, 1e-5, 1e-10, 0.01, 1e-9)
+
+    monkeypatch.setattr(measurements, "measure_rates", rates)
+    monkeypatch.setattr(measurements, "measure_update", lambda *arguments: passes)
+    small = SmallRun(200_000_000, 1.0, 2.0)
+    monkeypatch.setattr(measurements, "run_small", lambda *arguments: small)
 
 
 def process(*arguments: str, **options: Any) -> subprocess.Popen[str]:

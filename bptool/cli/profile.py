@@ -59,13 +59,14 @@ def _show(console: Console, found: Profile) -> None:
 
     table = Table(title="A training step", caption=_limits(found), caption_justify="left")
     table.add_column("operation", no_wrap=True)
-    for heading in ("ms", "calls", "GFLOP", "MB", "of limit", "of step"):
+    for heading in ("ms", "calls", "GFLOP", "MB", "bound by", "of limit", "of step"):
         table.add_column(heading, justify="right", no_wrap=True)
     for line in found.lines:
         table.add_row(
             *(line.name, f"{line.seconds * 1e3:.3f}", f"{line.calls:,}"),
             *(f"{line.flops / 1e9:.3f}" if line.flops else "", f"{line.bytes / 1e6:.2f}"),
-            *(f"{line.share_of_limit:.0%}", f"{line.seconds / found.step_seconds:.1%}"),
+            *(line.bound, f"{line.share_of_limit:.0%}"),
+            f"{line.seconds / found.step_seconds:.1%}",
         )
     table.add_section()
     flops, n_bytes = (sum(getattr(line, x) for line in found.lines) for x in ("flops", "bytes"))
@@ -75,7 +76,7 @@ def _show(console: Console, found: Profile) -> None:
         ("not in the operations", found.step_seconds - found.sum_seconds, ("", "")),
     ):
         share = f"{seconds / found.step_seconds:.1%}"
-        table.add_row(label, f"{seconds * 1e3:.3f}", "", *work, "", share)
+        table.add_row(label, f"{seconds * 1e3:.3f}", "", *work, "", "", share)
     if not console.is_terminal:
         console.width = WIDTH_OF_PIPES
     console.print(table)
@@ -88,9 +89,10 @@ def _limits(found: Profile) -> str:
     sets = ", ".join(
         f"{format_bytes(rate)}/s at {format_bytes(size)}" for size, rate in found.bandwidths.items()
     )
-    peak = f"{found.matmul_peak_flops / 1e9:.0f} GFLOP/s ({found.engine})"
+    peak = f"{found.peak_flops / 1e9:.0f} GFLOP/s"
     return (
-        f"{found.n_workers} workers. Limit of products: {peak}; of the rest, by what a worker "
-        f"streams through: {sets}. Operations are timed alone, on warm caches and called through "
-        "Python, so their sum may lie on either side of the step."
+        f"{found.n_workers} workers, {found.engine} engine. Limits: {peak} of multiply-adds, or "
+        f"reading and writing what a call meets, as measured for so many bytes a worker: {sets}. "
+        "Operations are timed alone, through their layers in turn and called through Python, so "
+        "their sum may lie on either side of the step."
     )

@@ -71,6 +71,10 @@ def closing_facts(progress: TrainingProgress) -> Iterator[tuple[str, str]]:
     yield "best validation loss", best_result(progress)
     if progress.n_skipped:
         yield "skipped steps", f"{progress.n_skipped:,}, their gradient was not finite"
+    if end.peak_memory_bytes is not None:
+        from bptool.training.setup import format_bytes
+
+        yield "most memory in use", format_bytes(end.peak_memory_bytes)
     yield "run folder", wording.near_path(end.run_dir)
     for name, path in end.files.items():
         yield name, wording.near_path(path)

@@ -24,7 +24,11 @@ def train(
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run, exactly.")] = False,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Print size, memory and time, and stop.")
+        bool, typer.Option("--plan", help="Predict memory and time, and stop.")
+    ] = False,
+    measure_again: Annotated[
+        bool,
+        typer.Option("--measure-again", help="With --plan: measure the machine anew."),
     ] = False,
     plugin: Annotated[
         list[str] | None,
@@ -47,7 +51,7 @@ def train(
     if plan:
         from bptool.cli.training_plan import print_plan
 
-        print_plan(request, json)
+        print_plan(request, json, measure_again, plugin or [])
         return
     from bptool.cli.training_session import train as run
 

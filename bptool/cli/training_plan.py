@@ -4,41 +4,24 @@ from __future__ import annotations
 
 import json as json_module
 import sys
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from bptool.cli import wording
 from bptool.cli.training_request import Request
 
+if TYPE_CHECKING:
+    from bptool.training.plan import Plan
 
-@dataclass(frozen=True)
-class Plan:
-    """What a run takes. Bytes and seconds are of the whole run, evaluations apart."""
-
-    n_parameters: int
-    vocab_size: int
-    n_train_tokens: int
-    tokens_per_step: int
-    steps: int
-    epochs: float
-    memory_bytes: int
-    parameters_bytes: int
-    gradients_bytes: int
-    optimizer_bytes: int
-    activations_bytes: int
-    flops_per_token: float
-    matmul_peak_flops: float
-    engine: str
-    workers: int
-    seconds_per_step: float
-    expected_seconds: float
+LARGEST_PARTS = 4
+"""Of a step that are named."""
 
 
-def print_plan(request: Request, json: bool) -> None:
-    """Print parameters, memory, FLOPs a token, the measured peak, and the expected time."""
-    plan = _measure(request)
+def print_plan(request: Request, json: bool, measure_again: bool, plugins: list[str]) -> None:
+    """Print parameters, memory, FLOPs a token, and the expected time."""
+    plan = _plan(request, measure_again, plugins)
     if json:
-        sys.stdout.write(json_module.dumps(vars(plan)) + "\n")
+        sys.stdout.write(json_module.dumps(asdict(plan)) + "\n")
         return
     from rich.console import Console
     from rich.table import Table
@@ -49,38 +32,27 @@ def print_plan(request: Request, json: bool) -> None:
     Console().print(table)
 
 
-def _measure(request: Request) -> Plan:
-    from bptool.training.machine import measure_peak_flops
-    from bptool.training.setup import build, seconds_per_step
+def _plan(request: Request, measure_again: bool, plugins: list[str]) -> Plan:
+    from rich.console import Console
 
-    pieces = build(request.config)
-    try:
-        peak = measure_peak_flops(pieces.engine, pieces.team.run)
-        pieces.step.compile()
-        seconds = seconds_per_step(pieces)
-    finally:
-        pieces.close()
-    sizes, steps = pieces.sizes, request.config.training.steps
-    tokens_per_step = pieces.batches.n_sequences * sizes.n_time
-    return Plan(
-        n_parameters=pieces.model.n_parameters,
-        vocab_size=pieces.model.n_vocab,
-        n_train_tokens=pieces.corpus.n_train,
-        tokens_per_step=tokens_per_step,
-        steps=steps,
-        epochs=steps * tokens_per_step / pieces.corpus.n_train,
-        memory_bytes=sizes.total_bytes,
-        parameters_bytes=sizes.parameters_bytes,
-        gradients_bytes=sizes.gradients_bytes,
-        optimizer_bytes=sizes.optimizer_bytes,
-        activations_bytes=sizes.activations_bytes,
-        flops_per_token=pieces.model.flops_per_token(sizes.n_time),
-        matmul_peak_flops=peak,
-        engine=pieces.engine.name,
-        workers=sizes.n_workers,
-        seconds_per_step=seconds,
-        expected_seconds=seconds * steps,
-    )
+    from bptool.data.corpus import prepare
+    from bptool.training.machine import choose_engine
+    from bptool.training.measurements import Measurements
+    from bptool.training.plan import make_plan
+    from bptool.training.setup import build_model, context_of, sizes
+
+    config = request.config
+    corpus = prepare(config.data, context_of(config))
+    model = build_model(config, corpus.tokenizer.vocab_size)
+    found = sizes(config, model, corpus.n_train)
+    engine = choose_engine(config.training.engine)
+    with Console(stderr=True).status("measuring this machine, once") as status:
+
+        def say(what: str) -> None:
+            status.update(f"measuring this machine, once: {what}")
+
+        known = Measurements(engine, found.n_workers, say, measure_again, plugins)
+        return make_plan(config, corpus, found, known)
 
 
 def _rows(plan: Plan) -> list[tuple[str, str]]:
@@ -91,22 +63,32 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
         "gradients": plan.gradients_bytes,
         "optimizer": plan.optimizer_bytes,
         "activations": plan.activations_bytes,
+        "buffers": plan.buffers_bytes,
+        "the program itself": plan.program_bytes,
     }
-    parts = ", ".join(f"{kind} {format_bytes(n)}" for kind, n in kinds.items())
-    peak = f"{plan.matmul_peak_flops / 1e9:.0f} GFLOP/s"
+    memory = ", ".join(f"{kind} {format_bytes(n)}" for kind, n in kinds.items())
+    by_size = sorted(plan.step_seconds, key=lambda name: -plan.step_seconds[name])
+    largest = ", ".join(
+        f"{name} {plan.step_seconds[name] / plan.seconds_per_step:.0%}"
+        for name in by_size[:LARGEST_PARTS]
+    )
+    run = ", ".join(f"{k} {wording.duration(v)}" for k, v in plan.run_seconds.items() if v >= 0.05)
+    rate = plan.flops_per_token * plan.tokens_per_step / plan.seconds_per_step
     return [
         ("parameters", f"{plan.n_parameters:,}"),
         ("vocabulary", f"{plan.vocab_size:,} tokens"),
         ("training text", f"{plan.n_train_tokens:,} tokens"),
         ("tokens a step", f"{plan.tokens_per_step:,}"),
         ("passes over the text", f"{plan.epochs:.2f}"),
-        ("memory", f"{format_bytes(plan.memory_bytes)}: {parts}"),
+        ("memory", f"{format_bytes(plan.memory_bytes)}: {memory}"),
         ("work", f"{plan.flops_per_token / 1e6:.2f} MFLOP a token"),
-        ("matmul peak", f"{peak} ({plan.engine}, {plan.workers} workers)"),
-        ("a step", f"{plan.seconds_per_step * 1e3:.0f} ms, as timed now"),
         (
-            "whole run",
-            f"{wording.duration(plan.expected_seconds)} for {plan.steps:,} steps, "
-            "evaluations apart",
+            "a step",
+            f"{wording.milliseconds(plan.seconds_per_step)}, {rate / 1e9:.0f} GFLOP/s on "
+            f"{plan.workers} workers ({plan.engine}): {largest}",
+        ),
+        (
+            f"{plan.steps:,} steps",
+            f"{wording.duration(plan.expected_seconds)} in all: {run}",
         ),
     ]

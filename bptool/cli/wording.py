@@ -39,6 +39,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
 
 
+def milliseconds(seconds: float) -> str:
+    """``0.42 ms``, ``31.5 ms``, ``1,240 ms``: three digits."""
+    return f"{seconds * 1e3:.3g} ms" if seconds < 0.9995 else f"{seconds * 1e3:,.0f} ms"
+
+
 def near_path(path: str) -> str:
     """``path`` relative to the working folder when it lies inside, else as it is."""
     try:

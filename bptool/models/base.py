@@ -24,6 +24,8 @@ from bptool.ops.memory import ALIGNMENT_BYTES, aligned_zeros
 from bptool.ops.team import ALONE, Team
 
 Array = npt.NDArray[Any]
+DRAWN_AT_ONCE = 1 << 18
+"""Initial weights, in float64: all at once would take twice as much memory as they do."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,15 @@ class Losses(NamedTuple):
     """What label smoothing and z-loss add to it."""
 
 
+class Reference(NamedTuple):
+    """A small model, and the sequences of a shard of it."""
+
+    model: Model
+    n_sequences: int
+    whole: bool
+    """Whether its whole step is timed too, and not its kernels alone."""
+
+
 class Model(ABC):
     """A language model: token ids in, log-probabilities of the next token out.
 
@@ -275,6 +286,16 @@ class Model(ABC):
         :meth:`flops_per_token`, but for 6 a token for each element of biases and norms, and of
         embeddings that are only looked up, which are multiplied with nothing."""
 
+    @classmethod
+    @abstractmethod
+    def references(cls) -> list[Reference]:
+        """Small models of this kind, the smallest first, from whose kernels the cost of any other's
+        is told (:mod:`bptool.training.cost`).
+
+        Every ``kernel`` of :meth:`operations` that settings can give is there in at least two
+        sizes; in four or more, of different proportions, if it takes much of a step.
+        """
+
     def params(self, buffer: Array) -> Any:
         """The NamedTuple of views into a flat buffer."""
         return self.Params(*self.layout.views(buffer))
@@ -291,7 +312,10 @@ class Model(ABC):
                 digest = hashlib.sha256(spec.field.encode()).digest()
                 stream = int.from_bytes(digest[:8], "little")
                 generator = np.random.Generator(np.random.Philox(key=[seed, stream]))
-                view[...] = generator.normal(0.0, spec.init, spec.shape)
+                flat = view.reshape(-1)
+                for start in range(0, flat.size, DRAWN_AT_ONCE):
+                    part = flat[start : start + DRAWN_AT_ONCE]
+                    part[:] = generator.normal(0.0, spec.init, part.size)
 
 
 def allocate(shapes: dict[str, tuple[int, ...]], dtype: npt.DTypeLike) -> list[Array]:

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
-from bptool.models.base import Array, Losses, Model, ParamSpec, allocate, bytes_of
+from bptool.models.base import Array, Losses, Model, ParamSpec, Reference, allocate, bytes_of
 from bptool.models.decoder import Workers
 from bptool.models.gpt2_config import NO_DEPTH, NO_DROPOUT, Depth, Dropout, GPT2Config
 from bptool.models.gpt2_decode import GPT2Decoder, page_shape, scratch_shapes
-from bptool.models.gpt2_operations import gpt2_operations
+from bptool.models.gpt2_operations import LARGEST_VARIANT, SIZES, VARIANTS, gpt2_operations
 from bptool.models.head_loss import head_loss, head_loss_and_gradient
 from bptool.models.operation import Operation
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
@@ -448,6 +448,14 @@ class GPT2(Model):
         self, n_sequences: int, n_time: int, terms: LogitTerms = NO_TERMS
     ) -> list[Operation]:
         return gpt2_operations(self, n_sequences, n_time, terms)
+
+    @classmethod
+    def references(cls) -> list[Reference]:
+        return [
+            Reference(cls(GPT2Config(**size, **variant), n_vocab), n, whole=variant == VARIANTS[0])
+            for size, n_vocab, n in SIZES
+            for variant in VARIANTS[: 1 if size["n_embd"] > LARGEST_VARIANT else None]
+        ]
 
     def flops_per_token(self, n_time: int) -> float:
         n_weights = self.n_parameters - self.config.context * self.config.n_embd

@@ -21,6 +21,23 @@ from bptool.ops.logit_terms import (
 from bptool.ops.stochastic_depth import stochastic_depth
 
 KEY = MaskKey(0, 1, 0)
+SIZES: tuple[tuple[dict[str, int], int, int], ...] = (
+    ({"n_layer": 1, "n_head": 1, "n_embd": 16, "context": 8}, 16, 1),
+    ({"n_layer": 2, "n_head": 2, "n_embd": 64, "context": 64}, 64, 4),
+    ({"n_layer": 2, "n_head": 4, "n_embd": 128, "context": 64}, 96, 6),
+    ({"n_layer": 1, "n_head": 4, "n_embd": 256, "context": 256}, 1024, 1),
+    ({"n_layer": 1, "n_head": 6, "n_embd": 384, "context": 128}, 256, 2),
+    ({"n_layer": 1, "n_head": 1, "n_embd": 64, "context": 128}, 8192, 2),
+)
+"""Size, vocabulary and sequences of a shard of the small models that are timed for predictions."""
+LARGEST_VARIANT = 256
+"""Width up to which they are timed with other settings than the first of ``VARIANTS``."""
+VARIANTS: tuple[dict[str, Any], ...] = (
+    {"bias": False},
+    {"bias": True, "dropout": 0.1, "activation": "gelu_tanh"},
+    {"bias": True, "dropout": 0.1, "activation": "relu"},
+)
+"""Each has kernels that others do not; the whole steps of the first are timed."""
 
 
 def gpt2_operations(
@@ -31,7 +48,9 @@ def gpt2_operations(
     c, n_layer, n_head = config.n_embd, config.n_layer, config.n_head
     n, f = n_sequences * n_time, 4 * c
     square = n_sequences * n_head * n_time**2  # attention weights, which no memory holds
+    made = square * (n_time + 1) / (2 * n_time)  # of them, those that no mask hides
     p, depth = config.dropout_sites(), config.depth()
+    bias, masked = "bias" if config.bias else "", "dropout" if p.attention > 0 else ""
 
     def map_of(name: str, w: str, x: str, y: str, dx: str, dy: str, n_in: int, n_out: int) -> Any:
         def forward(s: Shard, i: int) -> None:
@@ -50,13 +69,13 @@ def gpt2_operations(
                 *(False, s.team),
             )
 
-        return linear(name, n_layer, (n, n_in, n_out), forward, backward)
+        return linear(name, n_layer, (n, n_in, n_out), forward, backward, bias)
 
     qkv = map_of("qkv", "attn", "norm 0", "qkv", "dnorm", "dqkv", c, 3 * c)
     proj = map_of("attention output", "attn_proj", "att", "branch", "dnorm", "branch", c, c)
     up = map_of("MLP up", "fc", "norm 1", "fc", "dnorm", "dfc", c, f)
     down = map_of("MLP down", "fc_proj", "act", "branch", "dact", "branch", f, c)
-    attention = 4.0 * square * (c // n_head)
+    attention, skipped = (4.0 * w * (c // n_head) for w in (square, square - made))
     head, *in_loss, head_backward = head_operations((n, c, v), terms, _head)
     at_sites = [
         ("dropout, embedding", 1, c, _dropout("branch", p.embedding), p.embedding),
@@ -71,23 +90,29 @@ def gpt2_operations(
     ]
     return [
         elementwise("embedding", 1, 3 * n * c, _embedding),
-        elementwise("norms", 2 * n_layer + 1, 2 * n * c, _norm),
+        elementwise("norms", 2 * n_layer + 1, 2 * n * c, _norm, bias),
         qkv[0],
-        Operation("attention", n_layer, attention, ITEM_BYTES * 4 * n * c, _attention),
+        Operation(
+            "attention",
+            *(n_layer, attention, ITEM_BYTES * 4 * n * c, _attention, skipped, made, masked),
+        ),
         *(proj[0], up[0]),
-        elementwise("activation", n_layer, 3 * n * f, _activation),
+        elementwise("activation", n_layer, 3 * n * f, _activation, config.activation),
         down[0],
         elementwise("residual additions", 2 * n_layer, 3 * n * c, _add),
         *(head, *in_loss, head_backward),
         elementwise("residual copies", 2 * n_layer, 2 * n * c, _copy),
         down[1],
-        elementwise("activation, backward", n_layer, 3 * n * f, _activation_backward),
+        elementwise(
+            *("activation, backward", n_layer, 3 * n * f, _activation_backward, config.activation)
+        ),
         up[1],
-        elementwise("norms, backward", 2 * n_layer + 1, 4 * n * c, _norm_backward),
+        elementwise("norms, backward", 2 * n_layer + 1, 4 * n * c, _norm_backward, bias),
         proj[1],
         Operation(
             "attention, backward",
             *(n_layer, 2 * attention, ITEM_BYTES * 7 * n * c, _attention_backward),
+            *(2 * skipped, made, masked),
         ),
         qkv[1],
         elementwise("embedding, backward", 1, 5 * n * c, _embedding_backward),

@@ -17,11 +17,11 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from bptool.config.section import Section
-from bptool.models.base import Array, Losses, Model, ParamSpec, allocate, bytes_of
+from bptool.models.base import Array, Losses, Model, ParamSpec, Reference, allocate, bytes_of
 from bptool.models.decoder import Workers
 from bptool.models.head_loss import head_loss, head_loss_and_gradient
 from bptool.models.mlp_decode import MLPDecoder
-from bptool.models.mlp_operations import mlp_operations
+from bptool.models.mlp_operations import SIZES, VARIANTS, mlp_operations
 from bptool.models.operation import Operation
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
 from bptool.ops.dropout import MaskKey, dropout
@@ -324,6 +324,14 @@ class MLP(Model):
         self, n_sequences: int, n_time: int, terms: LogitTerms = NO_TERMS
     ) -> list[Operation]:
         return mlp_operations(self, n_sequences, n_time, terms)
+
+    @classmethod
+    def references(cls) -> list[Reference]:
+        return [
+            Reference(cls(MLPConfig(**size, **variant), n_vocab), n, whole=variant == VARIANTS[0])
+            for size, n_vocab, n in SIZES
+            for variant in VARIANTS
+        ]
 
     def flops_per_token(self, n_time: int) -> float:
         embedding = (self.n_vocab + 1) * self.config.n_embd

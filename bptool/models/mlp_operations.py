@@ -16,6 +16,20 @@ from bptool.ops.logit_terms import (
 from bptool.ops.window import window_backward, window_forward
 
 KEY = MaskKey(0, 1, 0)
+SIZES: tuple[tuple[dict[str, int], int, int], ...] = (
+    ({"window": 2, "n_embd": 8, "n_hidden": 16, "n_layer": 2, "context": 8}, 16, 1),
+    ({"window": 8, "n_embd": 16, "n_hidden": 64, "n_layer": 2, "context": 32}, 32, 8),
+    ({"window": 8, "n_embd": 24, "n_hidden": 256, "n_layer": 2, "context": 32}, 96, 16),
+    ({"window": 4, "n_embd": 64, "n_hidden": 512, "n_layer": 2, "context": 128}, 1024, 2),
+)
+"""Size, vocabulary and sequences of a shard of the small models that are timed for predictions."""
+VARIANTS: tuple[dict[str, Any], ...] = (
+    {"activation": "tanh"},
+    {"activation": "gelu", "dropout": 0.1},
+    {"activation": "relu"},
+    {"activation": "sigmoid"},
+)
+"""Each has kernels that others do not; the whole steps of the first are timed."""
 
 
 def mlp_operations(
@@ -30,9 +44,11 @@ def mlp_operations(
     found = [
         elementwise("window", 1, 2 * n * n_in, _window),
         *(into[0], between[0]),
-        elementwise("activation", c.n_layer, 3 * n * f, _activation),
+        elementwise("activation", c.n_layer, 3 * n * f, _activation, c.activation),
         *(output, *in_loss, output_backward),
-        elementwise("activation, backward", c.n_layer, 3 * n * f, _activation_backward),
+        elementwise(
+            *("activation, backward", c.n_layer, 3 * n * f, _activation_backward, c.activation)
+        ),
         *(between[1], into[1]),
         elementwise("window, backward", 1, 3 * n * n_in, _window_backward),
     ]

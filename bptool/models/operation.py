@@ -7,7 +7,8 @@ are those of docs/design.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -40,6 +41,10 @@ class Shard(NamedTuple):
         return slice(*share(total, 1, self.team))
 
 
+BACKWARD = ", backward"
+"""How the names of a backward's operations end."""
+
+
 @dataclass(frozen=True)
 class Operation:
     """A kernel of a shard's step.
@@ -53,6 +58,11 @@ class Operation:
             masked may be skipped. 0 for a kernel without products.
         bytes: of the arrays that one call by all members reads and writes, each once.
         run: ``run(shard, i)`` makes call ``i``.
+        skipped: of ``flops``, those that are left out.
+        elements: numbers that are made and used up between its products, in no array that
+            ``bytes`` counts: attention weights.
+        variant: what else the model's settings make of it (an activation's name, ``bias``), where
+            that changes its cost.
     """
 
     name: str
@@ -60,15 +70,33 @@ class Operation:
     flops: float
     bytes: float
     run: Callable[[Shard, int], Any]
+    skipped: float = 0.0
+    elements: float = 0.0
+    variant: str = ""
+
+    @property
+    def kernel(self) -> str:
+        """What costs alike for the same work."""
+        return f"{self.name} ({self.variant})" if self.variant else self.name
+
+    @property
+    def done_flops(self) -> float:
+        """Floating-point operations that one call must make."""
+        return self.flops - self.skipped
 
 
-def elementwise(name: str, count: int, elements: float, run: Any) -> Operation:
+def elementwise(name: str, count: int, elements: float, run: Any, variant: str = "") -> Operation:
     """A kernel without products that reads and writes ``elements`` in all."""
-    return Operation(name, count, 0.0, ITEM_BYTES * elements, run)
+    return Operation(name, count, 0.0, ITEM_BYTES * elements, run, variant=variant)
 
 
 def linear(
-    name: str, count: int, shape: tuple[int, int, int], forward: Any, backward: Any
+    name: str,
+    count: int,
+    shape: tuple[int, int, int],
+    forward: Any,
+    backward: Any,
+    variant: str = "",
 ) -> tuple[Operation, Operation]:
     """An affine map (N, I) -> (N, O), forward and backward; ``shape`` is (N, I, O).
 
@@ -77,10 +105,16 @@ def linear(
     n, n_in, n_out = shape
     flops, weights, rows = 2.0 * n * n_in * n_out, n_in * n_out, n * (n_in + n_out)
     return (
-        Operation(name, count, flops, ITEM_BYTES * (weights + rows), forward),
+        Operation(name, count, flops, ITEM_BYTES * (weights + rows), forward, variant=variant),
         Operation(
-            f"{name}, backward",
+            f"{name}{BACKWARD}",
             *(count, 2 * flops, ITEM_BYTES * (3 * weights + rows + n * n_in + n * n_out)),
             backward,
+            variant=variant,
         ),
     )
+
+
+def forward_of(operations: Sequence[Operation]) -> list[Operation]:
+    """The forward's part of a step's operations, which stand in order."""
+    return list(itertools.takewhile(lambda o: not o.name.endswith(BACKWARD), operations))

@@ -26,9 +26,10 @@ import safetensors
 import safetensors.numpy
 
 from bptool.errors import RunError
-from bptool.files import TEMPORARY_PREFIX, sync_folder, write_bytes, write_json
+from bptool.files import TEMPORARY_PREFIX, sync_folder, write_json
 from bptool.models.base import Array, FlatLayout
 from bptool.training.run_folder import FORMAT_VERSION, read_json, writing
+from bptool.training.tensor_file import write_tensors
 
 WEIGHTS, AVERAGE, OPTIMIZER, STATE, INDEX = (
     "weights.safetensors",
@@ -104,9 +105,7 @@ class CheckpointStore:
         folder.mkdir()
         hashes = {}
         for file_name, named in tensors.items():
-            data = safetensors.numpy.save(named, {"format": "bptool"})
-            hashes[file_name] = hashlib.sha256(data).hexdigest()
-            write_bytes(folder / file_name, data)
+            hashes[file_name] = write_tensors(folder / file_name, named)
         write_json(folder / STATE, {"format_version": FORMAT_VERSION, **state, "sha256": hashes})
         sync_folder(folder)
 

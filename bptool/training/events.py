@@ -23,7 +23,7 @@ class TrainingStarted:
     n_workers: int
     engine: str
     peak_flops: float | None
-    """Measured floating-point operations per second of the machine with all workers busy."""
+    """Measured multiply-adds of all workers at once, in floating-point operations a second."""
     engine_choice: str = ""
     """What the engine was taken for, where it was not named."""
 
@@ -142,6 +142,8 @@ class TrainingFinished:
     files: dict[str, str] = field(default_factory=dict)
     """What was written, by name: ``{"plot": ".../loss.png", ...}``."""
     stopped_early: bool = False
+    peak_memory_bytes: int | None = None
+    """Most memory that the process had in use so far; None where the system does not tell."""
 
 
 Event = (

@@ -109,6 +109,7 @@ class Training:
                 run_dir=str(self.folder.path),
                 stopped_early=self._stopped_early,
                 files=files,
+                peak_memory_bytes=machine.peak_memory_bytes(),
             )
         )
         return interrupted
@@ -272,7 +273,7 @@ class Training:
         pieces = self.pieces
         if jit.cache_notice:
             self._emit(Notice(jit.cache_notice, "warning"))
-        peak = machine.measure_peak_flops(pieces.engine, pieces.team.run)
+        peak = machine.measure_peak_flops(pieces.team.run)
         self._emit(
             TrainingStarted(
                 run_dir=str(self.folder.path),

@@ -1,9 +1,10 @@
-"""What the machine has: cores that may be used, memory, the matrix engine and its peak."""
+"""What the machine has: cores that may be used, memory, the matrix engine, and its limits."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import os
 import platform
@@ -21,10 +22,14 @@ import numpy.typing as npt
 import bptool
 from bptool.errors import ConfigError, did_you_mean
 from bptool.ops import jit
-from bptool.ops.matmul import MatmulEngine, blas_engine, matmul, tiled_engine
+from bptool.ops.matmul import MatmulEngine, blas_engine, tiled_engine
 from bptool.ops.matmul.libraries import LIBRARIES, find_library, version_of
+from bptool.ops.matmul.peak import flops_of, multiply_adds
 from bptool.ops.matmul.target import VECTOR_BYTES, has_fma
+from bptool.ops.memory import aligned_zeros
+from bptool.ops.streams import DTYPE, STREAMS
 from bptool.training.engine_choice import fastest
+from bptool.training.timing import busy_clock
 
 
 def usable_cores() -> int:
@@ -68,6 +73,44 @@ def total_memory_bytes() -> int | None:
     except (OSError, ValueError):
         pass
     return min(found) if found else None
+
+
+def peak_memory_bytes() -> int | None:
+    """Most memory that this process had resident so far, or None where the system does not tell."""
+    try:  # not getrusage on Linux: what it says begins with what the parent had
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    except (OSError, ValueError, LookupError):
+        pass
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes here
+    if sys.platform == "win32":
+        return _windows_peak_memory_bytes()
+    return None
+
+
+def _windows_peak_memory_bytes() -> int | None:
+    import ctypes
+    from ctypes import wintypes
+
+    class Counters(ctypes.Structure):
+        _fields_ = [
+            *((name, wintypes.DWORD) for name in ("size", "page_faults")),
+            *((name, ctypes.c_size_t) for name in ("peak_resident", "resident", "a", "b", "c")),
+            *((name, ctypes.c_size_t) for name in ("d", "e", "f")),
+        ]
+
+    counters = Counters(size=ctypes.sizeof(Counters))
+    process = ctypes.windll.kernel32.GetCurrentProcess  # type: ignore[attr-defined]
+    process.restype = wintypes.HANDLE
+    query = ctypes.windll.kernel32.K32GetProcessMemoryInfo  # type: ignore[attr-defined]
+    query.argtypes = (wintypes.HANDLE, ctypes.c_void_p, wintypes.DWORD)
+    if query(process(), ctypes.byref(counters), counters.size):
+        return int(counters.peak_resident)
+    return None
 
 
 @dataclass(frozen=True)
@@ -138,25 +181,66 @@ def _named(name: str, place: str) -> Engine:
     return Engine(name, library.version, functools.partial(blas_engine, library=name))
 
 
-def measure_peak_flops(engine: Engine, run_on_all: Callable[[Callable[[int], Any]], Any]) -> float:
-    """Floating-point operations a second of 512 x 512 products on all workers at once."""
-    size, n_products = 512, 6
-    operands = {}
+RunOnAll = Callable[[Callable[[int], Any]], Any]
+"""Calls a function with each worker's number, all at once, as a worker team's ``run`` does."""
 
-    def product(worker: int) -> None:
-        if worker not in operands:
-            arrays = [np.ones((size, size), np.float32) for _ in range(3)]
-            operands[worker] = (engine.make(np.float32), *arrays)
-        kernel_engine, out, a, b = operands[worker]
-        for _ in range(n_products):
-            matmul(kernel_engine, out, a, False, b, True, False)
+PEAK_SECONDS, PEAK_TURNS = 0.3, 400_000
+"""How long the peak is measured, in rounds of so many turns, some milliseconds each."""
+WORKING_SETS = tuple(2**power for power in range(14, 27, 2))
+"""Bytes that a worker streams through, from the first cache to main memory."""
+STREAMED_BYTES = 2**28
+"""Most that all workers take for it."""
+STREAM_ROUNDS, STREAM_ROUND_BYTES = 5, 2**24
 
-    best = math.inf
-    for _ in range(4):
-        start = time.perf_counter()
-        run_on_all(product)
-        best = min(best, time.perf_counter() - start)
-    return 2.0 * size**3 * n_products * len(operands) / best
+
+def measure_peak_flops(run_on_all: RunOnAll) -> float:
+    """Multiply-adds between registers on all workers at once, in FLOPs a second.
+
+    Of many short rounds the fastest, since other programs can only slow one down; the first warm
+    the cores up.
+    """
+    factor, term = np.float32(0.5), np.float32(1.0)
+
+    def work(worker: int) -> float:
+        start = busy_clock()
+        multiply_adds(PEAK_TURNS, factor, term)
+        return busy_clock() - start
+
+    run_on_all(lambda worker: multiply_adds(1, factor, term))  # compiles, or loads
+    fastest, stop = math.inf, time.perf_counter() + PEAK_SECONDS
+    while time.perf_counter() < stop:
+        seconds = run_on_all(work)
+        fastest = min(fastest, max(seconds))
+    return len(seconds) * flops_of(PEAK_TURNS, factor.itemsize) / fastest
+
+
+def measure_bandwidths(run_on_all: RunOnAll, n_workers: int) -> dict[int, float]:
+    """Bytes a second that all workers read and write together, by the bytes that each goes through.
+
+    The fastest of several kinds of streams and rounds; never less than what a larger set reached.
+    """
+    for stream in STREAMS:  # compiles, or loads
+        stream(np.zeros(3, DTYPE), 1)
+    found: dict[int, float] = {}
+    for n_bytes in (n for n in WORKING_SETS if n * n_workers <= STREAMED_BYTES):
+        arrays = [aligned_zeros((n_bytes // DTYPE.itemsize,), DTYPE) for _ in range(n_workers)]
+        for array in arrays:
+            array[:] = 1  # pages that were never written would all be read from one
+        n_passes = max(1, STREAM_ROUND_BYTES // n_bytes)
+
+        def pass_over(worker: int, stream: Any, arrays: Any = arrays, n: int = n_passes) -> float:
+            start = busy_clock()
+            stream(arrays[worker], n)
+            return busy_clock() - start
+
+        found[n_bytes] = 0.0
+        for stream, times in STREAMS.items():
+            work = functools.partial(pass_over, stream=stream)
+            fastest = min(max(run_on_all(work)) for _ in range(STREAM_ROUNDS))
+            found[n_bytes] = max(found[n_bytes], n_workers * n_passes * times * n_bytes / fastest)
+    for larger, smaller in itertools.pairwise(sorted(found, reverse=True)):
+        found[smaller] = max(found[smaller], found[larger])
+    return found
 
 
 def describe() -> dict[str, Any]:

@@ -13,23 +13,13 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal
 
 from bptool.models.operation import ITEM_BYTES, Operation
-from bptool.ops.memory import aligned_zeros
-from bptool.ops.reduction import add_into
 from bptool.optim.norm import sum_of_squares
-from bptool.training.machine import measure_peak_flops
+from bptool.training.machine import measure_bandwidths, measure_peak_flops
 from bptool.training.setup import Pieces, new_batch
-from bptool.training.workers import WorkerTeam
-
-ROUNDS = 7
-"""Timed after one that warms up; the median counts."""
-SECONDS_A_ROUND = 0.01
-WORKING_SETS = tuple(2**power for power in (15, 18, 21, 24, 27))
-"""Bytes a worker streams through when the bandwidth is measured: first cache to main memory."""
+from bptool.training.timing import ROUNDS, time_calls
 
 
 @dataclass(frozen=True)
@@ -39,8 +29,10 @@ class Line:
     Attributes:
         calls: of a worker in a step. seconds: of all those calls, the slowest worker's.
         flops, bytes: of all calls of all workers.
-        limit_seconds: what the step's work would take at the machine's limit: FLOPs over the
-            measured peak of products, or bytes over the bandwidth of the working set.
+        limit_seconds: what the step's work would take at the machine's limit: its FLOPs over the
+            peak of multiply-adds, or its bytes over the bandwidth of the cache that what one call
+            meets fits into, whichever is more.
+        bound: which of the two that is.
     """
 
     name: str
@@ -49,6 +41,7 @@ class Line:
     flops: float
     bytes: float
     limit_seconds: float
+    bound: Literal["flops", "bytes"]
 
     @property
     def share_of_limit(self) -> float:
@@ -64,7 +57,8 @@ class Profile:
     """Median of whole steps."""
     n_workers: int
     engine: str
-    matmul_peak_flops: float
+    peak_flops: float
+    """Of multiply-adds between registers on all workers."""
     bandwidths: dict[int, float]
     """Bytes a second over all workers, by the bytes that each streams through."""
 
@@ -99,20 +93,24 @@ def profile(pieces: Pieces, done: Callable[[str], None] = lambda name: None) -> 
     step_seconds = _time_step(pieces)
     done("limits")
     team, sizes, shards = pieces.team, pieces.sizes, pieces.step.shards
-    peak = measure_peak_flops(pieces.engine, team.run)
-    bandwidths = {n: measure_bandwidth(team, n) for n in WORKING_SETS}
+    peak = measure_peak_flops(team.run)
+    bandwidths = measure_bandwidths(team.run, team.n)
     shard = [shards.shard(worker, pieces.step.params) for worker in range(team.n)]
     n_micro = -(-sizes.batch_rows // sizes.micro_rows)
     lines = []
 
     def add(operation: Operation, calls: int, work: Callable[[int, int], Any]) -> None:
         done(operation.name)
-        each = time_calls(team, operation.count, work)
-        one_pass = operation.bytes * operation.count * shards.n_shards
-        bandwidth = _bandwidth_of(bandwidths, one_pass / team.n)
-        flops, n_bytes = (calls * shards.n_shards * x for x in (operation.flops, operation.bytes))
-        limit = flops / peak if flops else n_bytes / bandwidth
-        lines.append(Line(operation.name, calls, calls * each, flops, n_bytes, limit))
+        each = statistics.median(time_calls(team, operation.count, work))
+        met = operation.bytes * shards.n_shards / team.n  # by a worker in a call
+        flops, needed, n_bytes = (
+            calls * shards.n_shards * x
+            for x in (operation.flops, operation.done_flops, operation.bytes)
+        )
+        limits = (needed / peak, n_bytes / _bandwidth_of(bandwidths, met))
+        bound: Literal["flops", "bytes"] = "flops" if limits[0] > limits[1] else "bytes"
+        seconds = calls * each
+        lines.append(Line(operation.name, calls, seconds, flops, n_bytes, max(limits), bound))
 
     for operation in pieces.model.operations(shards.rows_each, sizes.n_time, shards.terms):
 
@@ -199,36 +197,8 @@ def _step_operations(pieces: Pieces) -> list[tuple[Operation, Callable[[int, int
     return found
 
 
-def time_calls(team: WorkerTeam, count: int, work: Callable[[int, int], Any]) -> float:
-    """Median seconds of one call ``work(worker, i)``, made for ``i`` from 0 to ``count`` - 1 on
-    all workers at once; the slowest worker's."""
-
-    def seconds(passes: int) -> float:
-        def run(worker: int) -> float:
-            start = time.perf_counter()
-            for _ in range(passes):
-                for i in range(count):
-                    work(worker, i)
-            return time.perf_counter() - start
-
-        return max(team.run(run)) / passes
-
-    seconds(1)  # compiles, or loads from the cache
-    passes = max(1, round(SECONDS_A_ROUND / max(seconds(1), 1e-7)))
-    return statistics.median(seconds(passes) for _ in range(ROUNDS)) / count
-
-
-def measure_bandwidth(team: WorkerTeam, n_bytes: int) -> float:
-    """Bytes a second that all workers together read and write while each adds one half of
-    ``n_bytes`` into the other; what is added to is counted twice."""
-    halves = [[aligned_zeros((n_bytes // 2 // ITEM_BYTES,), np.float32)] for _ in range(team.n)]
-    for pair in halves:
-        pair.append(np.ones_like(pair[0]))
-    each = time_calls(team, 1, lambda worker, i: add_into(*halves[worker]))
-    return team.n * 1.5 * n_bytes / each
-
-
 def _bandwidth_of(bandwidths: dict[int, float], n_bytes: float) -> float:
-    """That of the smallest measured working set that holds ``n_bytes``, or of the largest."""
-    fitting = [size for size in bandwidths if size >= n_bytes]
-    return bandwidths[min(fitting, default=max(bandwidths))]
+    """That of the largest measured working set within ``n_bytes``, or of the smallest: no more can
+    lie nearer to a core than this."""
+    within = [size for size in bandwidths if size <= n_bytes]
+    return bandwidths[max(within, default=min(bandwidths))]

@@ -15,10 +15,12 @@ from bptool.data.corpus import Corpus, prepare
 from bptool.errors import ConfigError
 from bptool.models.base import Model
 from bptool.ops.logit_terms import LogitTerms
+from bptool.ops.matmul.blocked import SCRATCH
 from bptool.optim.averages.base import WeightAverage
 from bptool.optim.averages.none import NoAverage
 from bptool.optim.base import Optimizer
 from bptool.optim.schedules.base import Schedule
+from bptool.optim.tensor_rule import TensorRule
 from bptool.registry import averages, models, optimizers, regularizers, schedules
 from bptool.training import early_stopping
 from bptool.training.averaging import Averaging, average_elements
@@ -36,8 +38,8 @@ from bptool.training.workers import WorkerTeam
 
 FULL_BATCH_BYTES = 256 * 2**20
 """Activations that a full batch may take at once; the rest is accumulated."""
-_FIXED_BYTES = 150 * 2**20
-"""Interpreter, libraries and compiled kernels, as measured."""
+PROGRAM_BYTES = 280 * 10**6
+"""Interpreter, libraries and compiled kernels, roughly; a plan measures them."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,18 @@ class Sizes:
     gradients_bytes: int
     optimizer_bytes: int
     activations_bytes: int
+    buffers_bytes: int
+    """Batches, panels of the matrix engines, and what writing a sample takes."""
+
+    @property
+    def arrays_bytes(self) -> int:
+        """All that is allocated for this model and batch."""
+        parts = self.parameters_bytes + self.gradients_bytes + self.optimizer_bytes
+        return parts + self.activations_bytes + self.buffers_bytes
 
     @property
     def total_bytes(self) -> int:
-        parts = self.parameters_bytes + self.gradients_bytes + self.optimizer_bytes
-        return parts + self.activations_bytes + _FIXED_BYTES
+        return self.arrays_bytes + PROGRAM_BYTES
 
 
 def build_model(config: RunConfig, n_vocab: int) -> Model:
@@ -127,6 +136,7 @@ def sizes(
         gradients_bytes=n_bytes * n_shards,
         optimizer_bytes=4 * n_kept,
         activations_bytes=n_shards * model.workspace_bytes(rows_each, n_time, 4, n_members),
+        buffers_bytes=_buffers_bytes(config, model, batch_rows, micro_rows, rows_each, n_workers),
     )
     memory = total_memory_bytes()
     if memory is not None and found.total_bytes > memory:
@@ -139,6 +149,21 @@ def sizes(
             "training.micro_batch_size smaller"
         )
     return found
+
+
+def _buffers_bytes(
+    config: RunConfig,
+    model: Model,
+    batch_rows: int,
+    micro_rows: int,
+    rows_each: int,
+    n_workers: int,
+) -> int:
+    """Tokens and targets of the step, of each worker and of an evaluation; panels; a decoder."""
+    rows = batch_rows + n_workers * rows_each + micro_rows
+    by_tensors = issubclass(optimizers.get(config.optimizer.name), TensorRule)
+    n_engines = (2 if by_tensors else 1) * n_workers
+    return 8 * rows * model.context + 4 * SCRATCH * n_engines + model.decoder_bytes(1)
 
 
 def format_bytes(n: float) -> str:

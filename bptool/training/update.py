@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -215,18 +216,11 @@ class WeightUpdate:
         """A worker's part of the update: its range of the buffers, or its tensors."""
         if isinstance(self.optimizer, TensorRule):
             for place in self._shares[worker]:
-                settings = self._settings[place.name]
-                self.optimizer.update_tensor(
-                    info_of(place),
-                    weights[place.start : place.stop].reshape(place.shape),
-                    gradient[place.start : place.stop].reshape(place.shape),
-                    self.state.of_tensor(place.name),
-                    self._benches[worker],
-                    learning_rate=learning_rate * settings.learning_rate_factor,
-                    weight_decay=settings.weight_decay,
-                    grad_scale=grad_scale,
-                    step=step,
+                w, g = (
+                    x[place.start : place.stop].reshape(place.shape) for x in (weights, gradient)
                 )
+                state = self.state.of_tensor(place.name)
+                self._update_tensor(worker, place, w, g, state, learning_rate, grad_scale, step)
             return
         for span in self._spans:
             first, last = max(part[0], span.start), min(part[1], span.stop)
@@ -241,11 +235,32 @@ class WeightUpdate:
                     step=step,
                 )
 
+    def _update_tensor(
+        self,
+        worker: int,
+        place: TensorPlace,
+        w: Array,
+        g: Array,
+        state: Mapping[str, Array],
+        learning_rate: float,
+        grad_scale: float,
+        step: int,
+    ) -> None:
+        assert isinstance(self.optimizer, TensorRule)
+        settings = self._settings[place.name]
+        self.optimizer.update_tensor(
+            *(info_of(place), w, g, state, self._benches[worker]),
+            learning_rate=learning_rate * settings.learning_rate_factor,
+            weight_decay=settings.weight_decay,
+            grad_scale=grad_scale,
+            step=step,
+        )
+
     def compile(self, weights: Array, gradient: Array) -> None:
         """Compile the rule's kernels, or load them from the cache; nothing changes.
 
-        A rule of single elements runs on none. One of whole tensors runs on copies, since its
-        kernels may depend on the shapes.
+        A rule of single elements runs on none. One of whole tensors runs on copies of one tensor
+        of each shape, since its kernels may depend on that, with the weights for a gradient.
         """
         steps = (1, 2)  # a rule may begin with a step of another kind
         rate = self.optimizer.config.learning_rate
@@ -262,11 +277,16 @@ class WeightUpdate:
                     step=step,
                 )
             return
-        kept = {name: buffer.copy() for name, buffer in self.state.buffers.items()}
-        weights = weights.copy()
-        for step in steps:
-            self.begin(rate, step)
-            for worker in range(len(self._shares)):
-                self(worker, (0, 0), weights, gradient, rate, 1.0, step)
-        for name, buffer in kept.items():
-            self.state.buffers[name][:] = buffer
+        kinds = {(p.shape, p.table): p for own in self._shares for p in own}
+        scalars = {name: value.copy() for name, value in self.state.scalars.items()}
+        for place in kinds.values():
+            owner = next(i for i, own in enumerate(self._shares) if place in own)
+            w = weights[place.start : place.stop].reshape(place.shape)
+            state = {name: array.copy() for name, array in self.state.of_tensor(place.name).items()}
+            state |= self.state.scalars
+            copy = w.copy()
+            for step in steps:
+                self.begin(rate, step)
+                self._update_tensor(owner, place, copy, w, state, rate, 1.0, step)
+        for name, value in scalars.items():
+            self.state.scalars[name][:] = value
