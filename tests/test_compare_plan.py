@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bptool.comparison.budget import resolve_at
+from bptool.comparison.ground import survey
 from bptool.comparison.plan import Plan, Workload, choice_of, make_plan, make_trial, pending
 from bptool.comparison.records import Record
 from bptool.comparison.results import ResultsFolder
@@ -23,7 +24,6 @@ from bptool.comparison.settings import (
     parse_rates,
 )
 from bptool.comparison.spaces import at_edge, draw, shipped, space_of
-from bptool.comparison.study import survey
 from bptool.config.load import read_study, resolve
 from bptool.config.schema import RunConfig
 from bptool.config.study_section import RangeConfig, StudyConfig, check_space

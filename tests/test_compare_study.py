@@ -14,9 +14,10 @@ import pytest
 from benchmarks.kill_study import STUDY, children_of, final_tables, is_alive, start, write_study
 from bptool.comparison.events import Event, TrialFinished, TrialRetried, TrialStarted
 from bptool.comparison.executors import ProcessExecutor
+from bptool.comparison.ground import survey
 from bptool.comparison.plan import make_plan
 from bptool.comparison.results import ResultsFolder
-from bptool.comparison.study import Study, survey
+from bptool.comparison.study import Study
 from bptool.config.load import read_study
 from bptool.errors import RunError
 

@@ -52,7 +52,7 @@ class Silence:
 
 
 class StudyLines:
-    """One line for each trial as it ends or is tried again, and for what is timed alone."""
+    """One line for each trial as it ends or is tried again, and one for the timing after them."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
@@ -77,10 +77,8 @@ class StudyLines:
             self._write(f"trial {number} of {total}: {said}{rest}")
         elif isinstance(event, events.TrialRetried):
             self._write(f"{event.trial.name}: {event.reason}; tried once more")
-        elif isinstance(event, events.Timed):
-            timing = event.timing
-            took = f"{1e3 * timing.step_seconds:.2f} ms a step, measured alone"
-            self._write(f"{timing.optimizer} on {timing.workload}: {took}")
+        elif isinstance(event, events.TimingStarted) and self.progress.n_timed == 0:
+            self._write("measuring a step of each optimizer with nothing else running")
 
     def _write(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -149,6 +147,10 @@ def render(progress: StudyProgress) -> RenderableType:
     for n, what in ((progress.n_diverged, "diverged"), (progress.n_failed, "failed")):
         said += f", {n} {what}" if n else ""
     parts: list[RenderableType] = [Text(""), grid, Text(said, style="dim"), _running(progress)]
+    if progress.timing is not None:
+        one = progress.timing
+        what = f"measuring alone, {one.n_done + 1} of {one.n_timings}: "
+        parts.append(Text(f"{what}{one.trial.optimizer} on {one.trial.workload}"))
     for workload, record in progress.best.items():
         parts.append(
             Text(
@@ -168,7 +170,8 @@ def _running(progress: StudyProgress) -> Table:
         state = f"step {one.step:,} of {trial.config.training.steps:,}"
         loss = f"training loss {wording.decimal(one.loss)}"
         if one.compiling or one.step == 0:
-            state, loss = "getting ready", ""
+            # Of processes of other machines nothing is heard until they are done.
+            state, loss = "running" if one.pid is None else "getting ready", ""
         grid.add_row(
             Text(f"{trial.phase} {trial.workload}"),
             Text(trial.optimizer, style="bold"),

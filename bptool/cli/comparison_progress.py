@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bptool.comparison.events import Event, StudyStarted
+    from bptool.comparison.events import Event, StudyStarted, TimingStarted
     from bptool.comparison.plan import Trial
     from bptool.comparison.records import Record
 
@@ -44,6 +44,8 @@ class StudyProgress:
         self.records: list[Record] = []
         """All that ended, those of earlier starts first."""
         self.n_before = 0
+        self.timing: TimingStarted | None = None
+        self.n_timed = 0
         self.n_diverged = self.n_failed = 0
 
     def observe(self, event: Event) -> None:
@@ -69,6 +71,11 @@ class StudyProgress:
                 self.running.pop(event.record.name, None)
                 self.records.append(event.record)
                 self._count()
+            case events.TimingStarted():
+                self.n_timed += self.timing is not None
+                self.timing = event
+            case events.Timed():
+                self.timing = None
 
     def _count(self) -> None:
         self.n_diverged = sum(r.status == "diverged" for r in self.records)

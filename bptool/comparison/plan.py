@@ -167,6 +167,7 @@ def make_trial(
     config = workload.config.model_copy(
         update={
             "optimizer": choose(optimizer, None, settings),
+            "schedule": plan.study.schedules.get(optimizer, workload.config.schedule),
             "training": workload.config.training.model_copy(update=update),
         }
     )

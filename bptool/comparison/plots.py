@@ -106,12 +106,13 @@ def curves(table: Table, styles: Styles) -> Figure | None:
     figure, axes = _new(f"{table.workload}: validation loss ({band})")
     for row in rows:
         _draw_curve(axes, row, styles[row.optimizer])
-    if math.isfinite(table.target):
-        axes.axhline(table.target, color=GREY, linewidth=0.8, linestyle=(0, (6, 4)))
-        axes.annotate(
-            "target", (0.995, table.target), xycoords=("axes fraction", "data"),
-            ha="right", va="bottom", fontsize=8, color=GREY,
-        )  # fmt: skip
+    for level, what in ((table.target, "target"), (table.bigram_loss, "bigram model")):
+        if math.isfinite(level):
+            axes.axhline(level, color=GREY, linewidth=0.8, linestyle=(0, (6, 4)))
+            axes.annotate(
+                what, (0.995, level), xycoords=("axes fraction", "data"),
+                ha="right", va="bottom", fontsize=8, color=GREY,
+            )  # fmt: skip
     axes.set_ylim(*_limits(rows))
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

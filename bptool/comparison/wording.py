@@ -3,59 +3,103 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from bptool.comparison.analysis import Row, Table
+from bptool.comparison.analysis import Profile, Row, Table
 from bptool.comparison.inference import POWER, Interval
 from bptool.comparison.plan import Plan
-from bptool.config.study_section import RECOMMENDED_SEEDS
+from bptool.config.dump import inline
+from bptool.config.study_section import RECOMMENDED_SEEDS, RangeConfig, Space
+from bptool.registry import optimizers
 from bptool.training.setup import format_bytes
 
 MISSING = "-"
 HUGE = 1e4
 """From here a loss is written with an exponent."""
-HEADINGS = (
-    "optimizer",
-    "rate",
-    "final loss",
-    "difference",
-    "p",
-    "verdict",
-    "detectable",
-    "steps",
-    "tokens",
-    "seconds",
-    "ms/step",
-    "state",
-    "tuning",
-)
+LOSSES = ("optimizer", "final loss", "difference", "p", "verdict", "detectable")
+COSTS = ("optimizer", "rate", "reached", "steps", "tokens", "seconds", "ms/step", "state")
+TUNING = ("optimizer", "runs", "diverged", "sensitivity")
+TEXTS = ("optimizer", "verdict")
+"""Columns that are not numbers."""
+TAUS = (1.0, 1.5, 2.0, 4.0)
 
 
-def headings() -> tuple[str, ...]:
-    """The columns of a table."""
-    return HEADINGS
+def columns(table: Table, plan: Plan) -> dict[str, tuple[str, ...]]:
+    """What is shown of a workload: the columns of each of its tables, by the table's title."""
+    found = {
+        f"{table.workload}: validation loss after the last step (nats per token)": LOSSES,
+        f"{table.workload}: cost, and time to a loss of {number(table.target)}": COSTS,
+    }
+    if plan.is_tuned:
+        ks = [f"best of {k}" for k in tried(plan.study.n_candidates)]
+        found[f"{table.workload}: tuning"] = (*TUNING, *ks)
+    return found
+
+
+def tried(n_candidates: int) -> list[int]:
+    """The numbers of candidates that tables show: 1, 2, 4, ... and all."""
+    return sorted({min(2**i, n_candidates) for i in range(n_candidates.bit_length() + 1)})
 
 
 def cells(row: Row, table: Table) -> dict[str, str]:
-    """A row of a table by its columns."""
-    found = row.difference
-    is_reference = row.optimizer == table.reference
-    values = (
-        row.optimizer,
-        f"{row.settings['learning_rate']:.3g}" if row.settings else MISSING,
-        final_loss(row),
-        MISSING if found is None else interval(found.interval, signed=True),
-        MISSING if found is None else probability(found.p),
-        "reference" if is_reference else verdict(row),
-        MISSING if found is None else number(found.detectable),
-        steps(row.steps_to_target),
-        steps(row.tokens_to_target),
-        seconds(row.seconds_to_target),
-        number(1e3 * row.step_seconds, 2),
-        format_bytes(row.state_bytes),
-        tuning(row),
-    )
-    return dict(zip(HEADINGS, values, strict=True))
+    """A row of a workload's tables, by column."""
+    found, search = row.difference, row.tuning
+    values = {
+        "optimizer": row.optimizer,
+        "final loss": final_loss(row),
+        "difference": MISSING if found is None else interval(found.interval, signed=True),
+        "p": MISSING if found is None else probability(found.p),
+        "verdict": "reference" if row.optimizer == table.reference else verdict(row),
+        "detectable": MISSING if found is None else number(found.detectable),
+        "rate": f"{row.settings['learning_rate']:.3g}" if row.settings else MISSING,
+        "reached": f"{row.n_reached} of {row.n_runs}" if row.n_runs else MISSING,
+        "steps": steps(row.steps_to_target),
+        "tokens": steps(row.tokens_to_target),
+        "seconds": seconds(row.seconds_to_target),
+        "ms/step": number(1e3 * row.step_seconds, 2),
+        "state": format_bytes(row.state_bytes),
+    }
+    if search is not None:
+        values |= {
+            "runs": f"{search.n_runs}",
+            "diverged": f"{100 * search.n_diverged / search.n_runs:.0f} %",
+            "sensitivity": number(search.sensitivity, 3),
+        }
+        values |= {f"best of {k}": number(x) for k, x in enumerate(search.best_of, 1)}
+    return values
+
+
+def profile_columns() -> tuple[str, ...]:
+    """The columns of the performance profile's table."""
+    return "optimizer", *(f"tau {tau:g}" for tau in TAUS)
+
+
+def profile_cells(profile: Profile) -> dict[str, str]:
+    """A row of it: on how many workloads the optimizer is within tau."""
+    n = len(profile.ratios)
+    counts = {tau: sum(ratio <= tau for ratio in profile.ratios) for tau in TAUS}
+    return {
+        "optimizer": profile.optimizer,
+        **{f"tau {tau:g}": f"{found} of {n}" for tau, found in counts.items()},
+    }
+
+
+def remarks(table: Table) -> Iterator[str]:
+    """What there is to say of a workload beside its tables."""
+    row = table.yardstick
+    if not math.isnan(table.bigram_loss) and row is not None and row.final is not None:
+        share = 1.0 - row.final.mean / table.bigram_loss
+        where = f"{100 * abs(share):.1f} % {'below' if share > 0 else 'above'} it"
+        yield (
+            f"A bigram model of the training text has a loss of {number(table.bigram_loss)} on the "
+            f"same tokens; {row.optimizer} ends {where}."
+        )
+        if share <= 0:
+            yield (
+                "So short a run learns little but which tokens follow which; with more steps the "
+                "order may be another one."
+            )
+    yield from table.notes
 
 
 def rules(plan: Plan) -> Iterator[str]:
@@ -82,6 +126,23 @@ def rules(plan: Plan) -> Iterator[str]:
             f"{workload.name}: {training.steps:,} steps of {training.batch_size} sequences, "
             f"schedule {workload.config.schedule.name} of that length."
         )
+    yield from _own_schedules(plan)
+
+
+def _own_schedules(plan: Plan) -> Iterator[str]:
+    """Whose schedule is another one, or perhaps ought to be."""
+    own = plan.study.schedules
+    for name, choice in own.items():
+        settings = {key: value for key, value in choice.dump().items() if key != "name"}
+        yield f"{name} has a schedule of its own: {choice.name}, {inline(settings)}."
+    for name in plan.study.optimizers:
+        names = {w.config.schedule.name for w in plan.workloads} - {"constant"}
+        if optimizers.get(name).evaluates_elsewhere and name not in own and names:
+            yield (
+                f"{name} averages its weights in place of a schedule, and may do worse under "
+                f"{' and '.join(sorted(names))}; a study gives it its own: "
+                f"schedules: {{{name}: {{name: constant, warmup_steps: N}}}}."
+            )
 
 
 def explanations(plan: Plan) -> Iterator[str]:
@@ -117,11 +178,22 @@ def explanations(plan: Plan) -> Iterator[str]:
     )
     if plan.is_tuned:
         yield (
-            "tuning: settings chosen by the same validation text that the final runs are judged "
-            "by, so that losses of all optimizers are a little optimistic. The expected best of k "
-            "is the unbiased U-statistic of Tang et al. 2020. The mean loss of rates in the "
-            "sensitivity plot is how much a candidate loses to the best one on average, "
-            "min(loss, initial loss) - least loss (Wortsman et al. 2023)."
+            "sensitivity: how much a candidate loses to the best one on average, in nats per "
+            "token: the mean of min(loss, initial loss) - least loss (Wortsman et al. 2023). "
+            "best of k: the loss to expect from the best of k of the candidates (the unbiased "
+            "U-statistic of Tang et al. 2020)."
+        )
+        yield (
+            "tuning: settings are chosen by the validation text that the final runs are judged by, "
+            "so that losses of all optimizers are a little optimistic. A best setting in the "
+            "outer tenth of its range, along its scale, lies at the edge: better ones may lie "
+            "beyond. Where there are such, widened.yaml in the study's folder is the same study "
+            "over wider spaces."
+        )
+    if len(plan.workloads) > 1:
+        yield (
+            "performance profile: on how many workloads an optimizer needs at most tau times the "
+            "fewest median steps of any (Dolan and Moré 2002)."
         )
 
 
@@ -189,13 +261,17 @@ def seconds(value: float) -> str:
     return "never" if math.isinf(value) else f"{value:.3g}"
 
 
-def tuning(row: Row) -> str:
-    """How many tuning runs there were, and how many diverged."""
-    if row.tuning is None:
-        return MISSING
-    lost = row.tuning.n_diverged
-    share = f", {100 * lost / row.tuning.n_runs:.0f} % diverged" if lost else ""
-    return f"{row.tuning.n_runs} runs{share}"
+def space(where: Space) -> str:
+    """A search space on one line: ``learning_rate 0.01 to 3, nesterov true or false``."""
+    return ", ".join(f"{key} {drawn_from(one)}" for key, one in where.items())
+
+
+def drawn_from(where: RangeConfig | Sequence[object]) -> str:
+    """Where one setting is drawn from."""
+    if isinstance(where, RangeConfig):
+        scale = "" if where.scale == "log" else f" ({where.scale})"
+        return f"{where.low:g} to {where.high:g}{scale}"
+    return " or ".join(map(inline, where))
 
 
 def _counted(n: int, what: str) -> str:
