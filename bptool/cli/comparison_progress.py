@@ -104,12 +104,18 @@ class StudyProgress:
         return (self.n_trials - self.done) * (self._clock() - self._began) / now_done
 
     @property
-    def best(self) -> dict[str, Record]:
-        """By workload the trial with the lowest final loss so far."""
-        found: dict[str, Record] = {}
+    def best(self) -> dict[tuple[str, str], Record]:
+        """By workload and optimizer the trial with the lowest final loss so far, in the order of
+        the study."""
+        found: dict[tuple[str, str], Record] = {}
         for record in self.records:
+            key = record.workload, record.optimizer
             if math.isfinite(record.final_loss):
-                old = found.get(record.workload)
+                old = found.get(key)
                 if old is None or record.final_loss < old.final_loss:
-                    found[record.workload] = record
-        return found
+                    found[key] = record
+        study = self.started.plan if self.started else None
+        if study is None:
+            return found
+        order = [(w.name, name) for w in study.workloads for name in study.study.optimizers]
+        return {key: found[key] for key in order if key in found}

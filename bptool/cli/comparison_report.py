@@ -66,15 +66,19 @@ def print_report(
     files: Mapping[str, str],
     quiet: bool = False,
 ) -> None:
-    """Print the tables, how to read them, and where the rest is."""
+    """Print how the tables are to be read, the tables, and where the rest is."""
     from bptool.comparison.wording import columns, explanations, remarks
 
     plan = wanted.plan
     shown = [table for table in found.tables if table.rows]
+    if shown and not quiet:
+        console.print()
+        for line in explanations(plan):
+            _say(console, line)
     for table in shown:
         console.print()
         for title, names in columns(table, plan).items():
-            console.print(result_table(table, title, names))
+            console.print(result_table(table, f"{table.workload}: {title}", names))
         for line in remarks(table):
             _say(console, line)
     if len(shown) > 1:
@@ -83,8 +87,6 @@ def print_report(
     if quiet or not shown:
         return
     console.print()
-    for line in explanations(plan):
-        _say(console, line)
     if not plan.is_tuned:
         _say(
             console,

@@ -109,7 +109,7 @@ def _tables(table: Table, plan: Plan) -> Iterator[str]:
             f"<tr class={kind}>" + "".join(map(_cell, names, map(values.get, names))) + "</tr>"
             for kind, values in rows
         ]
-        yield f"<h3>{_text(title)}</h3>{_rows(names, body)}"
+        yield f"<h3>{_text(title[:1].upper() + title[1:])}</h3>{_rows(names, body)}"
 
 
 def _cell(name: str, text: str | None) -> str:

@@ -32,7 +32,7 @@ def write_tables(path: Path, title: str, plan: Plan, analysis: Analysis) -> None
         parts.append(f"## {table.workload}")
         rows = [cells(row, table) for row in table.rows]
         for heading, names in columns(table, plan).items():
-            parts += [f"**{heading}**", _table(names, rows)]
+            parts += [f"### {heading[:1].upper()}{heading[1:]}", _table(names, rows)]
         parts.append(_list(remarks(table)))
     if len(analysis.tables) > 1:
         profiles = [profile_cells(profile) for profile in analysis.profiles]

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from bptool.comparison.analysis import Profile, Row, Table
 from bptool.comparison.inference import POWER, Interval
-from bptool.comparison.plan import Plan
+from bptool.comparison.plan import Plan, schedule_of
 from bptool.config.dump import inline
 from bptool.config.study_section import RECOMMENDED_SEEDS, RangeConfig, Space
-from bptool.registry import optimizers
 from bptool.training.setup import format_bytes
 
 MISSING = "-"
@@ -27,12 +26,12 @@ TAUS = (1.0, 1.5, 2.0, 4.0)
 def columns(table: Table, plan: Plan) -> dict[str, tuple[str, ...]]:
     """What is shown of a workload: the columns of each of its tables, by the table's title."""
     found = {
-        f"{table.workload}: validation loss after the last step (nats per token)": LOSSES,
-        f"{table.workload}: cost, and time to a loss of {number(table.target)}": COSTS,
+        "validation loss after the last step (nats per token)": LOSSES,
+        f"cost, and time to a loss of {number(table.target)}": COSTS,
     }
     if plan.is_tuned:
         ks = [f"best of {k}" for k in tried(plan.study.n_candidates)]
-        found[f"{table.workload}: tuning"] = (*TUNING, *ks)
+        found["tuning"] = (*TUNING, *ks)
     return found
 
 
@@ -130,19 +129,23 @@ def rules(plan: Plan) -> Iterator[str]:
 
 
 def _own_schedules(plan: Plan) -> Iterator[str]:
-    """Whose schedule is another one, or perhaps ought to be."""
-    own = plan.study.schedules
-    for name, choice in own.items():
-        settings = {key: value for key, value in choice.dump().items() if key != "name"}
-        yield f"{name} has a schedule of its own: {choice.name}, {inline(settings)}."
+    """Which optimizers have another schedule than their workload."""
     for name in plan.study.optimizers:
-        names = {w.config.schedule.name for w in plan.workloads} - {"constant"}
-        if optimizers.get(name).evaluates_elsewhere and name not in own and names:
-            yield (
-                f"{name} averages its weights in place of a schedule, and may do worse under "
-                f"{' and '.join(sorted(names))}; a study gives it its own: "
-                f"schedules: {{{name}: {{name: constant, warmup_steps: N}}}}."
-            )
+        found = {}
+        for workload in plan.workloads:
+            choice = schedule_of(plan.study, workload, name)
+            if choice != workload.config.schedule:
+                said = {key: value for key, value in choice.dump().items() if key != "name"}
+                found[workload.name] = f"{choice.name} {inline(said)}"
+        if not found:
+            continue
+        why = ", since it averages its weights in place of a decay"
+        why = "" if name in plan.study.schedules else why
+        if len(set(found.values())) == 1:
+            yield f"{name} has a schedule of its own: {next(iter(found.values()))}{why}."
+        else:
+            each = ", ".join(f"{said} on {workload}" for workload, said in found.items())
+            yield f"{name} has schedules of its own: {each}{why}."
 
 
 def explanations(plan: Plan) -> Iterator[str]:

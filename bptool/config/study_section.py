@@ -169,7 +169,7 @@ class StudyConfig(Section):
     schedules: dict[str, ScheduleChoice] = Field(
         default_factory=dict,
         description="schedules by optimizer, each in place of the workloads' own: "
-        "{schedule-free-adamw: {name: constant, warmup_steps: 20}}",
+        "{sgd: {name: constant, warmup_steps: 20}}",
     )
     test: Literal["paired-t", "wilcoxon"] = Field(
         default="paired-t", description="test of a paired difference"
@@ -185,7 +185,7 @@ class StudyConfig(Section):
         default="auto", description="trials at once; auto: as many as the cores allow"
     )
     timing_steps: Annotated[int, Field(ge=0, le=10_000)] = Field(
-        default=100,
+        default=50,
         description="steps by which each optimizer is timed alone afterwards, in five rounds; "
         "0: not timed",
     )
