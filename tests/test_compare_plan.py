@@ -24,7 +24,7 @@ from bptool.comparison.settings import (
     parse_rates,
 )
 from bptool.comparison.spaces import at_edge, draw, joined, shipped, space_of
-from bptool.comparison.wording import rules
+from bptool.comparison.terms import rules
 from bptool.config.load import read_study, resolve, to_yaml
 from bptool.config.schema import RunConfig
 from bptool.config.study_section import RangeConfig, StudyConfig, check_space

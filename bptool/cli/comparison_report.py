@@ -22,7 +22,7 @@ STYLES = {"better": "bold green", "worse": "yellow"}
 def print_opening(console: Console, wanted: Request, n_slots: int) -> None:
     """Print what is compared, and on what terms."""
     from bptool.comparison.settings import choose, other_settings
-    from bptool.comparison.wording import rules, space
+    from bptool.comparison.terms import rules, space
 
     plan = wanted.plan
     study = plan.study
@@ -67,7 +67,8 @@ def print_report(
     quiet: bool = False,
 ) -> None:
     """Print how the tables are to be read, the tables, and where the rest is."""
-    from bptool.comparison.wording import columns, explanations, remarks
+    from bptool.comparison.terms import explanations
+    from bptool.comparison.wording import columns, remarks
 
     plan = wanted.plan
     shown = [table for table in found.tables if table.rows]

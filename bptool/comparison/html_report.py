@@ -10,17 +10,15 @@ from typing import Any
 
 from bptool.comparison.analysis import Analysis, Row, Table
 from bptool.comparison.plan import Plan
+from bptool.comparison.terms import drawn_from, explanations, rules
 from bptool.comparison.wording import (
     MISSING,
     TEXTS,
     cells,
     columns,
-    drawn_from,
-    explanations,
     profile_cells,
     profile_columns,
     remarks,
-    rules,
 )
 from bptool.config.dump import inline
 from bptool.files import write_text

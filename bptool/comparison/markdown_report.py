@@ -7,16 +7,15 @@ from pathlib import Path
 
 from bptool.comparison.analysis import Analysis
 from bptool.comparison.plan import Plan
+from bptool.comparison.terms import explanations, rules
 from bptool.comparison.wording import (
     MISSING,
     TEXTS,
     cells,
     columns,
-    explanations,
     profile_cells,
     profile_columns,
     remarks,
-    rules,
 )
 from bptool.files import write_text
 
