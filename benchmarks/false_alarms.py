@@ -3,6 +3,7 @@
     python -m benchmarks.false_alarms train   trains AdamW on one tiny workload with many seeds,
                                               and the same with other orders of summation
     python -m benchmarks.false_alarms         draws studies from those runs and counts
+    python -m benchmarks.false_alarms others  counts for other numbers of seeds and another test
 
 The runs' final losses are kept in ``benchmarks/null_losses.json``, so that only the second is
 needed to see the rates. Every study goes through ``bptool.comparison.analysis.analyse``, as that
@@ -14,6 +15,8 @@ of a user does. Where nothing differs, a verdict other than a tie is a false ala
   apart, and nothing else differs. Which run of a seed is called what is drawn anew for each seed,
   or the mean difference of the stored runs, which is not exactly 0, would count as an effect.
 - *power*: 2 % of the mean loss is added to one arm.
+- *others*: Dunnett's test, which pools the variances of all groups, beside the paired one, where
+  groups are equally noisy and where the runs of one lie three times further from their mean.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from bptool.comparison.analysis import analyse
 from bptool.comparison.plan import Plan, Workload
@@ -136,23 +140,31 @@ def alarms(plan: Plan, groups: Groups) -> list[bool]:
     return [one is not None and one.verdict in ("better", "worse") for one in found]
 
 
-def independent(losses: Losses, rng: np.random.Generator, n: int) -> list[list[float]]:
+def dunnett_alarms(plan: Plan, groups: Groups) -> list[bool]:
+    """The same by Dunnett's test of unpaired groups (Dunnett 1955), by scipy."""
+    first, *others = groups
+    found = stats.dunnett(*others, control=first, rng=np.random.default_rng(0))
+    return [bool(p < plan.study.alpha) for p in found.pvalue]
+
+
+def independent(losses: Losses, rng: np.random.Generator, n: int, n_seeds: int) -> Groups:
     """Disjoint groups of runs of the first arm."""
     pool = np.asarray(next(iter(losses.values())))
-    chosen = rng.choice(len(pool), size=(n, N_SEEDS), replace=False)
+    chosen = rng.choice(len(pool), size=(n, n_seeds), replace=False)
     return [pool[group].tolist() for group in chosen]
 
 
-def paired(losses: Losses, rng: np.random.Generator, n: int) -> list[list[float]]:
+def paired(losses: Losses, rng: np.random.Generator, n: int, n_seeds: int) -> Groups:
     """The same seeds in ``n`` arms, each seed's arms in an order of its own."""
     pool = np.asarray(list(losses.values()))
-    seeds = rng.choice(pool.shape[1], size=N_SEEDS, replace=False)
+    seeds = rng.choice(pool.shape[1], size=n_seeds, replace=False)
     orders = [rng.permutation(len(pool))[:n] for _ in seeds]
     columns = [pool[order, seed] for order, seed in zip(orders, seeds, strict=True)]
     return np.array(columns).T.tolist()
 
 
-Draw = Callable[[Losses, np.random.Generator, int], list[list[float]]]
+Draw = Callable[[Losses, np.random.Generator, int, int], Groups]
+Judge = Callable[[Plan, Groups], list[bool]]
 
 
 def rate(
@@ -162,17 +174,45 @@ def rate(
     effect: float = 0.0,
     n_studies: int = N_STUDIES,
     seed: int = 1,
+    *,
+    n_seeds: int = N_SEEDS,
+    judge: Judge = alarms,
+    noise: float = 1.0,
 ) -> float:
-    """Share of studies with any alarm; with an effect, of those that see it in the last arm."""
+    """Share of studies with any alarm; with an effect, of those that see it in the last arm.
+
+    Args:
+        noise: how many times further from the mean of all runs those of the last arm are put.
+    """
     rng, plan = np.random.default_rng(seed), plan_of(n_groups)
-    shift = effect * float(np.mean(next(iter(losses.values()))))
+    mean = float(np.mean(next(iter(losses.values()))))
     n_found = 0
     for _ in range(n_studies):
-        groups = draw(losses, rng, n_groups)
-        groups[-1] = [loss + shift for loss in groups[-1]]
-        found = alarms(plan, groups)
+        *others, last = draw(losses, rng, n_groups, n_seeds)
+        moved = [mean + noise * (loss - mean) + effect * mean for loss in last]
+        found = judge(plan, [*others, moved])
         n_found += found[-1] if effect else any(found)
     return n_found / n_studies
+
+
+def others(losses: Losses) -> None:
+    """Print what other numbers of seeds and Dunnett's test come to, for independent runs."""
+    n = len(NAMES)
+    for n_seeds in (5, 6, 7, 8, 10):
+        power = rate(losses, independent, n, EFFECT, n_seeds=n_seeds)
+        print(
+            f"paired t, family of {n - 1}, {n_seeds} seeds: {100 * EFFECT:g} % of the loss found "
+            f"in {100 * power:.1f} %"
+        )
+    for judge, name in ((alarms, "paired t"), (dunnett_alarms, "Dunnett")):
+        power = rate(losses, independent, n, EFFECT, judge=judge)
+        found = [rate(losses, independent, n, judge=judge, noise=noise) for noise in (1.0, 3.0)]
+        print(
+            f"{name}, family of {n - 1}, {N_SEEDS} seeds: {100 * found[0]:.1f} % false alarms, "
+            f"{100 * found[1]:.1f} % with one arm three times as noisy; {100 * EFFECT:g} % of the "
+            f"loss found in {100 * power:.1f} %",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -180,6 +220,9 @@ def main() -> None:
     if sys.argv[1:] == ["train"]:
         train()
     losses = read()
+    if sys.argv[1:] == ["others"]:
+        others(losses)
+        return
     pool = np.asarray(list(losses.values()))
     spread = pool[0].std(ddof=1) / pool[0].mean()
     drift = (pool[1:] - pool[0]).std(ddof=1) / pool[0].mean()

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bptool.config.schema import json_schema
+from bptool.config.study_section import study_schema
 from bptool.files import write_text
+from bptool.registry import optimizers
 
 PAGE = Path(__file__).resolve().parent / "config.md"
 HEAD = """# Configurations
@@ -76,6 +78,26 @@ SHARED_INTRODUCTIONS = {
     "[a checkpoint](run-folder.md#checkpoints); [optimizers.md](optimizers.md) compares the rules.",
 }
 
+STUDIES = """## Studies
+
+`bptool compare-optimizers` reads a study, a file of its own with these keys; `workloads` and
+`optimizers` must be there. What it says is checked before anything runs, and `--set` changes it as
+it changes a configuration. `bptool config schema --study` prints its JSON Schema.
+[comparison.md](comparison.md) says how a study is run and read.
+
+```yaml
+workloads:
+  - {config: quickstart.yaml, name: small-batch, set: {training: {batch_size: 8}}}
+optimizers: [adamw, sgd, muon]
+ruleset: tuned
+steps: 400
+tuning: {trials: 8}
+spaces:
+  sgd: {learning_rate: {low: 0.01, high: 10}}
+  muon: {learning_rate: {low: 1e-3, high: 0.1}, nesterov: [true, false]}
+```
+"""
+
 LARGEST_SHOWN = 2**53
 """Upper bounds from here on only say what fits into 64 bits."""
 
@@ -108,6 +130,8 @@ def bounds(schema: dict[str, Any]) -> str:
 
 def kind(schema: dict[str, Any]) -> str:
     """What may stand for a key, in words."""
+    if schema.get("enum") == optimizers.names():
+        return "an optimizer's name"
     if "anyOf" in schema:
         return ", or ".join(kind(one) for one in schema["anyOf"])
     if "const" in schema:
@@ -117,11 +141,16 @@ def kind(schema: dict[str, Any]) -> str:
     if "$ref" in schema or "oneOf" in schema:
         return "a section"
     names = {"integer": "whole number", "boolean": "`true` or `false`", "null": "`null`"}
+    if schema["type"] == "object":
+        return "a section"
     if schema["type"] == "array":
-        if "oneOf" in schema["items"]:
+        items = schema["items"]
+        if "enum" in items:
+            return "a list of names"
+        if "oneOf" in items:
             return "a list"
-        each = kind(schema["items"])
-        return f"a list, each a {each}" if "," in each else f"a list of {each}s"
+        each = kind(items)
+        return f"a list, each a {each}" if "," in each else f"a list of {each.removeprefix('a ')}s"
     name = names.get(schema["type"], {"string": "text"}.get(schema["type"], schema["type"]))
     return name + bounds(schema)
 
@@ -191,6 +220,29 @@ def below(
 
 def page() -> str:
     """The whole reference."""
+    return "\n\n".join([*configuration_parts(), *study_parts()]) + "\n"
+
+
+def study_parts() -> Iterator[str]:
+    """The reference of a ``STUDY.yaml``."""
+    schema = study_schema()
+    yield STUDIES.rstrip()
+    yield table(schema)
+    inner = {
+        "`workloads[]`": "WorkloadConfig",
+        "`tuning`": "TuningConfig",
+        "`final`": "FinalConfig",
+        "a range in `spaces`": "RangeConfig",
+    }
+    for name, definition in inner.items():
+        found = schema["$defs"][definition]
+        yield f"### {name}"
+        yield " ".join(found["description"].split())
+        yield table(found)
+
+
+def configuration_parts() -> list[str]:
+    """The reference of a configuration."""
     schema = json_schema()
     definitions, parts = schema["$defs"], [HEAD.rstrip()]
     for key in SECTIONS:
@@ -214,7 +266,7 @@ def page() -> str:
             )
             parts.append(table(inner))
             parts.extend(below(key, inner, definitions))
-    return "\n\n".join(parts) + "\n"
+    return parts
 
 
 if __name__ == "__main__":

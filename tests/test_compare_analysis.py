@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import statistics
 from io import StringIO
@@ -16,8 +17,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from bptool.cli.comparison_report import COSTS, LOSSES, result_table
-from bptool.comparison.analysis import Analysis, analyse, expected_best_of, steps_to
+from bptool.cli.comparison_report import profile_table, result_table
+from bptool.comparison.analysis import Analysis, Profile, analyse, expected_best_of, steps_to
 from bptool.comparison.html_report import write_report
 from bptool.comparison.inference import (
     POWER,
@@ -27,12 +28,16 @@ from bptool.comparison.inference import (
     sidak_level,
     sidak_p,
 )
+from bptool.comparison.json_report import plain
+from bptool.comparison.markdown_report import write_tables
 from bptool.comparison.plan import Plan, Workload, make_plan, make_trial
 from bptool.comparison.plots import plot_all
 from bptool.comparison.records import Point, Record, Timing
-from bptool.comparison.wording import cells
-from bptool.config.load import resolve
-from bptool.config.study_section import StudyConfig
+from bptool.comparison.spaces import at_edge
+from bptool.comparison.widened import write_widened
+from bptool.comparison.wording import cells, columns, profile_cells, remarks
+from bptool.config.load import read_study, resolve
+from bptool.config.study_section import RangeConfig, StudyConfig
 from bptool.errors import ConfigError
 
 LOSS = st.floats(0.5, 5.0)
@@ -258,7 +263,9 @@ def test_tuning_counts_divergence_and_measures_sensitivity() -> None:
     assert tuning.sensitivity == pytest.approx((1 + 0 + 2 + 2) / 4)
     assert tuning.best_of[-1] == 2.0
     assert tuning.best_of[0] == math.inf
-    assert cells(table.row("adamw"), table)["tuning"] == "4 runs, 25 % diverged"
+    drawn = cells(table.row("adamw"), table)
+    assert (drawn["runs"], drawn["diverged"], drawn["sensitivity"]) == ("4", "25 %", "1.250")
+    assert (drawn["best of 1"], drawn["best of 4"]) == ("∞", "2.0000")
     assert cells(table.row("sgd"), table)["final loss"] == "all candidates diverged"
     assert table.rows[-1].optimizer == "sgd"
     assert table.row("adamw").settings["learning_rate"] == pytest.approx(
@@ -274,14 +281,38 @@ def test_a_general_rule_that_loses_is_called_under_tuned() -> None:
     assert not any("under-tuned" in note for note in found.tables[0].notes)
 
 
-def test_the_best_at_an_edge_is_named_with_a_wider_range() -> None:
+def test_the_best_at_an_edge_is_named_and_a_study_over_wider_ranges_offered(
+    tmp_path: Path,
+) -> None:
     plan = plan_of(["adamw", "sgd"], ruleset="tuned", tuning={"trials": 30})
-    rates = [s["learning_rate"] for s in plan.candidates["w0"]["sgd"]]
-    assert max(rates) > 2.0
-    tried = [1.0 if rate == max(rates) else 2.0 for rate in rates]
-    _, found = tuned({"adamw": [2.0] * 30, "sgd": tried}, {"adamw": [2.0] * 3, "sgd": [1.0] * 3})
-    (note,) = [n for n in found.tables[0].notes if n.startswith("sgd: the best learning_rate")]
-    assert "to widen it: spaces: {sgd: {learning_rate: {low: 0.01, high: 30}}}" in note
+
+    def searched(sgd: Any) -> Analysis:
+        """Where adamw's best lies inside, and sgd's is the candidate with the rate ``sgd``."""
+        tried = {}
+        for name, settings in plan.candidates["w0"].items():
+            rates = [s["learning_rate"] for s in settings]
+            inside = next(s for s in settings if not at_edge(name, plan.space(name), s))
+            best = sgd(rates) if name == "sgd" else inside["learning_rate"]
+            tried[name] = [1.0 if rate == best else 2.0 for rate in rates]
+        return tuned(tried, {"adamw": [1.0] * 3, "sgd": [1.0] * 3})[1]
+
+    found = searched(max)
+    (note,) = found.tables[0].notes
+    assert note.startswith("sgd: best at the edge of its search space: learning_rate 2.")
+    assert note.endswith("of 0.01 to 3 (next: 0.01 to 30)")
+    path = write_widened(tmp_path, plan, found)
+    assert path is not None
+    file = read_study(path)
+    assert file.config.spaces == {"sgd": {"learning_rate": RangeConfig(low=0.01, high=30)}}
+    (workload,) = file.config.workloads
+    assert resolve(workload.config).config == plan.workloads[0].config
+    same = {"workloads": plan.study.workloads, "spaces": {}}
+    assert file.config.model_copy(update=same) == plan.study
+    # Where nothing lies at an edge nothing is offered, and no old offer stays.
+    found = searched(lambda rates: sorted(rates)[15])
+    assert found.tables[0].notes == ()
+    assert write_widened(tmp_path, plan, found) is None
+    assert not path.exists()
 
 
 def test_a_profile_is_the_share_of_workloads_within_a_ratio() -> None:
@@ -336,11 +367,70 @@ def test_a_study_of_nothing_but_divergence_can_be_drawn(tmp_path: Path) -> None:
     assert plot_all(analyse(plan, []), tmp_path) == {}
 
 
-@pytest.mark.parametrize("columns", [LOSSES, COSTS], ids=["losses", "costs"])
-def test_the_tables_fit_a_terminal(columns: tuple[str, ...]) -> None:
-    _, found = every_kind()
+def test_the_tables_fit_a_terminal() -> None:
+    plan, found = every_kind()
+    (table, _) = found.tables
     console = Console(file=StringIO(), width=100, color_system=None)
-    console.print(result_table(found.tables[0], columns))
+    for title, names in columns(table, plan).items():
+        console.print(result_table(table, title, names))
+    console.print(profile_table(found))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in text
-    assert "momentum" in text
+    assert text.count("momentum") == 4
+    assert "best of 3" in text
+    assert "1 of 3 diverged" in text
+
+
+def test_markdown_and_json_hold_what_the_screen_shows(tmp_path: Path) -> None:
+    plan, found = every_kind()
+    write_tables(tmp_path / "tables.md", "A study", plan, found)
+    page = (tmp_path / "tables.md").read_text(encoding="utf-8")
+    lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
+    widths = [len(line) for line in lines]
+    for table in found.tables:
+        for names in columns(table, plan).values():
+            assert list(names) in lines
+            for row in table.rows:
+                values = cells(row, table)
+                assert [values[name] for name in names] in lines
+    assert set(widths) >= {5, 6, 7, 8}
+    report = plain(plan, found, 9)
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    first = report["workloads"][0]["optimizers"][0]
+    assert first["optimizer"] == found.tables[0].rows[0].optimizer
+    assert first["final"]["mean"] == found.tables[0].rows[0].final.mean
+    assert report["workloads"][0]["optimizers"][-1]["steps_to_target"] is None
+
+
+def test_the_reference_is_held_against_a_bigram_model() -> None:
+    plan = plan_of(["sgd", "adamw"])
+    records = [*records_of(plan, "adamw", [2.0] * 3), *records_of(plan, "sgd", [3.0] * 3)]
+    for bigram, said in (
+        (2.5, "adamw ends 20.0 % below it."),
+        (1.6, "adamw ends 25.0 % above it."),
+    ):
+        (table,) = analyse(plan, records, bigram_losses={"w0": bigram}).tables
+        lines = list(remarks(table))
+        assert said in lines[0]
+        assert f"loss of {bigram:.4f} on the same tokens" in lines[0]
+        assert len(lines) == (1 if bigram > 2 else 2)
+    (table,) = analyse(plan, records).tables
+    assert list(remarks(table)) == []
+    (table,) = analyse(plan, records[3:], bigram_losses={"w0": 4.0}).tables
+    assert "sgd ends 25.0 % below it." in next(remarks(table))
+
+
+def test_a_step_is_the_median_of_its_timing_rounds() -> None:
+    plan = plan_of(["adamw"])
+    timings = [Timing("w0", "adamw", seconds) for seconds in (0.01, 0.5, 0.02)]
+    (table,) = analyse(plan, records_of(plan, "adamw", [2.0] * 3), timings).tables
+    assert table.row("adamw").step_seconds == 0.02
+    assert table.row("adamw").seconds_to_target == 0.02 * table.row("adamw").steps_to_target
+
+
+def test_a_profile_counts_workloads() -> None:
+    profile = Profile("adamw", (1.0, 1.6, math.inf))
+    assert profile_cells(profile) == {
+        "optimizer": "adamw", "tau 1": "1 of 3", "tau 1.5": "1 of 3", "tau 2": "2 of 3",
+        "tau 4": "2 of 3",
+    }  # fmt: skip

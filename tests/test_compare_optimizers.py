@@ -87,9 +87,10 @@ def test_the_table_ranks_the_diverged_optimizer_last(
     assert 0 < float(losses["adamw"][1]) < 5
     assert losses["sgd"][1:5] == ["2", "of", "2", "diverged"]
     assert lines.index(losses["sgd"]) > lines.index(losses["adamw"])
-    costs = {words[0]: words for words in lines if words[-1:] == ["-"] and "B" in words}
-    assert costs["sgd"][1:4] == ["1e+30", "never", "never"]
-    assert costs["sgd"][-3:-1] == ["0", "B"]  # plain SGD has no state
+    costs = {words[0]: words for words in lines if words[-1:] in (["B"], ["kB"])}
+    assert costs["sgd"][1:7] == ["1e+30", "0", "of", "2", "never", "never"]
+    assert costs["sgd"][-2:] == ["0", "B"]  # plain SGD has no state
+    assert "A bigram model of the training text has a loss of " in study.stdout
     assert "schedule.warmup_steps: 10 -> 1" in study.stdout
     assert "trial 4 of 4" in study.stdout
 
@@ -142,30 +143,128 @@ def test_optimizers_begin_at_the_same_weights_and_see_the_same_batches(
     assert len({trial["curve"][0]["val_loss"] for trial in by_seed[3]}) == 1
 
 
-def test_a_replay_comes_to_the_same_loss(
+def test_the_command_of_every_trial_replays_it(folder: Path) -> None:
+    words = ["compare-optimizers", "config.yaml", "--optimizers", "sgd,schedule-free-adamw"]
+    words += ["--ruleset", "tuned", "--trials", "2", "--steps", "5", "--seeds", "2"]
+    assert main([*words, "--out", "whole", "--quiet"]) == 0
+    trials = [t for t in records(folder / "whole" / "results.jsonl") if t.get("kind") == "trial"]
+    assert len(trials) == 8
+    for trial in trials:
+        replay(trial)
+
+
+def test_a_diverged_trial_replays_until_it_diverges(
     study: subprocess.CompletedProcess[str], folder: Path
 ) -> None:
     lines = records(folder / "study" / "results.jsonl")
-    trial = next(t for t in lines if t["kind"] == "trial" and t["status"] == "completed")
+    replay(next(t for t in lines if t.get("status") == "diverged"))
+
+
+def replay(trial: dict[str, Any]) -> None:
     program, *words = shlex.split(trial["command"])
     assert program == "bptool"
-    assert main([*words, "--quiet"]) == 0
+    assert (main([*words, "--quiet"]) == 0) == (trial["status"] == "completed")
     run = Path(words[words.index("--out") + 1])
     evaluations = [r for r in records(run / "metrics.jsonl") if r.get("kind") == "evaluation"]
     replayed = {record["step"]: record["val_loss"] for record in evaluations}
-    assert replayed == {p["step"]: p["val_loss"] for p in trial["curve"] if p["step"]}
-    assert replayed[5] == trial["final_loss"]
+    expected = {p["step"]: p["val_loss"] for p in trial["curve"] if p["step"]}
+    assert replayed == {step: loss for step, loss in expected.items() if loss is not None}
 
 
-def test_an_unknown_optimizer_is_refused_before_anything_starts(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+STUDY = """\
+workloads: [{config: config.yaml}]
+optimizers: [adamw, sgd]
+ruleset: tuned
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "study", "message"),
+    [
+        (["config.yaml", "--optimizers", "sgd,admw"], "", "unknown optimizer 'admw'; did you mean"),
+        ([], "optimizers: [adamw, sgdm]", "optimizers.1: unknown optimizer 'sgdm'; did you mean"),
+        ([], "spaces: {sgd: {}}", "spaces.sgd: an empty search space; name a setting of sgd"),
+        ([], "spaces: {sgd: {learning_rate: {low: 1, high: 1}}}", "high: an empty range"),
+        ([], "tuning: {budget: 1}", "1 trials cannot be shared by 2 optimizers; give at least 2"),
+        (
+            [],
+            "settings: {sgd: {learning_rate: 1}}",
+            "mixed rulesets: 'tuned' searches",
+        ),
+        (["--ruleset", "defaults"], "tuning: {trials: 3}", "tuning: mixed rulesets: 'defaults'"),
+        (["config.yaml", "--trials", "4"], "", "tuning: mixed rulesets: 'defaults' tunes nothing"),
+        ([], "workloads: [{config: missing.yaml}]", "workload 'missing' cannot run: "),
+        ([], "workloads: [{config: config.yaml, set: {model: {context: 9999}}}]", "cannot run: "),
+        ([], "workloads: [{config: config.yaml, set: {model: {name: gpt2, n_head: 7}}}]", "n_head"),
+        (
+            [],
+            "settings: {sgd: {groups: [{match: nothing, learning_rate_factor: 2}]}}",
+            "optimizer 'sgd' cannot run on workload 'config': ",
+        ),
+        (["config.yaml", "study.yaml"], "", "study.yaml is a study, which names its own workloads"),
+        (["--target", "2"], "steps: 5", "--target is for a CONFIG.yaml; study.yaml has target:"),
+        (["config.yaml", "config.yaml", "--target", "2"], "", "--target is one workload's loss"),
+        (["config.yaml", "--target", "-1"], "", "target: found -1"),
+        (["config.yaml", "--seeds", "0"], "", "final.seeds: found 0"),
+    ],
+)
+def test_a_bad_study_is_one_line_before_anything_starts(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    study: str,
+    message: str,
 ) -> None:
-    words = ["compare-optimizers", "config.yaml", "--optimizers", "sgd,admw", "--out", "unknown"]
-    assert main(words) == 2
+    key = study.partition(":")[0]
+    kept = [line for line in STUDY.splitlines() if not study or not line.startswith(f"{key}:")]
+    (folder / "study.yaml").write_text("\n".join([*kept, study, ""]), encoding="utf-8")
+    named = words if "config.yaml" in words else ["study.yaml", *words]
+    assert main(["compare-optimizers", *named, "--out", "refused"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "error: unknown optimizer 'admw'; did you mean 'adamw'?\n"
-    assert not (folder / "unknown").exists()
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (folder / "refused").exists()
+
+
+def test_several_configurations_are_several_workloads(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "wide.yaml").write_text(YAML.replace("n_hidden: 8", "n_hidden: 16"), encoding="utf-8")
+    words = ["compare-optimizers", "config.yaml", "wide.yaml", "--optimizers", "adamw,sgd"]
+    words += ["--ruleset", "tuned", "--trials", "3", "--steps", "6", "--seeds", "2"]
+    assert main([*words, "--out", "several"]) == 0
+    out = capsys.readouterr().out
+    assert "workloads on which an optimizer needs at most tau times the fewest steps" in out
+    report = json.loads((folder / "several" / "report.json").read_text(encoding="utf-8"))
+    assert [one["workload"] for one in report["workloads"]] == ["config", "wide"]
+    assert "## wide" in (folder / "several" / "tables.md").read_text(encoding="utf-8")
+    edges = [
+        key
+        for one in report["workloads"]
+        for row in one["optimizers"]
+        for key in row["tuning"]["edges"]
+    ]
+    assert edges  # three candidates of three settings
+    assert "bptool compare-optimizers several/widened.yaml" in out
+    assert main(["compare-optimizers", "several/widened.yaml", "--out", "wider", "--quiet"]) == 0
+    wider = records(folder / "wider" / "results.jsonl")[0]
+    (old, new) = (records(folder / name / "results.jsonl")[0] for name in ("several", "wider"))
+    assert new["study"]["spaces"] != old["study"].get("spaces")
+    same = ("model", "data", "training", "schedule")
+    for before, after in zip(old["workloads"], wider["workloads"], strict=True):
+        assert [before["config"][key] for key in same] == [after["config"][key] for key in same]
+
+
+def test_a_target_is_reached_or_missed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare-optimizers", "config.yaml", "--optimizers", "adamw", "--steps", "4"]
+    for target, reached in (("9.5", 2), ("0.01", 0)):
+        out = f"target-{reached}"
+        assert main([*words, "--seeds", "2", "--target", target, "--out", out, "--json"]) == 0
+        (workload,) = json.loads(capsys.readouterr().out)["workloads"]
+        assert workload["target"] == float(target)
+        assert workload["optimizers"][0]["n_reached"] == reached
 
 
 def test_the_first_interrupt_keeps_what_is_done_and_says_how_to_go_on(

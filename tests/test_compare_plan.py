@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bptool.comparison.budget import resolve_at
+from bptool.comparison.ground import survey
 from bptool.comparison.plan import Plan, Workload, choice_of, make_plan, make_trial, pending
 from bptool.comparison.records import Record
 from bptool.comparison.results import ResultsFolder
@@ -22,9 +23,9 @@ from bptool.comparison.settings import (
     parse_names,
     parse_rates,
 )
-from bptool.comparison.spaces import at_edge, draw, shipped, space_of
-from bptool.comparison.study import survey
-from bptool.config.load import read_study, resolve
+from bptool.comparison.spaces import at_edge, draw, joined, shipped, space_of
+from bptool.comparison.terms import rules
+from bptool.config.load import read_study, resolve, to_yaml
 from bptool.config.schema import RunConfig
 from bptool.config.study_section import RangeConfig, StudyConfig, check_space
 from bptool.errors import ConfigError, RunError
@@ -188,13 +189,19 @@ def test_an_edge_is_met_with_a_wider_range() -> None:
         "nesterov": [True, False],
     }
     inside = {"learning_rate": 1e-2, "beta1": 0.9, "nesterov": True}
-    assert at_edge(space, inside) == {}
-    found = at_edge(space, {**inside, "learning_rate": 0.09})
+    assert at_edge("nadamw", space, inside) == {}
+    found = at_edge("nadamw", space, {**inside, "learning_rate": 0.09})
     assert found == {"learning_rate": RangeConfig(low=1e-4, high=1.0)}
-    found = at_edge(space, {**inside, "learning_rate": 1.1e-4, "beta1": 0.979})
+    found = at_edge("nadamw", space, {**inside, "learning_rate": 1.1e-4, "beta1": 0.979})
     assert found["learning_rate"] == RangeConfig(low=1e-5, high=0.1)
     assert found["beta1"].high == pytest.approx(0.998)
-    assert at_edge(space, {**inside, "beta1": 0.8})["beta1"].low == 0.0
+    assert at_edge("nadamw", space, {**inside, "beta1": 0.8})["beta1"].low == 0.0
+    # Beyond its own bounds an optimizer has nothing to search.
+    linear = {"beta1": RangeConfig(low=0.1, high=0.9, scale="linear")}
+    assert at_edge("nadamw", linear, {"beta1": 0.89}) == {}
+    assert joined(RangeConfig(low=1, high=5), RangeConfig(low=2, high=9)) == RangeConfig(
+        low=1, high=9
+    )
 
 
 def test_what_is_fixed_is_not_searched() -> None:
@@ -234,6 +241,14 @@ def test_what_is_fixed_is_not_searched() -> None:
             ":5: settings.sgd.learning_rate: mixed rulesets: 'tuned' searches",
         ),
         (STUDY + "settings: {sgd: {beta: 1}}\n", ":5: settings.sgd.beta: sgd has no such setting"),
+        (
+            STUDY + "schedules: {adam: constant}\n",
+            ":5: schedules.adam: 'adam' takes no part; did you mean 'adamw'?",
+        ),
+        (
+            STUDY + "schedules: {sgd: cosin}\n",
+            ":5: schedules.sgd.name: unknown schedule 'cosin'; did you mean 'cosine'?",
+        ),
         (STUDY + "reference: adam\n", ":5: reference: 'adam' takes no part; did you mean 'adamw'"),
         (STUDY + "seeds: 3\n", ":5: seeds: unknown key"),
         (
@@ -334,6 +349,36 @@ def test_the_best_candidate_runs_again_with_fresh_seeds(config: RunConfig) -> No
     assert choice_of(plan, workload, "sgd", {r.name: r for r in ended[:-1]}) is None
     lost = [record(t, math.inf, "diverged") for t in tuning]
     assert list(pending(plan, lost)) == []
+
+
+def test_an_optimizer_may_have_a_schedule_of_its_own(config: RunConfig) -> None:
+    own = {"name": "constant", "warmup_steps": 20}
+    plan = plan_of(config, optimizers=["adamw", "sgd"], schedules={"adamw": own})
+    adamw, sgd = list(pending(plan, []))[:2]
+    assert adamw.config.schedule.dump() == own
+    assert sgd.config.schedule == config.schedule
+    assert "adamw has a schedule of its own: constant {warmup_steps: 20}." in list(rules(plan))
+
+
+def test_a_rule_that_averages_its_weights_keeps_the_warm_up_alone(config: RunConfig) -> None:
+    name = "schedule-free-adamw"
+    plan = plan_of(config, optimizers=[name, "sgd"])
+    trials = {trial.optimizer: trial.config.schedule for trial in pending(plan, [])}
+    assert trials[name].dump() == {"name": "constant", "warmup_steps": 100}
+    assert trials["sgd"].dump()["name"] == "cosine"
+    (line,) = [line for line in rules(plan) if line.startswith(name)]
+    assert "constant {warmup_steps: 100}, since it averages its weights" in line
+    cosine = config.schedule.dump()
+    plan = plan_of(config, optimizers=[name], schedules={name: cosine})
+    assert next(iter(pending(plan, []))).config.schedule == config.schedule
+    assert not any(line.startswith(name) for line in rules(plan))
+
+
+def test_a_study_survives_writing_with_all_its_defaults(tmp_path: Path) -> None:
+    for values in ({}, {"ruleset": "tuned", "spaces": {"adamw": {"beta1": [0.8, 0.9]}}}):
+        config = study(**values)
+        (tmp_path / "study.yaml").write_text(to_yaml(config), encoding="utf-8")
+        assert read_study(tmp_path / "study.yaml").config == config
 
 
 def test_a_failed_trial_is_pending_again(config: RunConfig) -> None:

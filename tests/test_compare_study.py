@@ -11,17 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kill_study import STUDY, children_of, final_tables, is_alive, start, write_study
+from benchmarks.kill_study import (
+    PATIENCE_SECONDS,
+    STUDY,
+    end,
+    final_tables,
+    finish,
+    kill_worker,
+    start,
+    write_study,
+)
 from bptool.comparison.events import Event, TrialFinished, TrialRetried, TrialStarted
 from bptool.comparison.executors import ProcessExecutor
+from bptool.comparison.ground import survey
 from bptool.comparison.plan import make_plan
 from bptool.comparison.results import ResultsFolder
-from bptool.comparison.study import Study, survey
+from bptool.comparison.study import Study
 from bptool.config.load import read_study
 from bptool.errors import RunError
 
-N_KILLS = 3
-PATIENCE_SECONDS = 30.0
 posix = pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX's")
 
 
@@ -95,28 +103,22 @@ def test_a_torn_last_line_is_cut_off(folder: Path, tmp_path: Path) -> None:
 
 @posix
 def test_no_child_outlives_a_killed_study_and_resuming_changes_nothing(folder: Path) -> None:
-    process = start(folder, "whole")
-    assert process.wait(timeout=300) == 0
+    finish(start(folder, "whole"))
     expected = final_tables(folder / "whole")
     assert expected[0]["optimizers"][0]["final"] is not None
-    for k in range(N_KILLS):
+    kills = ((2, signal.SIGKILL, False), (7, signal.SIGTERM, False), (12, signal.SIGINT, True))
+    for lines, number, group in kills:
         process = start(folder, "broken")
-        lines = (2, 7, 12)[k]
         results = folder / "broken" / "results.jsonl"
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
             if results.exists() and results.read_bytes().count(b"\n") >= lines:
                 break
             time.sleep(0.01)
-        children = children_of(process.pid)
-        process.kill()
-        process.wait()
-        gone_by = time.monotonic() + PATIENCE_SECONDS
-        while any(map(is_alive, children)) and time.monotonic() < gone_by:
-            time.sleep(0.05)
-        assert not any(map(is_alive, children))
-    process = start(folder, "broken")
-    assert process.wait(timeout=300) == 0
+        if lines == 7:
+            kill_worker(signal.SIGKILL)(process)
+        assert end(process, number, group) == []
+    finish(start(folder, "broken"))
     assert final_tables(folder / "broken") == expected
     lines_ = (folder / "broken" / "results.jsonl").read_text(encoding="utf-8").splitlines()
     names = [line["name"] for line in map(json.loads, lines_) if line["kind"] == "trial"]
@@ -125,3 +127,19 @@ def test_no_child_outlives_a_killed_study_and_resuming_changes_nothing(folder: P
         dataclasses.asdict(r)["status"] == "completed"
         for r in ResultsFolder(folder / "broken").read().records
     )
+
+
+@posix
+def test_a_stopped_study_reports_what_it_has_and_says_how_to_go_on(folder: Path) -> None:
+    process = start(folder, "stopped")
+    results = folder / "stopped" / "results.jsonl"
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if results.exists() and results.read_bytes().count(b"\n") >= 4:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130
+    assert "trials are done; go on with: bptool compare-optimizers --resume stopped" in err
+    assert json.loads((folder / "stopped.json").read_text(encoding="utf-8"))["interrupted"]

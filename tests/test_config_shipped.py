@@ -12,12 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bptool.cli.main import main
+from bptool.comparison.budget import resolve_at
 from bptool.config import yaml_reader
 from bptool.config.defaults import for_text
-from bptool.config.load import resolve, to_yaml
+from bptool.config.load import read_study, resolve, to_yaml
 from bptool.config.schema import json_schema
+from bptool.config.study_section import study_schema
+from bptool.errors import ConfigError
+from bptool.registry import optimizers
+from bptool.training.setup import build_model
 
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.yaml"))
+STUDIES = sorted((CONFIGS[0].parent / "studies").glob("*.yaml"))
 TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "array": (list,),
@@ -78,6 +84,8 @@ def faults(value: Any, schema: dict[str, Any], root: dict[str, Any], path: str =
                 found += faults(item, known[key], root, f"{path}.{key}")
             elif schema.get("additionalProperties") is False:
                 found.append(f"{path}.{key}: unknown")
+            elif isinstance(schema.get("additionalProperties"), dict):
+                found += faults(item, schema["additionalProperties"], root, f"{path}.{key}")
     return found
 
 
@@ -152,6 +160,81 @@ def test_the_schema_is_whole_and_says_what_each_key_is(schema: dict[str, Any]) -
     models = schema["properties"]["model"]["oneOf"]
     assert models[0]["enum"] == ["gpt2", "mlp"]
     assert [model["properties"]["name"]["const"] for model in models[1:]] == ["gpt2", "mlp"]
+
+
+@pytest.fixture(scope="module")
+def of_a_study() -> dict[str, Any]:
+    return study_schema()
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_the_schema_takes_each_shipped_study(path: Path, of_a_study: dict[str, Any]) -> None:
+    raw = yaml_reader.read(path).value
+    assert faults(raw, of_a_study, of_a_study) == []
+    full = read_study(path).config.model_dump(mode="json")
+    assert faults(full, of_a_study, of_a_study) == []
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_each_shipped_study_has_small_models_and_fair_budgets(path: Path) -> None:
+    study = read_study(path).config
+    assert len(study.workloads) >= 3
+    assert len(study.optimizers) >= 8
+    assert (study.n_candidates, study.final.seeds) >= (8, 5)
+    for workload in study.workloads:
+        config = resolve_at(workload.config, (), workload.set, study.steps).config
+        n_vocab = getattr(config.data.tokenizer.config, "vocab_size", 256)
+        assert build_model(config, n_vocab).n_parameters <= 300_000
+        assert config.training.steps >= 400
+        assert config.training.steps % config.training.eval_interval == 0
+
+
+STUDY_WRONG: list[tuple[str, Any, str]] = [
+    ("ruleset", "both", "not one of"),
+    ("optimizers", ["adamv"], "not one of"),
+    ("steps", 0, "too small"),
+    ("tuning", {"trails": 3}, "unknown"),
+    ("workloads", [{"name": "no-config"}], "missing"),
+    ("schedules", {"sgd": "cosin"}, "not one of"),
+    ("spaces", {"sgd": {"learning_rate": {"low": 1}}}, "missing"),
+    ("extra", 1, "unknown"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), STUDY_WRONG)
+def test_the_study_schema_refuses_what_the_program_refuses(
+    of_a_study: dict[str, Any], key: str, value: Any, expected: str
+) -> None:
+    raw = {**read_study(STUDIES[0]).config.model_dump(mode="json"), key: value}
+    assert any(expected in fault for fault in faults(raw, of_a_study, of_a_study))
+    with pytest.raises(ConfigError):
+        read_study(None, (), raw)
+
+
+def test_the_study_schema_is_whole_and_says_what_each_key_is(of_a_study: dict[str, Any]) -> None:
+    assert {ref.removeprefix("#/$defs/") for ref in references(of_a_study)} == set(
+        of_a_study["$defs"]
+    )
+    for section in (of_a_study, *of_a_study["$defs"].values()):
+        for key, field in section["properties"].items():
+            assert field.get("description"), key
+    assert of_a_study["properties"]["optimizers"]["items"]["enum"] == optimizers.names()
+
+
+def test_the_command_shows_and_prints_studies(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, of_a_study: dict[str, Any]
+) -> None:
+    assert main(["config", "schema", "--study"]) == 0
+    assert json.loads(capsys.readouterr().out) == of_a_study
+    assert main(["config", "show", str(STUDIES[0]), "--yaml"]) == 0
+    copy = tmp_path / "study.yaml"
+    copy.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert read_study(copy).config == read_study(STUDIES[0]).config
+    assert main(["config", "show", str(STUDIES[0])]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("ruleset ")]
+    assert line.split()[1] == "tuned"
+    assert line.split()[2].startswith(str(STUDIES[0]))
 
 
 def test_nanogpts_cpu_recipe_is_kept_in_every_detail() -> None:

@@ -21,7 +21,8 @@ from bptool.cli.commands import COMMANDS, load
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = sorted((ROOT / "docs" / "screens").glob("*"))
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "data" / "README.md"])
+FOLDERS = ("*.md", "docs/*.md", "docs/studies/*.md", "data/README.md")
+PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(folder))
 IDS = [path.relative_to(ROOT).as_posix() for path in PAGES]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -146,13 +147,16 @@ def test_a_command_line_that_is_wrong_is_found(command: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_yaml_loads_as_a_configuration(page: Path, tmp_path: Path) -> None:
-    from bptool.config.load import resolve
+    from bptool.config.load import is_study, read_study, resolve
 
     for body in blocks(page, "yaml"):
         assert isinstance(yaml.safe_load(body), dict)
         file = tmp_path / "example.yaml"
         file.write_text(body, encoding="utf-8")
-        resolve(file)
+        if is_study(file):
+            read_study(file)
+        else:
+            resolve(file)
 
 
 def program_and_output(page: Path) -> Iterator[tuple[str, str]]:

@@ -9,9 +9,9 @@ import typer
 
 
 def compare_optimizers(
-    config: Annotated[
-        Path | None,
-        typer.Argument(help="A STUDY.yaml, or a CONFIG.yaml as for bptool train."),
+    configs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="A STUDY.yaml, or one CONFIG.yaml or more as for bptool train."),
     ] = None,
     optimizers: Annotated[
         str | None, typer.Option("--optimizers", help="Which, by name, separated by commas.")
@@ -33,6 +33,13 @@ def compare_optimizers(
             min=1,
             help="Updates of each run; schedule and evaluations shrink with them. "
             "By default as configured.",
+        ),
+    ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            "--target",
+            help="Validation loss to reach; by default what AdamW reaches with every seed.",
         ),
     ] = None,
     seeds: Annotated[
@@ -83,6 +90,7 @@ def compare_optimizers(
         ruleset=ruleset,
         trials=trials,
         steps=steps,
+        target=target,
         seeds=seeds,
         rates=learning_rate or [],
         texts=text or [],
@@ -91,7 +99,7 @@ def compare_optimizers(
         plugins=plugin or [],
     )
     if resume is not None:
-        wanted = settle_again(resume, config, flags, out)
+        wanted = settle_again(resume, configs or [], flags, out)
     else:
-        wanted = settle(config, flags, out)
+        wanted = settle(configs or [], flags, out)
     session.compare(wanted, mpi=mpi, quiet=quiet, json=json)

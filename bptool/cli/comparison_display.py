@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -28,6 +28,8 @@ LARGEST_SHARE = 0.02
 """Drawing takes at most this share of the time."""
 MOST_SHOWN = 16
 """Trials that run are listed up to here."""
+OTHER_LINES = 12
+"""Of the panel, beside the trials that run and the standings; some are for what scrolls above."""
 
 
 def listener_for(console: Console, silent: bool = False) -> StudyLines | StudyScreen | Silence:
@@ -52,7 +54,7 @@ class Silence:
 
 
 class StudyLines:
-    """One line for each trial as it ends or is tried again, and for what is timed alone."""
+    """One line for each trial as it ends or is tried again, and one for the timing after them."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
@@ -71,16 +73,16 @@ class StudyLines:
         self.progress.observe(event)
         if isinstance(event, events.TrialFinished):
             number, total = len(self.progress.records), self.progress.n_trials
-            left = wording.duration(self.progress.seconds_left)
-            rest = f"; {left} left" if number < total else ""
             said = describe(event.record, event.seconds)
-            self._write(f"trial {number} of {total}: {said}{rest}")
+            self._write(f"trial {number} of {total}: {said}{self._left()}")
         elif isinstance(event, events.TrialRetried):
             self._write(f"{event.trial.name}: {event.reason}; tried once more")
-        elif isinstance(event, events.Timed):
-            timing = event.timing
-            took = f"{1e3 * timing.step_seconds:.2f} ms a step, measured alone"
-            self._write(f"{timing.optimizer} on {timing.workload}: {took}")
+        elif isinstance(event, events.TimingStarted) and self.progress.n_timed == 0:
+            self._write("measuring a step of each optimizer with nothing else running")
+
+    def _left(self) -> str:
+        ended = len(self.progress.records) >= self.progress.n_trials
+        return "" if ended else f"; {wording.duration(self.progress.seconds_left)} left"
 
     def _write(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -111,9 +113,12 @@ class StudyScreen(StudyLines):
         super().__call__(event)
         began = self._clock()
         if not isinstance(event, TrialStep) or began >= self._next_draw:
-            self._live.update(render(self.progress), refresh=True)
+            self._live.update(render(self.progress, self.console.height), refresh=True)
             now = self._clock()
             self._next_draw = now + max(SHORTEST_PAUSE_SECONDS, (now - began) / LARGEST_SHARE)
+
+    def _left(self) -> str:
+        return ""  # it stands beside the bar
 
     def _write(self, line: str) -> None:
         self.console.print(Padding(Text(line), INDENT))
@@ -121,19 +126,19 @@ class StudyScreen(StudyLines):
 
 def describe(record: Record, seconds: float) -> str:
     """How a trial ended, in one phrase."""
-    trial = f"{record.phase}, {record.workload}, {record.optimizer}"
-    trial += f" at rate {record.learning_rate:.3g}, seed {record.seed}"
+    trial = f"{record.phase} {record.workload} {record.optimizer}"
+    trial += f", rate {record.learning_rate:.3g}, seed {record.seed}"
     took = wording.duration(seconds)
     if record.status == "diverged":
         step = record.curve[-1].step if record.curve else 0
         return f"{trial}: diverged after step {step:,}, in {took}"
     if record.status == "failed":
         return f"{trial}: failed: {record.error}"
-    return f"{trial}: validation loss {wording.decimal(record.final_loss)} in {took}"
+    return f"{trial}: loss {wording.decimal(record.final_loss)} in {took}"
 
 
-def render(progress: StudyProgress) -> RenderableType:
-    """The panel for the present state."""
+def render(progress: StudyProgress, height: int) -> RenderableType:
+    """The panel for the present state, in at most ``height`` lines where that can be."""
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(ratio=1)
     grid.add_column(justify="right", no_wrap=True, min_width=5)
@@ -149,15 +154,40 @@ def render(progress: StudyProgress) -> RenderableType:
     for n, what in ((progress.n_diverged, "diverged"), (progress.n_failed, "failed")):
         said += f", {n} {what}" if n else ""
     parts: list[RenderableType] = [Text(""), grid, Text(said, style="dim"), _running(progress)]
-    for workload, record in progress.best.items():
-        parts.append(
-            Text(
-                f"best so far on {workload}: {wording.decimal(record.final_loss)}, "
-                f"{record.optimizer} at rate {record.learning_rate:.3g}",
-                style="dim",
-            )
-        )
+    if progress.timing is not None:
+        one = progress.timing
+        what = f"measuring alone, {one.n_done + 1} of {one.n_timings}: "
+        parts.append(Text(f"{what}{one.trial.optimizer} on {one.trial.workload}"))
+    rest = height - OTHER_LINES - min(MOST_SHOWN, len(progress.running))
+    best = progress.best
+    if len({optimizer for _, optimizer in best}) > max(rest, 0):
+        for workload in dict.fromkeys(workload for workload, _ in best):
+            record = min((best[k] for k in best if k[0] == workload), key=lambda r: r.final_loss)
+            said = f"best so far on {workload}: {wording.decimal(record.final_loss)}, "
+            said += f"{record.optimizer} at rate {record.learning_rate:.3g}"
+            parts.append(Text(said, style="dim"))
+    elif best:
+        parts += [Text(""), _standings(best)]
     return Padding(Group(*parts), INDENT)
+
+
+def _standings(best: Mapping[tuple[str, str], Record]) -> Table:
+    """The lowest loss of each optimizer on each workload so far, the lowest of all in bold."""
+    workloads = list(dict.fromkeys(workload for workload, _ in best))
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    grid.add_column("best loss so far", style="dim", header_style="dim")
+    for workload in workloads:
+        grid.add_column(workload, justify="right", header_style="dim")
+    least = {w: min(r.final_loss for k, r in best.items() if k[0] == w) for w in workloads}
+    for optimizer in dict.fromkeys(optimizer for _, optimizer in best):
+        cells = [Text(optimizer)]
+        for workload in workloads:
+            record = best.get((workload, optimizer))
+            loss = math.nan if record is None else record.final_loss
+            style = "bold" if loss == least[workload] else ""
+            cells.append(Text(wording.decimal(loss), style=style))
+        grid.add_row(*cells)
+    return grid
 
 
 def _running(progress: StudyProgress) -> Table:
@@ -168,7 +198,8 @@ def _running(progress: StudyProgress) -> Table:
         state = f"step {one.step:,} of {trial.config.training.steps:,}"
         loss = f"training loss {wording.decimal(one.loss)}"
         if one.compiling or one.step == 0:
-            state, loss = "getting ready", ""
+            # Of processes of other machines nothing is heard until they are done.
+            state, loss = "running" if one.pid is None else "getting ready", ""
         grid.add_row(
             Text(f"{trial.phase} {trial.workload}"),
             Text(trial.optimizer, style="bold"),

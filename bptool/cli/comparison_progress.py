@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bptool.comparison.events import Event, StudyStarted
+    from bptool.comparison.events import Event, StudyStarted, TimingStarted
     from bptool.comparison.plan import Trial
     from bptool.comparison.records import Record
 
@@ -44,6 +44,8 @@ class StudyProgress:
         self.records: list[Record] = []
         """All that ended, those of earlier starts first."""
         self.n_before = 0
+        self.timing: TimingStarted | None = None
+        self.n_timed = 0
         self.n_diverged = self.n_failed = 0
 
     def observe(self, event: Event) -> None:
@@ -69,6 +71,11 @@ class StudyProgress:
                 self.running.pop(event.record.name, None)
                 self.records.append(event.record)
                 self._count()
+            case events.TimingStarted():
+                self.n_timed += self.timing is not None
+                self.timing = event
+            case events.Timed():
+                self.timing = None
 
     def _count(self) -> None:
         self.n_diverged = sum(r.status == "diverged" for r in self.records)
@@ -97,12 +104,18 @@ class StudyProgress:
         return (self.n_trials - self.done) * (self._clock() - self._began) / now_done
 
     @property
-    def best(self) -> dict[str, Record]:
-        """By workload the trial with the lowest final loss so far."""
-        found: dict[str, Record] = {}
+    def best(self) -> dict[tuple[str, str], Record]:
+        """By workload and optimizer the trial with the lowest final loss so far, in the order of
+        the study."""
+        found: dict[tuple[str, str], Record] = {}
         for record in self.records:
+            key = record.workload, record.optimizer
             if math.isfinite(record.final_loss):
-                old = found.get(record.workload)
+                old = found.get(key)
                 if old is None or record.final_loss < old.final_loss:
-                    found[record.workload] = record
-        return found
+                    found[key] = record
+        study = self.started.plan if self.started else None
+        if study is None:
+            return found
+        order = [(w.name, name) for w in study.workloads for name in study.study.optimizers]
+        return {key: found[key] for key in order if key in found}

@@ -15,18 +15,14 @@ from bptool.cli import wording
 if TYPE_CHECKING:
     from bptool.cli.comparison_request import Request
     from bptool.comparison import analysis
-    from bptool.comparison.plan import Plan
 
-LOSSES = ("optimizer", "final loss", "difference", "p", "verdict")
-COSTS = ("optimizer", "rate", "steps", "tokens", "seconds", "ms/step", "state", "tuning")
 STYLES = {"better": "bold green", "worse": "yellow"}
 
 
 def print_opening(console: Console, wanted: Request, n_slots: int) -> None:
     """Print what is compared, and on what terms."""
     from bptool.comparison.settings import choose, other_settings
-    from bptool.comparison.wording import rules
-    from bptool.config.dump import inline
+    from bptool.comparison.terms import rules, space
 
     plan = wanted.plan
     study = plan.study
@@ -53,11 +49,7 @@ def print_opening(console: Console, wanted: Request, n_slots: int) -> None:
         _say(console, line)
     for name in study.optimizers:
         if plan.is_tuned:
-            ranges = {
-                key: where if isinstance(where, list) else where.model_dump()
-                for key, where in plan.space(name).items()
-            }
-            _say(console, f"{name}: searched in {inline(ranges)}")
+            _say(console, f"{name}: searched in {space(plan.space(name))}")
             continue
         for workload in plan.workloads:
             choice = choose(name, None, plan.candidates[workload.name][name][0])
@@ -69,63 +61,100 @@ def print_opening(console: Console, wanted: Request, n_slots: int) -> None:
 
 def print_report(
     console: Console,
-    plan: Plan,
+    wanted: Request,
     found: analysis.Analysis,
     files: Mapping[str, str],
     quiet: bool = False,
 ) -> None:
-    """Print the tables, how to read them, and where the rest is."""
-    from bptool.comparison.wording import explanations
+    """Print how the tables are to be read, the tables, and where the rest is."""
+    from bptool.comparison.terms import explanations
+    from bptool.comparison.wording import columns, remarks
 
+    plan = wanted.plan
     shown = [table for table in found.tables if table.rows]
+    if shown and not quiet:
+        console.print()
+        for line in explanations(plan):
+            _say(console, line)
     for table in shown:
         console.print()
-        console.print(result_table(table, LOSSES))
-        console.print(result_table(table, COSTS))
-        for note in table.notes:
-            _say(console, note)
+        for title, names in columns(table, plan).items():
+            console.print(result_table(table, f"{table.workload}: {title}", names))
+        for line in remarks(table):
+            _say(console, line)
+    if len(shown) > 1:
+        console.print()
+        console.print(profile_table(found))
     if quiet or not shown:
         return
-    for line in explanations(plan):
-        _say(console, line)
+    console.print()
     if not plan.is_tuned:
         _say(
             console,
             "Learning rates are given, not tuned: --ruleset tuned searches them, and may change "
             "the order.",
         )
-    for name, path in files.items():
-        _say(console, f"{name}: {wording.near_path(path)}")
+    if "widened" in files:
+        words = ["bptool", "compare-optimizers", wording.near_path(files["widened"])]
+        words += [word for name in wanted.folder.plugins for word in ("--plugin", name)]
+        _say(
+            console,
+            "Some best settings lie at the edge of their search space. The same study over wider "
+            f"ones: {' '.join(map(wording.argument, words))}",
+        )
+    for name in ("results", "report", "tables", "plots"):
+        if name in files:
+            _say(console, f"{name}: {wording.near_path(files[name])}")
 
 
-def result_table(table: analysis.Table, columns: Sequence[str]) -> Table:
-    """Some columns of a workload's table, best optimizer first."""
+def result_table(table: analysis.Table, title: str, columns: Sequence[str]) -> Table:
+    """Some columns of what there is to say of a workload, best optimizer first."""
     from bptool.comparison.wording import cells
 
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=_title(table, columns))
-    for column in columns:
-        text = column in ("optimizer", "verdict", "tuning")
-        grid.add_column(column, justify="left" if text else "right", no_wrap=True)
+    grid = _grid(title, columns)
     for row in table.rows:
         values = cells(row, table)
         verdict = row.difference.verdict if row.difference else ""
         style = "red" if row.n_missing else STYLES.get(verdict, "")
         grid.add_row(
             *(
-                Text(values[column], style=style if column in ("optimizer", "verdict") else "")
+                Text(
+                    values.get(column, wording.MISSING),
+                    style=style if column in ("optimizer", "verdict") else "",
+                )
                 for column in columns
             )
         )
     return grid
 
 
-def _title(table: analysis.Table, columns: Sequence[str]) -> str:
-    from bptool.comparison.wording import number
+def profile_table(found: analysis.Analysis) -> Table:
+    """On how many workloads each optimizer is within tau of the fastest, best first."""
+    from bptool.comparison.wording import profile_cells, profile_columns
 
-    if columns is LOSSES:
-        margin = number(table.margin)
-        return f"{table.workload}: loss; difference from {table.reference}; margin ±{margin}"
-    return f"{table.workload}: cost; steps to the target loss {number(table.target)}"
+    columns = profile_columns()
+    title = "workloads on which an optimizer needs at most tau times the fewest steps"
+    grid = _grid(title, columns)
+    for profile in found.profiles:
+        grid.add_row(*map(profile_cells(profile).get, columns))
+    return grid
+
+
+def _grid(title: str, columns: Sequence[str]) -> Table:
+    from bptool.comparison.wording import TEXTS
+
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    for column in columns:
+        # A narrow terminal breaks words, not numbers.
+        is_text = column in TEXTS
+        grid.add_column(
+            column,
+            justify="left" if is_text else "right",
+            no_wrap=not is_text,
+            min_width=len("optimizer") if is_text else None,
+            overflow="fold",
+        )
+    return grid
 
 
 def _number(n: int, what: str) -> str:

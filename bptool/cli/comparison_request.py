@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from bptool.errors import ConfigError
 
 if TYPE_CHECKING:
+    from bptool.comparison.ground import Ground
     from bptool.comparison.plan import Plan
     from bptool.comparison.records import Record, Timing
     from bptool.comparison.results import ResultsFolder
-    from bptool.comparison.study import Ground
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Flags:
     ruleset: str | None = None
     trials: int | None = None
     steps: int | None = None
+    target: float | None = None
     seeds: int | None = None
     rates: Sequence[str] = ()
     texts: Sequence[str] = ()
@@ -48,44 +49,53 @@ class Request:
     """What differs from when a study that goes on began."""
 
 
-def settle(source: Path | None, flags: Flags, out: Path | None) -> Request:
+def settle(sources: Sequence[Path], flags: Flags, out: Path | None) -> Request:
     """Read and check a new study; raises a UserError before anything is written."""
+    from bptool.comparison.ground import survey, try_each
     from bptool.comparison.plan import make_plan
     from bptool.comparison.results import ResultsFolder
-    from bptool.comparison.study import survey
     from bptool.config.load import is_study, read_study
     from bptool.plugins import load_plugin
     from bptool.training.run_folder import free_name
 
-    if source is None:
+    if not sources:
         raise ConfigError("name a STUDY.yaml or a CONFIG.yaml, or go on with --resume FOLDER")
     for plugin in flags.plugins:
         load_plugin(plugin)
-    place = out or free_name(Path("runs") / f"compare-{source.stem}")
+    place = out or free_name(Path("runs") / "-".join(["compare", *(s.stem for s in sources)]))
     kept = [str(Path(p).resolve()) if p.endswith(".py") else p for p in flags.plugins]
     folder = ResultsFolder(place, kept)
     folder.require_free()
     texts = {"data": {"text": list(flags.texts)}} if flags.texts else None
-    if is_study(source):
-        file = read_study(source, flags.sets, _overrides(flags, None))
+    study = next((source for source in sources if is_study(source)), None)
+    if study is not None:
+        if len(sources) > 1:
+            raise ConfigError(f"{study} is a study, which names its own workloads; give it alone")
+        if flags.target is not None:
+            raise ConfigError(f"--target is for a CONFIG.yaml; {study} has target: for that")
+        file = read_study(study, flags.sets, _overrides(flags, None))
         sets: Sequence[str] = ()
     else:
-        file = read_study(None, (), _of_one_workload(source, flags, texts))
+        if flags.target is not None and len(sources) > 1:
+            raise ConfigError("--target is one workload's loss; write a STUDY.yaml for several")
+        file = read_study(None, (), _of_workloads(sources, flags, texts))
         sets = flags.sets
     make_plan(file.config, ())  # what can be refused without a text
     ground = survey(file, sets, texts)
-    return Request(str(source), make_plan(file.config, ground.workloads), ground, folder)
+    plan = make_plan(file.config, ground.workloads)
+    try_each(plan, ground)
+    return Request(" ".join(map(str, sources)), plan, ground, folder)
 
 
-def settle_again(path: Path, source: Path | None, flags: Flags, out: Path | None) -> Request:
+def settle_again(path: Path, sources: Sequence[Path], flags: Flags, out: Path | None) -> Request:
     """Read a study that was stopped; its folder says all, so that nothing else may be given."""
+    from bptool.comparison.ground import survey_again
     from bptool.comparison.results import ResultsFolder
-    from bptool.comparison.study import survey_again
 
     given = dataclasses.replace(flags, processes=None) != Flags(
         rates=[], texts=[], sets=[], plugins=[]
     )
-    if source is not None or out is not None or given:
+    if sources or out is not None or given:
         raise ConfigError(
             f"--resume {path} goes on with the study as it began; only --processes, --mpi, "
             "--quiet and --json may be given beside it"
@@ -102,19 +112,22 @@ def settle_again(path: Path, source: Path | None, flags: Flags, out: Path | None
     )  # fmt: skip
 
 
-def _of_one_workload(source: Path, flags: Flags, texts: dict[str, Any] | None) -> dict[str, Any]:
-    """A study of one configuration; its seeds are the first final ones."""
+def _of_workloads(
+    sources: Sequence[Path], flags: Flags, texts: dict[str, Any] | None
+) -> dict[str, Any]:
+    """A study of one configuration or more; the seeds of the first are the first final ones."""
     from bptool.comparison.settings import DEFAULT_OPTIMIZERS
     from bptool.config.load import resolve
 
-    training = resolve(source, flags.sets, texts).config.training
+    training = resolve(sources[0], flags.sets, texts).config.training
     study = _overrides(flags, ",".join(DEFAULT_OPTIMIZERS))
     seeds = {"first_seed": training.seed, "first_data_seed": training.data_seed}
     study["final"] = {**study.get("final", {}), **seeds}
     if study.get("ruleset") == "tuned":
         after = max(seeds.values()) + 1000
         study["tuning"] = {**study.get("tuning", {}), "first_seed": after}
-    return {**study, "workloads": [{"config": str(source)}]}
+    workload = {} if flags.target is None else {"target": flags.target}
+    return {**study, "workloads": [{"config": str(source), **workload} for source in sources]}
 
 
 def _overrides(flags: Flags, optimizers: str | None) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json as json_module
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bptool.cli import wording
 from bptool.cli.failures import Stopped, say
@@ -13,7 +12,7 @@ from bptool.errors import UserError
 
 if TYPE_CHECKING:
     from bptool.cli.comparison_request import Request
-    from bptool.comparison.analysis import Analysis, Row
+    from bptool.comparison.analysis import Analysis
     from bptool.comparison.executors import Executor
 
 
@@ -27,6 +26,7 @@ def compare(wanted: Request, *, mpi: bool, quiet: bool, json: bool) -> None:
     from bptool.cli.comparison_report import print_opening, print_report
     from bptool.cli.signals import stopping
     from bptool.comparison.analysis import analyse
+    from bptool.comparison.json_report import plain
     from bptool.comparison.study import Study
 
     console = Console()
@@ -43,12 +43,15 @@ def compare(wanted: Request, *, mpi: bool, quiet: bool, json: bool) -> None:
         print_opening(console, wanted, executor.n_slots)
     with listener_for(console, silent=quiet or json) as listener, stopping(study.request_stop):
         stopped = study.run([listener])
-    analysis = analyse(wanted.plan, study.records, study.timings)
-    files = {"results": str(wanted.folder.results), **_write(wanted, analysis)}
+    bigrams = wanted.ground.bigram_losses
+    analysis = analyse(wanted.plan, study.records, study.timings, bigrams)
+    plain_report = plain(wanted.plan, analysis, len(study.records))
+    files = {"results": str(wanted.folder.results), **_write(wanted, analysis, plain_report)}
     if json:
-        _print_json(wanted, analysis, len(study.records), stopped, files)
+        found = {**plain_report, "interrupted": stopped, "files": files}
+        sys.stdout.write(json_module.dumps(found, ensure_ascii=False) + "\n")
     else:
-        print_report(console, wanted.plan, analysis, files, quiet)
+        print_report(console, wanted, analysis, files, quiet)
     if stopped:
         n = sum(record.status != "failed" for record in study.records)
         sys.stderr.write(
@@ -65,59 +68,28 @@ def _executor(wanted: Request, mpi: bool) -> Executor:
     return MPIExecutor() if mpi else ProcessExecutor(n_processes(wanted.plan))
 
 
-def _write(wanted: Request, analysis: Analysis) -> dict[str, str]:
-    """Write the page and its plots; one that fails must not cost the study."""
+def _write(wanted: Request, analysis: Analysis, plain_report: dict[str, object]) -> dict[str, str]:
+    """Write the pages and plots, by what they are; one that fails must not cost the study."""
     from bptool.comparison.html_report import write_report
+    from bptool.comparison.markdown_report import write_tables
     from bptool.comparison.plots import plot_all
+    from bptool.comparison.widened import write_widened
+    from bptool.files import write_text
 
     if not any(table.rows for table in analysis.tables):
         return {}
     folder, title = wanted.folder, f"Optimizers compared: {wanted.folder.path.name}"
+    text = json_module.dumps(plain_report, ensure_ascii=False, indent=1)
     try:
         plots = plot_all(analysis, folder.path)
         write_report(folder.report, title, wanted.plan, wanted.ground.about, analysis, plots)
+        write_tables(folder.tables, title, wanted.plan, analysis)
+        write_text(folder.plain, text + "\n")
+        widened = write_widened(folder.path, wanted.plan, analysis)
     except OSError as error:
         say(f"could not write the report: {error}", kind="warning")
         return {}
-    return {"report": str(folder.report), "plots": str(folder.path / "*.png")}
-
-
-def _print_json(
-    wanted: Request, analysis: Analysis, n_done: int, interrupted: bool, files: dict[str, str]
-) -> None:
-    from bptool.comparison.records import finite
-
-    study = wanted.plan.study
-    report: dict[str, Any] = {
-        "ruleset": study.ruleset,
-        "reference": study.reference,
-        "n_trials": wanted.plan.n_trials,
-        "n_done": n_done,
-        "interrupted": interrupted,
-        "workloads": [
-            {
-                "workload": table.workload,
-                "target": table.target,
-                "margin": table.margin,
-                "notes": table.notes,
-                "optimizers": [_plain(row) for row in table.rows],
-            }
-            for table in analysis.tables
-        ],
-        "profiles": [dataclasses.asdict(profile) for profile in analysis.profiles],
-        "files": files,
-    }
-    sys.stdout.write(json_module.dumps(finite(report), ensure_ascii=False) + "\n")
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    """A row without its runs, which ``results.jsonl`` has."""
-    tuning = row.tuning
-    values = dataclasses.asdict(dataclasses.replace(row, runs=(), tuning=None))
-    del values["runs"]
-    values["seeds"] = [run.seed for run in row.runs]
-    if tuning is not None:
-        plain = dataclasses.asdict(dataclasses.replace(tuning, edges={}))
-        edges = {key: wider.model_dump() for key, wider in tuning.edges.items()}
-        values["tuning"] = {**plain, "edges": edges}
-    return values
+    files = {"report": folder.report, "tables": folder.tables, "plots": folder.path / "*.png"}
+    if widened is not None:
+        files["widened"] = widened
+    return {what: str(path) for what, path in files.items()}

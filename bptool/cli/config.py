@@ -14,7 +14,7 @@ WIDTH_OF_PIPES = 200
 
 @app.command("show")
 def show(
-    config: Annotated[Path, typer.Argument(help="A configuration file (YAML).")],
+    config: Annotated[Path, typer.Argument(help="A configuration file (YAML), or a study's.")],
     sets: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value; repeatable."),
@@ -28,9 +28,10 @@ def show(
     from rich.table import Table
     from rich.text import Text
 
-    from bptool.config.load import flatten, resolve, to_yaml
+    from bptool.config.load import flatten, is_study, read_study, resolve, to_yaml
 
-    resolved = resolve(config, sets or [])
+    read = read_study if is_study(config) else resolve
+    resolved = read(config, sets or [])
     if as_yaml:
         typer.echo(to_yaml(resolved.config), nl=False)
         return
@@ -49,7 +50,11 @@ def show(
 
 
 @app.command("schema")
-def schema() -> None:
+def schema(
+    study: Annotated[
+        bool, typer.Option("--study", help="The schema of a STUDY.yaml, for compare-optimizers.")
+    ] = False,
+) -> None:
     """Print the JSON Schema of a configuration, for editors that complete and check as you type.
 
     Save it and put this in the first line of a configuration:
@@ -58,5 +63,7 @@ def schema() -> None:
     import json
 
     from bptool.config.schema import json_schema
+    from bptool.config.study_section import study_schema
 
-    typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    found = study_schema() if study else json_schema()
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False))

@@ -10,11 +10,12 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from bptool.comparison.inference import Difference, Interval, compare, mean_interval
-from bptool.comparison.plan import Plan, choice_of
-from bptool.comparison.records import Point, Record, Timing
+from bptool.comparison.plan import Plan, Workload, choice_of
+from bptool.comparison.records import Point, Record, Timing, median_step_seconds
 from bptool.comparison.spaces import at_edge
 from bptool.config.study_section import RangeConfig
 
@@ -102,8 +103,17 @@ class Table:
     """Loss to reach; NaN where the reference has none to give."""
     margin: float
     """Difference in nats per token below which nothing matters; NaN without a reference."""
+    bigram_loss: float
+    """Of a bigram model on the same validation tokens; NaN where it was not counted."""
     notes: tuple[str, ...]
-    """Under-tuned optimizers and ranges to widen, in words."""
+    """Settings at the edge of their range and under-tuned optimizers, in words."""
+
+    @property
+    def yardstick(self) -> Row | None:
+        """The row that is held against the bigram model: the reference's, or else the best."""
+        of_reference = [row for row in self.rows if row.optimizer == self.reference]
+        whole = [row for row in [*of_reference, *self.rows] if row.final is not None]
+        return whole[0] if whole else None
 
     def row(self, optimizer: str) -> Row:
         """The row of an optimizer."""
@@ -128,15 +138,25 @@ class Analysis:
     profiles: tuple[Profile, ...]
 
 
-def analyse(plan: Plan, records: Sequence[Record], timings: Iterable[Timing] = ()) -> Analysis:
-    """Analyse the trials of a study that have ended, be it all of them or some."""
-    seconds = {(t.workload, t.optimizer): t.step_seconds for t in timings}
+def analyse(
+    plan: Plan,
+    records: Sequence[Record],
+    timings: Iterable[Timing] = (),
+    bigram_losses: Mapping[str, float] = MappingProxyType({}),
+) -> Analysis:
+    """Analyse the trials of a study that have ended, be it all of them or some.
+
+    Args:
+        bigram_losses: by workload, where they are known.
+    """
+    seconds = median_step_seconds(timings)
     tables = []
     for workload in plan.workloads:
         runs = {name: final_runs(plan, records, workload.name, name) for name in _names(plan)}
         searches = {name: _tuning(plan, records, workload.name, name) for name in _names(plan)}
         step_seconds = {name: seconds.get((workload.name, name), math.nan) for name in runs}
-        tables.append(_table(plan, workload.name, workload.target, runs, searches, step_seconds))
+        bigram = bigram_losses.get(workload.name, math.nan)
+        tables.append(_table(plan, workload, runs, searches, step_seconds, bigram))
     return Analysis(tuple(tables), _profiles(tables))
 
 
@@ -154,13 +174,13 @@ def final_runs(
 
 def _table(
     plan: Plan,
-    workload: str,
-    target: float | None,
+    workload: Workload,
     runs: Mapping[str, tuple[Record, ...]],
     searches: Mapping[str, Tuning | None],
     step_seconds: Mapping[str, float],
+    bigram_loss: float,
 ) -> Table:
-    reference = plan.study.reference
+    reference, target = plan.study.reference, workload.target
     of_reference = runs[reference]
     whole = bool(of_reference) and all(r.status == "completed" for r in of_reference)
     mean = statistics.fmean(r.final_loss for r in of_reference) if whole else math.nan
@@ -175,13 +195,20 @@ def _table(
             difference = None
             if name != reference and whole:
                 difference = _difference(plan, runs[name], of_reference, margin)
+            seconds = step_seconds[name]
             rows.append(
-                _row(
-                    plan, workload, name, runs[name], search, difference, target, step_seconds[name]
-                )
+                _row(plan, workload.name, name, runs[name], search, difference, target, seconds)
             )
-    notes = [*_edge_notes(rows), *_under_tuned(plan, rows, margin)]
-    return Table(workload, tuple(sorted(rows, key=_order)), reference, target, margin, tuple(notes))
+    notes = [*_edge_notes(plan, rows), *_under_tuned(plan, rows, margin)]
+    return Table(
+        workload.name,
+        tuple(sorted(rows, key=_order)),
+        reference,
+        target,
+        margin,
+        bigram_loss,
+        tuple(notes),
+    )
 
 
 def _row(
@@ -288,7 +315,7 @@ def _tuning(plan: Plan, records: Sequence[Record], workload: str, optimizer: str
     edges: Mapping[str, RangeConfig] = {}
     sensitivity = math.nan
     if math.isfinite(losses[best]):
-        edges = at_edge(plan.space(optimizer), groups[best][0].settings)
+        edges = at_edge(optimizer, plan.space(optimizer), groups[best][0].settings)
         starts = [r.curve[0].val_loss for r in runs if r.curve]
         start = statistics.fmean(starts)
         sensitivity = statistics.fmean(min(x, start) - losses[best] for x in losses)
@@ -311,17 +338,19 @@ def _names(plan: Plan) -> tuple[str, ...]:
     return plan.study.optimizers
 
 
-def _edge_notes(rows: Iterable[Row]) -> Iterable[str]:
+def _edge_notes(plan: Plan, rows: Iterable[Row]) -> Iterable[str]:
     for row in rows:
-        if row.tuning is None or not row.final:
+        if row.tuning is None or not row.final or not row.tuning.edges:
             continue
+        space, said = plan.space(row.optimizer), []
         for key, wider in row.tuning.edges.items():
-            scale = "" if wider.scale == "log" else f", scale: {wider.scale}"
-            yield (
-                f"{row.optimizer}: the best {key}, {row.settings[key]:g}, lies at the edge of its "
-                f"range; to widen it: spaces: {{{row.optimizer}: {{{key}: {{low: {wider.low:g}, "
-                f"high: {wider.high:g}{scale}}}}}}}, beside its other settings"
+            old = space[key]
+            assert isinstance(old, RangeConfig)
+            said.append(
+                f"{key} {row.settings[key]:g} of {old.low:g} to {old.high:g} "
+                f"(next: {wider.low:g} to {wider.high:g})"
             )
+        yield f"{row.optimizer}: best at the edge of its search space: {'; '.join(said)}"
 
 
 def _under_tuned(plan: Plan, rows: Sequence[Row], margin: float) -> Iterable[str]:

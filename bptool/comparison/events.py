@@ -18,6 +18,8 @@ class WorkloadSize:
     n_validation_tokens: int
     tokens_per_step: int
     n_workers: int
+    bigram_loss: float
+    """Of a bigram model of the training text, on the tokens that trials are evaluated on."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,29 @@ class TrialFinished:
 
 
 @dataclass(frozen=True)
-class Timed:
-    """An optimizer was timed alone."""
+class TimingStarted:
+    """The steps of a trial are timed, with nothing else running."""
 
-    timing: Timing
+    trial: Trial
+    n_done: int
+    n_timings: int
+
+
+@dataclass(frozen=True)
+class Timed:
+    """All that could be timed has been."""
+
+    timings: tuple[Timing, ...]
 
 
 Event = (
-    StudyStarted | TrialStarted | TrialCompiling | TrialStep | TrialRetried | TrialFinished | Timed
+    StudyStarted
+    | TrialStarted
+    | TrialCompiling
+    | TrialStep
+    | TrialRetried
+    | TrialFinished
+    | TimingStarted
+    | Timed
 )
 Listener = Callable[[Event], None]

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bptool.comparison.analysis import Analysis, Row, Table
 from bptool.comparison.plan import Plan
-from bptool.comparison.wording import cells, explanations, headings, rules
+from bptool.comparison.terms import drawn_from, explanations, rules
+from bptool.comparison.wording import (
+    MISSING,
+    TEXTS,
+    cells,
+    columns,
+    profile_cells,
+    profile_columns,
+    remarks,
+)
 from bptool.config.dump import inline
 from bptool.files import write_text
 
@@ -20,7 +29,7 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 72em; 
 table { border-collapse: collapse; margin: 1em 0; display: block; overflow-x: auto; }
 th, td { padding: .25em .7em; text-align: right; white-space: nowrap;
          border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child, .text { text-align: left; }
 tr.better td.verdict { color: #00664d; font-weight: 600; }
 tr.worse td.verdict { color: #a33c00; font-weight: 600; }
 tr.reference { background: #f3f6fa; }
@@ -48,11 +57,14 @@ def write_report(
     """
     body = [f"<h1>{_text(title)}</h1>", _list(rules(plan))]
     for table in analysis.tables:
-        body += [f"<h2>{_text(table.workload)}</h2>", _table(table)]
-        body += [f"<p class=note>{_text(note)}</p>" for note in table.notes]
+        body.append(f"<h2>{_text(table.workload)}</h2>")
+        body += _tables(table, plan)
+        body += [f"<p class=note>{_text(line)}</p>" for line in remarks(table)]
         ending = f": {table.workload}"
         body += [_figure(t.removesuffix(ending), p) for t, p in plots.items() if t.endswith(ending)]
     rest = {t: p for t, p in plots.items() if not _belongs(t, analysis)}
+    if len(analysis.tables) > 1:
+        body += ["<h2>Over the workloads</h2>", _profiles(analysis)]
     body += [_figure(name, file) for name, file in rest.items()]
     body += ["<h2>How to read this</h2>", _list(explanations(plan))]
     if plan.is_tuned:
@@ -82,20 +94,35 @@ def _list(lines: Iterable[str]) -> str:
 
 
 def _rows(head: Sequence[str], body: Iterable[str]) -> str:
-    top = "".join(f"<th>{_text(cell)}</th>" for cell in head)
+    texts = [" class=text" if name in TEXTS else "" for name in head]
+    top = "".join(f"<th{kind}>{_text(name)}</th>" for kind, name in zip(texts, head, strict=True))
     return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
-def _table(table: Table) -> str:
-    body = []
-    for row in table.rows:
-        kind = _kind(row, table)
-        drawn = "".join(
-            f"<td{' class=verdict' if heading == 'verdict' else ''}>{_text(cell)}</td>"
-            for heading, cell in cells(row, table).items()
-        )
-        body.append(f"<tr class={kind}>{drawn}</tr>")
-    return _rows(headings(), body)
+def _tables(table: Table, plan: Plan) -> Iterator[str]:
+    """A workload's tables, each under its title."""
+    rows = [(_kind(row, table), cells(row, table)) for row in table.rows]
+    for title, names in columns(table, plan).items():
+        body = [
+            f"<tr class={kind}>" + "".join(map(_cell, names, map(values.get, names))) + "</tr>"
+            for kind, values in rows
+        ]
+        yield f"<h3>{_text(title[:1].upper() + title[1:])}</h3>{_rows(names, body)}"
+
+
+def _cell(name: str, text: str | None) -> str:
+    kinds = [kind for kind, is_so in (("text", name in TEXTS), (name, name == "verdict")) if is_so]
+    shown = _text(MISSING if text is None else text)
+    return f'<td class="{" ".join(kinds)}">{shown}</td>' if kinds else f"<td>{shown}</td>"
+
+
+def _profiles(analysis: Analysis) -> str:
+    names = profile_columns()
+    body = [
+        "<tr>" + "".join(map(_cell, names, profile_cells(profile).values())) + "</tr>"
+        for profile in analysis.profiles
+    ]
+    return _rows(names, body)
 
 
 def _kind(row: Row, table: Table) -> str:
@@ -113,11 +140,8 @@ def _spaces(plan: Plan) -> str:
     body = []
     for name in plan.study.optimizers:
         for key, where in plan.space(name).items():
-            shown = where if isinstance(where, list) else where.model_dump()
-            body.append(
-                f"<tr><td>{_text(name)}</td><td>{_text(key)}</td>"
-                f"<td><code>{_text(inline(shown))}</code></td></tr>"
-            )
+            said = map(_text, (name, key, drawn_from(where)))
+            body.append("<tr>" + "".join(f"<td class=text>{cell}</td>" for cell in said) + "</tr>")
     return _rows(("optimizer", "setting", "drawn from"), body)
 
 

@@ -19,10 +19,13 @@ from bptool.comparison.inference import require_power_to_reject
 from bptool.comparison.records import Record
 from bptool.comparison.settings import choose
 from bptool.comparison.spaces import draw, space_of
+from bptool.config.choice import Choice
 from bptool.config.schema import RunConfig
 from bptool.config.study_section import FinalConfig, Space, StudyConfig, TuningConfig
+from bptool.registry import optimizers, schedules
 
 Phase = Literal["tuning", "final"]
+STEADY = "constant"
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,20 @@ def choice_of(
     return best if math.isfinite(means[best]) else None
 
 
+def schedule_of(study: StudyConfig, workload: Workload, optimizer: str) -> Choice:
+    """The optimizer's own schedule where the study gives one, else the workload's.
+
+    A rule that averages its weights in place of a schedule keeps the workload's warm-up alone.
+    """
+    own = study.schedules.get(optimizer)
+    if own is not None:
+        return own
+    if optimizers.get(optimizer).evaluates_elsewhere:
+        warmup = workload.config.schedule.config.warmup_steps
+        return Choice(STEADY, schedules.get(STEADY).Config(warmup_steps=warmup))
+    return workload.config.schedule
+
+
 def make_trial(
     plan: Plan, phase: Phase, workload: Workload, optimizer: str, number: int, k: int
 ) -> Trial:
@@ -167,6 +184,7 @@ def make_trial(
     config = workload.config.model_copy(
         update={
             "optimizer": choose(optimizer, None, settings),
+            "schedule": schedule_of(plan.study, workload, optimizer),
             "training": workload.config.training.model_copy(update=update),
         }
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,11 +54,20 @@ class Record:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a step of one optimizer on one workload, with nothing else of the study running."""
+    """Seconds a step of one optimizer on one workload, with nothing else of the study running:
+    the mean of one round of timing."""
 
     workload: str
     optimizer: str
     step_seconds: float
+
+
+def median_step_seconds(timings: Iterable[Timing]) -> dict[tuple[str, str], float]:
+    """The median over the rounds, by workload and optimizer."""
+    rounds: dict[tuple[str, str], list[float]] = {}
+    for timing in timings:
+        rounds.setdefault((timing.workload, timing.optimizer), []).append(timing.step_seconds)
+    return {key: statistics.median(values) for key, values in rounds.items()}
 
 
 def record_from_line(line: Mapping[str, Any]) -> Record:

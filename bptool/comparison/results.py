@@ -4,7 +4,10 @@
                          configuration, seeds, curve, status, and the command that replays it as a
                          training run; and a line for each optimizer that was timed alone
     trials/NAME.yaml     the configuration of each trial, which that command reads
-    report.html, *.png   what the analysis says of them, written anew at each end
+    report.html, *.png   what the analysis says of them, written anew at each end;
+    tables.md,           as Markdown and
+    report.json          as JSON
+    widened.yaml         the study with wider search spaces, where the best lay at the edge of one
 
 NaN and infinity, which JSON has not, are null. ``results.jsonl`` only grows, each line flushed to
 the disk before the next trial counts on it. A kill in mid-line leaves a torn last line, which is
@@ -67,6 +70,8 @@ class ResultsFolder:
         self.path, self.plugins = Path(path), tuple(plugins)
         self.results = self.path / "results.jsonl"
         self.report = self.path / "report.html"
+        self.tables = self.path / "tables.md"
+        self.plain = self.path / "report.json"
         self.trials = self.path / "trials"
 
     def require_free(self) -> None:

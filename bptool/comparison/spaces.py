@@ -8,16 +8,17 @@ is luckier than another where their spaces are alike.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from bptool.config import yaml_reader
-from bptool.config.study_section import RangeConfig, Space
+from bptool.config.study_section import RangeConfig, Space, check_space
 from bptool.errors import ConfigError, did_you_mean
 
 SHIPPED = Path(__file__).with_name("search_spaces.yaml")
@@ -71,16 +72,27 @@ def draw(space: Space, n: int) -> list[dict[str, Any]]:
     return points
 
 
-def at_edge(space: Space, settings: Mapping[str, Any]) -> dict[str, RangeConfig]:
-    """Settings that lie at the edge of their range, each with a range that reaches further."""
+def at_edge(name: str, space: Space, settings: Mapping[str, Any]) -> dict[str, RangeConfig]:
+    """Settings of the optimizer ``name`` that lie at the edge of their range, each with a range
+    that reaches further; not where the optimizer takes nothing beyond."""
     found = {}
     for key, where in space.items():
         if not isinstance(where, RangeConfig):
             continue
         u = where.position(settings[key])
-        if u < EDGE or u > 1 - EDGE:
-            found[key] = _wider(where, upward=u > 0.5)
+        if EDGE <= u <= 1 - EDGE:
+            continue
+        wider = _wider(where, upward=u > 0.5)
+        with contextlib.suppress(ValidationError):
+            check_space(name, {key: wider}, name)
+            found[key] = wider
     return found
+
+
+def joined(one: RangeConfig, other: RangeConfig) -> RangeConfig:
+    """The range that holds both, which have the same scale."""
+    low, high = min(one.low, other.low), max(one.high, other.high)
+    return RangeConfig(low=low, high=high, scale=one.scale)
 
 
 def _wider(where: RangeConfig, upward: bool) -> RangeConfig:

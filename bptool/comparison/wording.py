@@ -1,128 +1,102 @@
-"""A study's numbers and terms in words, the same on the screen and on the page."""
+"""A study's numbers as its tables show them, the same on the screen and on every page."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 
-from bptool.comparison.analysis import Row, Table
-from bptool.comparison.inference import POWER, Interval
+from bptool.comparison.analysis import Profile, Row, Table
+from bptool.comparison.inference import Interval
 from bptool.comparison.plan import Plan
-from bptool.config.study_section import RECOMMENDED_SEEDS
 from bptool.training.setup import format_bytes
 
 MISSING = "-"
 HUGE = 1e4
 """From here a loss is written with an exponent."""
-HEADINGS = (
-    "optimizer",
-    "rate",
-    "final loss",
-    "difference",
-    "p",
-    "verdict",
-    "detectable",
-    "steps",
-    "tokens",
-    "seconds",
-    "ms/step",
-    "state",
-    "tuning",
-)
+LOSSES = ("optimizer", "final loss", "difference", "p", "verdict", "detectable")
+COSTS = ("optimizer", "rate", "reached", "steps", "tokens", "seconds", "ms/step", "state")
+TUNING = ("optimizer", "runs", "diverged", "sensitivity")
+TEXTS = ("optimizer", "verdict")
+"""Columns that are not numbers."""
+TAUS = (1.0, 1.5, 2.0, 4.0)
 
 
-def headings() -> tuple[str, ...]:
-    """The columns of a table."""
-    return HEADINGS
+def columns(table: Table, plan: Plan) -> dict[str, tuple[str, ...]]:
+    """What is shown of a workload: the columns of each of its tables, by the table's title."""
+    found = {
+        "validation loss after the last step (nats per token)": LOSSES,
+        f"cost, and time to a loss of {number(table.target)}": COSTS,
+    }
+    if plan.is_tuned:
+        ks = [f"best of {k}" for k in tried(plan.study.n_candidates)]
+        found["tuning"] = (*TUNING, *ks)
+    return found
+
+
+def tried(n_candidates: int) -> list[int]:
+    """The numbers of candidates that tables show: 1, 2, 4, ... and all."""
+    return sorted({min(2**i, n_candidates) for i in range(n_candidates.bit_length() + 1)})
 
 
 def cells(row: Row, table: Table) -> dict[str, str]:
-    """A row of a table by its columns."""
-    found = row.difference
-    is_reference = row.optimizer == table.reference
-    values = (
-        row.optimizer,
-        f"{row.settings['learning_rate']:.3g}" if row.settings else MISSING,
-        final_loss(row),
-        MISSING if found is None else interval(found.interval, signed=True),
-        MISSING if found is None else probability(found.p),
-        "reference" if is_reference else verdict(row),
-        MISSING if found is None else number(found.detectable),
-        steps(row.steps_to_target),
-        steps(row.tokens_to_target),
-        seconds(row.seconds_to_target),
-        number(1e3 * row.step_seconds, 2),
-        format_bytes(row.state_bytes),
-        tuning(row),
-    )
-    return dict(zip(HEADINGS, values, strict=True))
+    """A row of a workload's tables, by column."""
+    found, search = row.difference, row.tuning
+    values = {
+        "optimizer": row.optimizer,
+        "final loss": final_loss(row),
+        "difference": MISSING if found is None else interval(found.interval, signed=True),
+        "p": MISSING if found is None else probability(found.p),
+        "verdict": "reference" if row.optimizer == table.reference else verdict(row),
+        "detectable": MISSING if found is None else number(found.detectable),
+        "rate": f"{row.settings['learning_rate']:.3g}" if row.settings else MISSING,
+        "reached": f"{row.n_reached} of {row.n_runs}" if row.n_runs else MISSING,
+        "steps": steps(row.steps_to_target),
+        "tokens": steps(row.tokens_to_target),
+        "seconds": seconds(row.seconds_to_target),
+        "ms/step": number(1e3 * row.step_seconds, 2),
+        "state": format_bytes(row.state_bytes),
+    }
+    if search is not None:
+        values |= {
+            "runs": f"{search.n_runs}",
+            "diverged": f"{100 * search.n_diverged / search.n_runs:.0f} %",
+            "sensitivity": number(search.sensitivity, 3),
+        }
+        values |= {f"best of {k}": number(x) for k, x in enumerate(search.best_of, 1)}
+    return values
 
 
-def rules(plan: Plan) -> Iterator[str]:
-    """On what terms the optimizers were compared."""
-    study = plan.study
-    if plan.is_tuned:
+def profile_columns() -> tuple[str, ...]:
+    """The columns of the performance profile's table."""
+    return "optimizer", *(f"tau {tau:g}" for tau in TAUS)
+
+
+def profile_cells(profile: Profile) -> dict[str, str]:
+    """A row of it: on how many workloads the optimizer is within tau."""
+    n = len(profile.ratios)
+    counts = {tau: sum(ratio <= tau for ratio in profile.ratios) for tau in TAUS}
+    return {
+        "optimizer": profile.optimizer,
+        **{f"tau {tau:g}": f"{found} of {n}" for tau, found in counts.items()},
+    }
+
+
+def remarks(table: Table) -> Iterator[str]:
+    """What there is to say of a workload beside its tables."""
+    row = table.yardstick
+    if not math.isnan(table.bigram_loss) and row is not None and row.final is not None:
+        share = 1.0 - row.final.mean / table.bigram_loss
+        where = f"{100 * abs(share):.1f} % {'below' if share > 0 else 'above'} it"
         yield (
-            f"Ruleset tuned: {study.n_candidates} settings tried of each optimizer on each "
-            f"workload, with {_counted(study.tuning.seeds, 'seed')} from "
-            f"{study.tuning.first_seed} on; the best one ran again with the final seeds."
+            f"A bigram model of the training text has a loss of {number(table.bigram_loss)} on the "
+            f"same tokens; {row.optimizer} ends {where}."
         )
-    else:
-        yield "Ruleset defaults: each optimizer with fixed settings, none tuned."
-    last = study.final.first_seed + study.final.seeds - 1
-    yield (
-        f"{_counted(study.final.seeds, 'final seed')} ({study.final.first_seed} to {last}): within "
-        "a seed the same initial weights, batches and dropout for every optimizer."
-    )
-    if study.final.seeds < RECOMMENDED_SEEDS:
-        yield f"Fewer than {RECOMMENDED_SEEDS} final seeds: only large differences can show."
-    for workload in plan.workloads:
-        training = workload.config.training
-        yield (
-            f"{workload.name}: {training.steps:,} steps of {training.batch_size} sequences, "
-            f"schedule {workload.config.schedule.name} of that length."
-        )
-
-
-def explanations(plan: Plan) -> Iterator[str]:
-    """How the columns and plots are to be read."""
-    study = plan.study
-    share, level = 100 * study.equivalence_margin, 100 * (1 - study.alpha)
-    m = len(study.optimizers) - 1
-    yield (
-        f"final loss: validation loss in nats per token after the last step, mean over the final "
-        f"seeds with its own {level:g} % t interval. A run that diverged stands as 'n of N', "
-        "replaces the interval, and ranks last."
-    )
-    yield (
-        f"difference: from {study.reference}, paired by seed. Intervals hold together for the "
-        f"{_counted(m, 'comparison')} of a table with {level:g} % confidence, and p is corrected "
-        f"for them (single-step Sidak; {study.test})."
-    )
-    yield (
-        "verdict: tie where the interval includes 0; 'equivalent' where all of it lies within the "
-        f"equivalence margin, {share:g} % of the reference's mean loss, so that the difference, "
-        "real or not, is too small to matter; identical where every seed gives the same loss."
-    )
-    yield (
-        "detectable: the smallest true difference that the study would have found with "
-        f"probability {POWER:g}, given the spread it met. A tie says nothing about smaller ones."
-    )
-    yield (
-        "steps, tokens and seconds: until the target, which is the loss "
-        f"{'given, or that ' if any(w.target for w in plan.workloads) else 'that '}"
-        f"{study.reference} reaches with every final seed. Steps are those of the first evaluation "
-        "at or below it, the median over the seeds; a run that misses it counts as infinite. "
-        "Seconds are steps times a step's time, measured with nothing else of the study running."
-    )
-    if plan.is_tuned:
-        yield (
-            "tuning: settings chosen by the same validation text that the final runs are judged "
-            "by, so that losses of all optimizers are a little optimistic. The expected best of k "
-            "is the unbiased U-statistic of Tang et al. 2020. The mean loss of rates in the "
-            "sensitivity plot is how much a candidate loses to the best one on average, "
-            "min(loss, initial loss) - least loss (Wortsman et al. 2023)."
-        )
+        if share <= 0:
+            yield (
+                "So short a run learns little but which tokens follow which; with more steps the "
+                "order may be another one."
+            )
+    yield from table.notes
 
 
 def verdict(row: Row) -> str:
@@ -187,16 +161,3 @@ def seconds(value: float) -> str:
     if math.isnan(value):
         return MISSING
     return "never" if math.isinf(value) else f"{value:.3g}"
-
-
-def tuning(row: Row) -> str:
-    """How many tuning runs there were, and how many diverged."""
-    if row.tuning is None:
-        return MISSING
-    lost = row.tuning.n_diverged
-    share = f", {100 * lost / row.tuning.n_runs:.0f} % diverged" if lost else ""
-    return f"{row.tuning.n_runs} runs{share}"
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"

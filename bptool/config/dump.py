@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from bptool.config import yaml_reader
-from bptool.config.schema import RunConfig
+from bptool.config.section import Section
 
 
 class _Dumper(yaml.SafeDumper):
@@ -53,6 +53,6 @@ def inline(value: Any) -> str:
     return _write(value, flow=True).removesuffix("\n").removesuffix("\n...")
 
 
-def to_yaml(config: RunConfig) -> str:
+def to_yaml(config: Section) -> str:
     """The whole configuration, defaults included, as a YAML file that :func:`resolve` reads."""
     return dump(config.model_dump(mode="json"))

@@ -245,16 +245,16 @@ def _leaves(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
         yield path
 
 
-def flatten(config: RunConfig) -> dict[str, str]:
+def flatten(config: Section) -> dict[str, str]:
     """Dotted key -> value as YAML writes it on one line; the keys of ``Resolved.provenance``."""
     values = config.model_dump(mode="json")
     return {_dotted(path): inline(report.value_at(values, path)) for path in _leaves(values)}
 
 
-def _provenance(config: RunConfig, tree: _Tree) -> dict[str, str]:
+def _provenance(config: Section, tree: _Tree) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in _leaves(config.model_dump(mode="json")):
-        spot = spot_at(path, tree.value)
+        spot = spot_at(path, tree.value, tree.root)
         origin = tree.origins.get(path)
         if origin is None and report.value_at(tree.value, path[:-1]) is not None:
             above = report.value_at(tree.value, path[:-1])
@@ -316,6 +316,8 @@ class StudyFile:
     config: StudyConfig
     places: Callable[[KeyPath], str]
     """Key path -> ``file:line``, or what else gave the value."""
+    provenance: dict[str, str]
+    """As :attr:`Resolved.provenance`."""
 
 
 def read_study(
@@ -331,7 +333,7 @@ def read_study(
         origin = tree.origin(key)
         return origin.place() if origin is not None else str(path or "study")
 
-    return StudyFile(config, place)
+    return StudyFile(config, place, _provenance(config, tree))
 
 
 def is_study(path: Path | str) -> bool:

@@ -26,6 +26,7 @@ __all__ = [
 EVALUATIONS_PER_RUN = 10
 CLIPPING = ("clip_norm", "clip_value", "clip_adaptive")
 MAX_SEED = 2**63 - 1
+SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 MODEL = ChoiceFrom(models)
 TOKENIZER = ChoiceFrom(tokenizers, default="char")
@@ -236,5 +237,5 @@ def json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of a configuration file, with every registered part in it."""
     choices = (MODEL, TOKENIZER, OPTIMIZER, SCHEDULE, REGULARIZER, AVERAGE)
     schema = fill_choices(RunConfig.model_json_schema(), choices)
-    title = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    title = {"$schema": SCHEMA_DIALECT, **schema}
     return {**title, "title": "bptool training configuration"}

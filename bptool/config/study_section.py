@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from bptool.config.schema import MAX_SEED, Seed, Steps
+from bptool.config.choice import fill_choices
+from bptool.config.schema import (
+    MAX_SEED,
+    SCHEDULE,
+    SCHEMA_DIALECT,
+    ScheduleChoice,
+    Seed,
+    Steps,
+)
 from bptool.config.section import Section, refuse
 from bptool.errors import ConfigError, did_you_mean
 from bptool.registry import optimizers
@@ -41,7 +49,8 @@ class WorkloadConfig(Section):
 
 
 class RangeConfig(Section):
-    """An interval that a setting is drawn from."""
+    """An interval that a setting is drawn from. A list of values in its place is drawn from with
+    equal shares."""
 
     low: float = Field(description="lower end")
     high: float = Field(description="upper end")
@@ -157,6 +166,11 @@ class StudyConfig(Section):
         default_factory=dict,
         description="search spaces by optimizer, each in place of the one that is shipped",
     )
+    schedules: dict[str, ScheduleChoice] = Field(
+        default_factory=dict,
+        description="schedules by optimizer, each in place of the workloads' own: "
+        "{sgd: {name: constant, warmup_steps: 20}}",
+    )
     test: Literal["paired-t", "wilcoxon"] = Field(
         default="paired-t", description="test of a paired difference"
     )
@@ -171,8 +185,9 @@ class StudyConfig(Section):
         default="auto", description="trials at once; auto: as many as the cores allow"
     )
     timing_steps: Annotated[int, Field(ge=0, le=10_000)] = Field(
-        default=30,
-        description="steps by which each optimizer is timed alone afterwards; 0: not timed",
+        default=50,
+        description="steps by which each optimizer is timed alone afterwards, in five rounds; "
+        "0: not timed",
     )
 
     @field_validator("optimizers", mode="after")
@@ -203,8 +218,8 @@ class StudyConfig(Section):
 
     def _check_ruleset(self) -> None:
         if self.ruleset == "defaults":
-            for key in ("tuning", "spaces"):
-                if key in self.model_fields_set:
+            for key, nothing in (("tuning", TuningConfig()), ("spaces", {})):
+                if getattr(self, key) != nothing:
                     refuse(
                         key,
                         None,
@@ -224,7 +239,12 @@ class StudyConfig(Section):
             )
 
     def _check_settings(self) -> None:
-        for kind, by_name in (("settings", self.settings), ("spaces", self.spaces)):
+        by_kind: tuple[tuple[str, Mapping[str, Any]], ...] = (
+            ("settings", self.settings),
+            ("spaces", self.spaces),
+            ("schedules", self.schedules),
+        )
+        for kind, by_name in by_kind:
             for name in by_name:
                 if name not in self.optimizers:
                     near = did_you_mean(name, self.optimizers)
@@ -269,6 +289,19 @@ class StudyConfig(Section):
         if self.tuning.budget is not None:
             return self.tuning.budget // len(self.optimizers)
         return self.tuning.trials or 8
+
+
+def study_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a ``STUDY.yaml``, with every registered optimizer and schedule."""
+    schema = fill_choices(StudyConfig.model_json_schema(), (SCHEDULE,))
+    named: dict[str, Any] = {"enum": optimizers.names()}
+    keys = schema["properties"]
+    keys["optimizers"]["items"] = named
+    keys["reference"] |= named
+    for key in ("settings", "spaces", "schedules"):
+        keys[key]["propertyNames"] = named
+    title = {"$schema": SCHEMA_DIALECT, **schema}
+    return {**title, "title": "bptool optimizer study"}
 
 
 def _default_reference(names: Iterable[str]) -> str:
