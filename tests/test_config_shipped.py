@@ -250,6 +250,7 @@ def test_nanogpts_cpu_recipe_is_kept_in_every_detail() -> None:
         "position_init": "normal",
         "tie_embeddings": True,
         "dropout": 0.0,
+        "stochastic_depth": 0.0,
     }
     assert (config.training.steps, config.training.batch_size) == (2000, 12)
     assert (config.training.clip_norm, config.data.sampling) == (1.0, "random")
