@@ -186,7 +186,7 @@ OPERATION_FAULTS = [
         ("missing", "(one + t + v * (one - t * t) * du)", "(one + t)"),
     ),
     *_faults(
-        "ops/attention.py",
+        "ops/causal_softmax.py",
         "softmax_backward_row",
         ATTENTION,
         ("sign", "(d_row[s] - dot)", "(d_row[s] + dot)"),
@@ -205,7 +205,7 @@ OPERATION_FAULTS = [
         ("index", "= row_stats[i, h, t, 0], row_", "= row_stats[i, h, start, 0], row_"),
     ),
     *_faults(
-        "ops/attention.py",
+        "ops/causal_softmax.py",
         "softmax_again",
         ATTENTION,
         ("scale", "e = exp(scale * (row[s] - largest)) * inverse", "e = row[s] * inverse"),

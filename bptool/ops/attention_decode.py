@@ -15,7 +15,7 @@ values are added in the order of their positions, eight at a time. Equation as i
 
 from __future__ import annotations
 
-from bptool.ops.attention import softmax_row
+from bptool.ops.causal_softmax import softmax_row
 from bptool.ops.jit import kernel
 from bptool.ops.matmul.dot_rows import dot_rows
 

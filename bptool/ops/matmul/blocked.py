@@ -29,7 +29,7 @@ from bptool.ops.matmul.packing import (
     panel_width,
 )
 from bptool.ops.matmul.target import ROWS, panel_columns
-from bptool.ops.matmul.tile import IN_PLACE, PACKED, TRANSPOSED, tile
+from bptool.ops.matmul.tile import IN_PLACE, PACKED, TRANSPOSED, tile_of
 
 DEPTH_BYTES = 2048
 """Of a row of op(A) in a block: ROWS such rows are 16 KiB at most."""
@@ -44,16 +44,6 @@ FULL, LOWER_OUT, LOWER_A, UPPER_A = range(4)
 assert HEIGHT % ROWS == 0
 assert COLUMNS % panel_columns(4) == 0
 assert COLUMNS % panel_columns(8) == 0
-
-
-@kernel
-def tile_of(  # type: ignore[no-untyped-def]
-    c, c_stride, a, row_stride, k_stride, b, n_k, rows, columns, lanes, adds, kind, real
-):
-    """One tile at most ``columns`` wide, by the smallest function that covers it."""
-    n_vectors = (columns + lanes - 1) // lanes
-    last = columns - (n_vectors - 1) * lanes
-    tile(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, n_vectors, kind, real)
 
 
 @kernel

@@ -24,17 +24,18 @@ Zee, van de Geijn 2015, "BLIS".
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from bptool.ops.matmul.ir_helpers import declare, integer, local_function, prefetch, splat
-from bptool.ops.matmul.target import ROWS, UNIT, VECTOR_BYTES, VECTORS, lanes_of
+from bptool.ops.jit import kernel
+from bptool.ops.matmul.ir_helpers import integer, local_function, prefetch
+from bptool.ops.matmul.target import ROWS, UNIT, VECTORS
+from bptool.ops.matmul.tile_loop import CACHE_LINE_BYTES, Shape, State, emit_loop
 from bptool.ops.matmul.tile_store import emit_store
 
-CACHE_LINE_BYTES = 64
 SHORT_ROWS = 2
 """Up to so many rows have tiles of their own."""
 IN_PLACE, PACKED, TRANSPOSED = range(3)
@@ -93,41 +94,16 @@ def _function(builder: Any, element: Any, n_rows: int, n_vectors: int, k_stride:
     """The tile of this size and ``k_stride`` (None: as passed) as a function of the module."""
 
     def emit(inner: Any, passed: Any) -> None:
-        shape = _Shape(element, n_rows, n_vectors, k_stride)
+        shape = Shape(element, n_rows, n_vectors, k_stride)
         _emit_tile(inner, shape, *passed)
 
     name = f"bptool.tile.{n_rows}.{n_vectors}.{k_stride or 'k'}.{element}"
     return local_function(builder, name, 10, emit)
 
 
-class _Shape(NamedTuple):
-    """Which tile is emitted."""
-
-    element: Any
-    n_rows: int
-    n_vectors: int
-    k_stride: int | None
-
-    @property
-    def n_bytes(self) -> int:
-        return 4 if isinstance(self.element, ir.FloatType) else 8
-
-    @property
-    def vector(self) -> Any:
-        return ir.VectorType(self.element, lanes_of(self.n_bytes))
-
-
-class _State(NamedTuple):
-    """What the loop over k carries."""
-
-    a_offset: Any
-    b_pointer: Any
-    sums: list[Any]
-
-
 def _emit_tile(
     builder: Any,
-    shape: _Shape,
+    shape: Shape,
     c: Any,
     c_stride: Any,
     a: Any,
@@ -159,77 +135,23 @@ def _emit_tile(
         for first in range(0, shape.n_vectors * width, CACHE_LINE_BYTES // n_bytes):
             place = builder.gep(c_pointer, [builder.add(c_row, integer(first))])
             prefetch(builder, place, to_write=True)
-    state = _State(integer(0), b_start, [zero] * (shape.n_rows * shape.n_vectors))
+    state = State(integer(0), b_start, [zero] * (shape.n_rows * shape.n_vectors))
     if UNIT.unroll > 1:
         n_whole = builder.and_(n_k, integer(-UNIT.unroll))
         whole = builder.gep(b_start, [builder.mul(n_whole, integer(VECTORS * width))])
-        state = _emit_loop(builder, shape, state, whole, UNIT.unroll, row_pointers, k_stride)
-    state = _emit_loop(builder, shape, state, b_stop, 1, row_pointers, k_stride)
+        state = emit_loop(builder, shape, state, whole, UNIT.unroll, row_pointers, k_stride)
+    state = emit_loop(builder, shape, state, b_stop, 1, row_pointers, k_stride)
     emit_store(
         *(builder, vector, element, n_bytes, shape.n_vectors, state.sums),
         *(c, c_stride, rows, lanes, accumulate),
     )
 
 
-def _emit_loop(
-    builder: Any,
-    shape: _Shape,
-    start: _State,
-    b_stop: Any,
-    unroll: int,
-    row_pointers: list[Any],
-    k_stride: Any,
-) -> _State:
-    """Steps of k, ``unroll`` a turn, until B's pointer is ``b_stop``; none if it is already."""
-    before = builder.block
-    loop = builder.append_basic_block("k")
-    after = builder.append_basic_block("k.end")
-    more = builder.icmp_unsigned("!=", start.b_pointer, b_stop)
-    builder.cbranch(more, loop, after)
-
-    builder.position_at_end(loop)
-    values = [start.a_offset, start.b_pointer, *start.sums]
-    phis = [builder.phi(value.type) for value in values]
-    state = _State(phis[0], phis[1], phis[2:])
-    for _ in range(unroll):
-        state = _emit_step(builder, shape, state, row_pointers, k_stride)
-    following = [state.a_offset, state.b_pointer, *state.sums]
-    builder.cbranch(builder.icmp_unsigned("!=", state.b_pointer, b_stop), loop, after)
-    last = builder.block
-
-    builder.position_at_end(after)
-    ends = [builder.phi(value.type) for value in values]
-    for phi, end, value, new in zip(phis, ends, values, following, strict=True):
-        phi.add_incoming(value, before)
-        phi.add_incoming(new, last)
-        end.add_incoming(value, before)
-        end.add_incoming(new, last)
-    return _State(ends[0], ends[1], ends[2:])
-
-
-def _emit_step(
-    builder: Any, shape: _Shape, state: _State, row_pointers: list[Any], k_stride: Any
-) -> _State:
-    """One step of k."""
-    vector, n_bytes, n_vectors = shape.vector, shape.n_bytes, shape.n_vectors
-    width = vector.count
-    fma = declare(builder, f"llvm.fma.v{width}f{8 * n_bytes}", vector, [vector] * 3)
-    if UNIT.ahead_bytes:
-        for ahead in range(0, n_vectors * VECTOR_BYTES, CACHE_LINE_BYTES):
-            offset = integer((UNIT.ahead_bytes + ahead) // n_bytes)
-            prefetch(builder, builder.gep(state.b_pointer, [offset]))
-    b_vectors = []
-    for v in range(n_vectors):
-        place = builder.gep(state.b_pointer, [integer(v * width)])
-        load = builder.load(builder.bitcast(place, vector.as_pointer()))
-        load.align = VECTOR_BYTES
-        b_vectors.append(load)
-    sums = []
-    for i, row in enumerate(row_pointers):
-        scalar = builder.load(builder.gep(row, [state.a_offset]))
-        scalar.align = n_bytes
-        spread = splat(builder, scalar, vector, width)
-        for v in range(n_vectors):
-            sums.append(builder.call(fma, [spread, b_vectors[v], state.sums[i * n_vectors + v]]))
-    next_b = builder.gep(state.b_pointer, [integer(VECTORS * width)])
-    return _State(builder.add(state.a_offset, k_stride), next_b, sums)
+@kernel
+def tile_of(  # type: ignore[no-untyped-def]
+    c, c_stride, a, row_stride, k_stride, b, n_k, rows, columns, lanes, adds, kind, real
+):
+    """One tile at most ``columns`` wide, by the smallest function that covers it."""
+    n_vectors = (columns + lanes - 1) // lanes
+    last = columns - (n_vectors - 1) * lanes
+    tile(c, c_stride, a, row_stride, k_stride, b, n_k, rows, last, adds, n_vectors, kind, real)
