@@ -15,18 +15,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.peak import N_ROUNDS, SUMS, fma_rounds
 from benchmarks.results import Result, Series
 from benchmarks.turns import in_turn
 from benchmarks.workloads import WORKLOADS, Workload
 from bptool.ops.jit import kernel
 from bptool.ops.matmul import matmul
-from bptool.ops.matmul.target import lanes_of
+from bptool.ops.matmul.peak import flops_of, multiply_adds
 from bptool.ops.memory import aligned_zeros
 from bptool.training.machine import ENGINES, choose_engine, engine_of_run
 from bptool.training.workers import WorkerTeam
 
 SECONDS_A_TURN = 0.004
+PEAK_TURNS = 50_000
 
 
 class Product(NamedTuple):
@@ -131,9 +131,10 @@ def measure_product(
 
 def peak_flops(team: WorkerTeam, dtype: str) -> float:
     """FLOPs a second of one thread's multiply-adds while all are busy with them."""
-    scalar = np.dtype(dtype).type(0.5)
-    seconds = cpu_seconds(team, lambda worker: fma_rounds(N_ROUNDS // 10, scalar))
-    return 2.0 * (N_ROUNDS // 10) * SUMS * lanes_of(scalar.itemsize) / seconds
+    real = np.dtype(dtype).type
+    factor, term = real(0.5), real(1.0)
+    seconds = cpu_seconds(team, lambda worker: multiply_adds(PEAK_TURNS, factor, term))
+    return flops_of(PEAK_TURNS, factor.itemsize) / seconds
 
 
 def measure(

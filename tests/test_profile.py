@@ -100,6 +100,7 @@ def test_profile_names_the_difference(
     assert found["sum_seconds"] == pytest.approx(total)
     assert found["step_seconds"] == pytest.approx(total + found["difference_seconds"])
     for line in found["lines"]:
+        assert line["bound"] == "bytes" or line["flops"] > 0
         assert line["share_of_limit"] == pytest.approx(line["limit_seconds"] / line["seconds"])
     lines = {line["name"]: line for line in found["lines"]}
     assert lines["cross-entropy"]["calls"] == 3  # micro-batches of two rows, of six

@@ -15,6 +15,7 @@ import pytest
 import training_runs as runs
 
 from bptool.errors import DivergedError
+from bptool.models import base
 from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
 from bptool.ops import head
@@ -315,8 +316,19 @@ def test_numbers_that_are_not_finite_change_nothing(bad: float, n_workers: int) 
     assert np.all(np.isfinite(step.weights))
 
 
-def test_compiling_changes_nothing() -> None:
-    step = training_step()
+def test_initial_weights_are_the_same_however_many_are_drawn_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_once = weights_of(MODELS["gpt2"], "float32")
+    monkeypatch.setattr(base, "DRAWN_AT_ONCE", 7)
+    np.testing.assert_array_equal(weights_of(MODELS["gpt2"], "float32"), at_once)
+
+
+@pytest.mark.parametrize("rule", ["adamw", "nadam", "adafactor", "muon", "soap"])
+def test_compiling_changes_nothing(rule: str) -> None:
+    kind = optimizers.get(rule)
+    step = TrainingStep(training_step().shards, kind(kind.Config(learning_rate=0.01)))
+    step.weights[:] = weights_of(step.model, "float32")
     step(*batch(), 0.01, 0, 1)
     state = step.weights.copy(), {name: slot.copy() for name, slot in step.slots.items()}
     step.compile()

@@ -32,10 +32,11 @@ SIZES: tuple[tuple[dict[str, int], int, int], ...] = (
 """Size, vocabulary and sequences of a shard of the small models that are timed for predictions."""
 LARGEST_VARIANT = 256
 """Width up to which they are timed with other settings than the first of ``VARIANTS``."""
+EVERYWHERE = dict.fromkeys(("embedding", "attention", "residual", "hidden"), 0.1)
 VARIANTS: tuple[dict[str, Any], ...] = (
     {"bias": False},
-    {"bias": True, "dropout": 0.1, "activation": "gelu_tanh"},
-    {"bias": True, "dropout": 0.1, "activation": "relu"},
+    {"activation": "gelu_tanh", "dropout": EVERYWHERE, "stochastic_depth": 0.1},
+    {"activation": "relu"},
 )
 """Each has kernels that others do not; the whole steps of the first are timed."""
 

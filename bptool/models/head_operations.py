@@ -55,11 +55,12 @@ def head_operations(
             )
 
     in_loss = [elementwise(TERMS, 1, n * v, _terms(terms))] if has_terms(terms) else []
+    with_terms = "with terms" if in_loss else ""
     return [
         Operation("head", 1, flops, ITEM_BYTES * (n * c + n_tiles * c * v + n * v), head),
         elementwise("cross-entropy", 1, n * v, _loss),
         *in_loss,
-        elementwise("cross-entropy, backward", 1, 2 * n * v, _loss_backward(terms)),
+        elementwise("cross-entropy, backward", 1, 2 * n * v, _loss_backward(terms), with_terms),
         Operation(
             "head, backward",
             *(1, 2 * flops, ITEM_BYTES * (2 * n * v + 2 * n * c + (3 * n_tiles - 1) * c * v)),

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from bptool.models.base import FlatLayout, Model, ParamSpec, Reference
+from bptool.ops.logit_terms import NO_TERMS, LogitTerms
 from bptool.ops.memory import aligned_zeros
 from bptool.ops.reduction import add_into
 from bptool.ops.team import LINE, share
@@ -24,6 +25,7 @@ from bptool.optim.adamw import AdamW
 from bptool.optim.base import Optimizer
 from bptool.optim.norm import sum_of_squares
 from bptool.optim.tensor_rule import TensorRule
+from bptool.regularizers.base import GradientModifier
 from bptool.training.checkpoint import CheckpointStore
 from bptool.training.cost import (
     Overhead,
@@ -84,9 +86,9 @@ def measure_rates(
             for split in splits[: 1 if n_workers == 1 else 2]:
                 rows = reference.n_sequences * n_workers
                 layout = StepLayout(rows, rows, n_workers, split, model.context)
-                step = _training_step(model, engine, team, layout)
+                step = training_step(model, engine, team, layout)
                 if reference.whole:
-                    wholes.append((reference, layout, _time_steps(step, layout)))
+                    wholes.append((reference, layout, time_steps(step, layout)))
                 if split == "batch":
                     _time_kernels(step, reference, samples)
         say("writing tokens")
@@ -105,7 +107,7 @@ def measure_rates(
     return rates.with_overheads(_overheads(rates, update, wholes))
 
 
-def _training_step(
+def training_step(
     model: Model, engine: Engine, team: WorkerTeam, layout: StepLayout
 ) -> TrainingStep:
     shards = Shards(model, team, engine, layout.micro_rows, layout.n_time, split=layout.split)
@@ -115,7 +117,7 @@ def _training_step(
     return step
 
 
-def _time_steps(step: TrainingStep, layout: StepLayout) -> float:
+def time_steps(step: TrainingStep, layout: StepLayout) -> float:
     """Seconds of a whole step, the fastest; more than ``IDLE_SECONDS`` beside the workers' own time
     are taken for other programs'."""
     generator = np.random.default_rng(0)
@@ -139,7 +141,11 @@ def _time_kernels(
     """Time each operation, but one that has been timed with the same work."""
     team, model = step.shards.team, reference.model
     shards = [step.shards.shard(worker, step.params) for worker in range(team.n)]
-    for operation in model.operations(reference.n_sequences, model.context):
+    plain, with_terms = (
+        model.operations(reference.n_sequences, model.context, terms)
+        for terms in (NO_TERMS, LogitTerms(label_smoothing=0.1, z_loss=1e-4))
+    )
+    for operation in (*plain, *with_terms):
         known, work = samples.setdefault(operation.kernel, []), work_of(operation, 1)
         if any(work == other for other, _ in known):
             continue
@@ -192,6 +198,21 @@ def _measure_passes(team: WorkerTeam) -> dict[str, PassRate]:
             seconds = min(time_calls(team, 1, work, N_ROUNDS, SECONDS_A_ROUND, busy_clock))
             found[name].append((size, seconds / (size * team.n)))
     return {name: PassRate(tuple(samples)) for name, samples in found.items()}
+
+
+def measure_modifier(rule: GradientModifier, n_workers: int) -> PassRate:
+    """Measure a change of the gradient."""
+    samples = []
+    with WorkerTeam(n_workers) as team:
+        for size in _pass_sizes(n_workers, 1):
+            arrays = [aligned_zeros((size,), np.float32) for _ in range(n_workers)]
+
+            def work(worker: int, i: int, arrays: Any = arrays) -> None:
+                rule.modify(arrays[worker], first=worker * arrays[worker].size, seed=0, step=1)
+
+            times = time_calls(team, 1, work, N_ROUNDS, SECONDS_A_ROUND, busy_clock)
+            samples.append((float(size), min(times) / (size * n_workers)))
+    return PassRate(tuple(samples))
 
 
 def measure_update(optimizer: Optimizer, engine: Engine, n_workers: int) -> UpdateRate:

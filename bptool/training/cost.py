@@ -24,6 +24,7 @@ from scipy.optimize import nnls
 
 from bptool.models.base import FlatLayout, Model
 from bptool.models.operation import Operation, forward_of
+from bptool.ops.logit_terms import NO_TERMS, LogitTerms
 from bptool.optim.base import Optimizer
 from bptool.optim.tensor_rule import TensorRule
 from bptool.training.split import Split
@@ -165,6 +166,7 @@ class StepLayout:
     n_workers: int
     split: Split
     n_time: int
+    terms: LogitTerms = NO_TERMS
 
     @property
     def n_shards(self) -> int:
@@ -202,17 +204,16 @@ def step_seconds(
     model: Model,
     optimizer: Optimizer,
     layout: StepLayout,
-    n_penalties: int = 0,
 ) -> dict[str, float]:
-    """Seconds of each part of a step; the step takes their sum."""
-    operations = model.operations(layout.rows_each, layout.n_time)
+    """Seconds of each part of a step without regularizers; the step takes their sum."""
+    operations = model.operations(layout.rows_each, layout.n_time, layout.terms)
     parts = kernel_seconds(rates, operations, layout, layout.n_micro)
     size, n, n_shards = model.layout.size, layout.n_workers, layout.n_shards
-    parts["gradients to zero"] = rates.clear.seconds(n_shards * size, n)
+    cleared = model.layout.spans_without(model.stored)
+    n_cleared = n_shards * sum(span.stop - span.start for span in cleared)
+    parts["gradients to zero"] = rates.clear.seconds(n_cleared, n)
     if n_shards > 1:
         parts["gradients added"] = rates.add.seconds((n_shards - 1) * size, n)
-    if n_penalties:
-        parts["penalties"] = n_penalties * rates.add.seconds(model.layout.n_decayed, n)
     parts["gradient norm"] = rates.norm.seconds(size, n)
     parts["optimizer"] = update_seconds(update, optimizer, model.layout, n)
     parts["workers"] = rates.overheads[layout.split].seconds

@@ -22,9 +22,10 @@ from bptool.models.base import Model
 from bptool.ops import jit
 from bptool.optim.adamw import AdamW
 from bptool.optim.base import Optimizer
+from bptool.regularizers.base import GradientModifier
 from bptool.training import machine
-from bptool.training.calibrate import Say, measure_rates, measure_update
-from bptool.training.cost import Rates, TensorRuleRate, UpdateRate, pass_from_json
+from bptool.training.calibrate import Say, measure_modifier, measure_rates, measure_update
+from bptool.training.cost import PassRate, Rates, TensorRuleRate, UpdateRate, pass_from_json
 from bptool.training.small_run import SmallRun, run_small
 
 FORMAT_VERSION = 1
@@ -83,6 +84,15 @@ class Measurements:
         settings = optimizer.config.model_dump(mode="json", exclude={"groups", "learning_rate"})
         key = f"optimizer {_name_of(type(optimizer))} {json.dumps(settings, sort_keys=True)}"
         return self._get(key, _update_from_json, measure)
+
+    def modifier(self, rule: GradientModifier) -> PassRate:
+        """Of a change of the gradient."""
+
+        def measure() -> dict[str, Any]:
+            self.say(f"{rule.name}")
+            return asdict(measure_modifier(rule, self.n_workers))
+
+        return self._get(f"modifier {_name_of(type(rule))}", pass_from_json, measure)
 
     def small_run(self, kind: type[Model]) -> SmallRun:
         """What a run takes beside its arrays."""

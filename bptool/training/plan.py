@@ -9,10 +9,21 @@ from bptool.config.schema import RunConfig
 from bptool.data.batches import count_windows
 from bptool.data.corpus import Corpus
 from bptool.models.base import FlatLayout
+from bptool.ops.logit_terms import LogitTerms
+from bptool.optim.averages.base import WeightAverage
 from bptool.optim.base import Optimizer
+from bptool.registry import regularizers
+from bptool.regularizers.base import Constraint, GradientModifier, Penalty
 from bptool.training import cost
+from bptool.training.averaging import average_elements
 from bptool.training.measurements import Measurements
-from bptool.training.setup import PROGRAM_BYTES, Sizes, build_model, build_optimizer
+from bptool.training.setup import (
+    PROGRAM_BYTES,
+    Sizes,
+    build_average,
+    build_model,
+    build_optimizer,
+)
 from bptool.training.update import slot_sizes
 
 
@@ -55,24 +66,29 @@ def make_plan(config: RunConfig, corpus: Corpus, sizes: Sizes, known: Measuremen
     optimizer, training = build_optimizer(config), config.training
     rates, small = known.rates(type(model)), known.small_run(type(model))
     layout = cost.StepLayout(
-        sizes.batch_rows, sizes.micro_rows, sizes.n_workers, sizes.split, sizes.n_time
+        *(sizes.batch_rows, sizes.micro_rows, sizes.n_workers, sizes.split, sizes.n_time),
+        LogitTerms(training.label_smoothing, training.z_loss),
     )
-    n_penalties = len(config.regularizers)
-    step = cost.step_seconds(rates, known.update(optimizer), model, optimizer, layout, n_penalties)
+    step = cost.step_seconds(rates, known.update(optimizer), model, optimizer, layout)
+    step |= _other_passes(config, model.layout, known, rates, sizes.n_workers)
     each = math.fsum(step.values())
 
     intervals = (training.eval_interval, training.checkpoint_interval)
     n_checkpoints = count_checkpoints(training.steps, *intervals)
+    average = build_average(config)
+    n_evaluated = 2 if average else 1  # kinds of weights
     n_evaluations = math.ceil(training.steps / training.eval_interval)
     n_tokens = min(corpus.n_validation, (training.eval_tokens or corpus.n_validation) + 1)
     n_windows = count_windows(n_tokens, sizes.n_time)
     run = {
         "start": small.start_seconds,
         "steps": training.steps * each,
-        "evaluations": n_evaluations * cost.evaluation_seconds(rates, model, layout, n_windows),
+        "evaluations": n_evaluations
+        * n_evaluated
+        * cost.evaluation_seconds(rates, model, layout, n_windows),
         "samples": n_evaluations * cost.sample_seconds(rates, model, config.sample.max_tokens),
         "checkpoints": n_checkpoints
-        * cost.checkpoint_seconds(rates, 4 * _elements_saved(optimizer, model.layout)),
+        * cost.checkpoint_seconds(rates, 4 * _elements_saved(optimizer, average, model.layout)),
         "end": small.end_seconds,
     }
     program = small.program_bytes or PROGRAM_BYTES
@@ -109,8 +125,43 @@ def count_checkpoints(steps: int, eval_interval: int, checkpoint_interval: int) 
     return alone + all(steps % interval for interval in intervals)
 
 
-def _elements_saved(optimizer: Optimizer, layout: FlatLayout) -> int:
-    """Numbers in a checkpoint: weights, the optimizer's state, and weights in training where
-    others are evaluated."""
+def _elements_saved(optimizer: Optimizer, average: WeightAverage | None, layout: FlatLayout) -> int:
+    """Numbers in a checkpoint: weights, the optimizer's state, weights in training where others
+    are evaluated, and an average with its own state."""
     n_weights = 2 if optimizer.evaluates_elsewhere else 1
-    return n_weights * layout.size + sum(slot_sizes(optimizer, layout).values())
+    averaged = average_elements(average, layout) if average else 0
+    return n_weights * layout.size + averaged + sum(slot_sizes(optimizer, layout).values())
+
+
+def _other_passes(
+    config: RunConfig,
+    layout: FlatLayout,
+    known: Measurements,
+    rates: cost.Rates,
+    n_workers: int,
+) -> dict[str, float]:
+    """Seconds of what regularizers, clipping and an average add to a step. Passes that read one or
+    two buffers and write one are taken for such as add gradients."""
+    rules = [regularizers.get(r.name)(r.config) for r in config.regularizers]
+    size, training = layout.size, config.training
+    found: dict[str, float] = {}
+
+    def add(name: str, seconds: float) -> None:
+        found[name] = found.get(name, 0.0) + seconds
+
+    for rule in rules:
+        if isinstance(rule, Penalty):
+            add("penalties on weights", rates.add.seconds(layout.n_decayed, n_workers))
+        if isinstance(rule, GradientModifier):
+            add("changes of the gradient", known.modifier(rule).seconds(size, n_workers))
+        if isinstance(rule, Constraint):
+            add("constraints", rates.add.seconds(layout.n_decayed, n_workers))
+    if training.clip_value is not None:
+        add("changes of the gradient", rates.add.seconds(size, n_workers))
+    if training.clip_adaptive is not None:
+        add("clipping of units", rates.add.seconds(size, n_workers))
+    average = build_average(config)
+    if average:
+        each = rates.add.seconds(size, n_workers)
+        add("average of the weights", each / average.interval(training.eval_interval))
+    return found
