@@ -18,25 +18,22 @@ from bptool.inference.generate import generate
 from bptool.inference.sampling import Sampling
 from bptool.inference.writer import Writer
 from bptool.models import gpt2_decode
-from bptool.models.gpt2 import GPT2, GPT2Config, gpt2_loss
+from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.gpt2_decode import BLOCK_ROWS
-from bptool.models.mlp import MLP, MLPConfig, mlp_loss
+from bptool.models.mlp import MLP, MLPConfig
 from bptool.ops.attention_decode import PAGE
-from bptool.ops.dropout import MaskKey
-from bptool.ops.team import ALONE
 from bptool.training.machine import choose_engine
 from bptool.training.workers import WorkerTeam
 
 N_VOCAB, CONTEXT = 23, 12
 GPT2_OPTIONS = {"n_layer": 2, "n_head": 2, "n_embd": 16, "context": CONTEXT, "dropout": 0.5}
 MLP_OPTIONS = {"window": 4, "n_embd": 5, "n_hidden": 12, "n_layer": 2, "context": CONTEXT}
-MODELS: dict[str, tuple[Any, Any]] = {
-    "gpt2": (GPT2(GPT2Config(**GPT2_OPTIONS), N_VOCAB), gpt2_loss),
-    "gpt2 without biases, untied": (
-        GPT2(GPT2Config(**GPT2_OPTIONS, bias=False, tie_embeddings=False), N_VOCAB),
-        gpt2_loss,
+MODELS: dict[str, Any] = {
+    "gpt2": GPT2(GPT2Config(**GPT2_OPTIONS), N_VOCAB),
+    "gpt2 without biases, untied": GPT2(
+        GPT2Config(**GPT2_OPTIONS, bias=False, tie_embeddings=False), N_VOCAB
     ),
-    "mlp": (MLP(MLPConfig(**MLP_OPTIONS, dropout=0.5), N_VOCAB), mlp_loss),
+    "mlp": MLP(MLPConfig(**MLP_OPTIONS, dropout=0.5), N_VOCAB),
 }
 ENGINE = choose_engine("auto")
 CASES = pytest.mark.parametrize("name", MODELS)
@@ -50,12 +47,11 @@ def params_of(model: Any, dtype: str = "float32") -> Any:
     return model.params(weights)
 
 
-def forward_logits(model: Any, loss: Any, params: Any, tokens: Any, dtype: str) -> Any:
+def forward_logits(model: Any, params: Any, tokens: Any, dtype: str) -> Any:
     """Logits (B, T, V) of the training forward, without dropout."""
     n_batch, n_time = tokens.shape
     space = model.workspace(n_batch, n_time, dtype, ENGINE.make(dtype))
-    key = MaskKey(0, 0, 0)
-    loss(space.evaluating, params, space.acts, tokens, np.zeros_like(tokens), key, 1.0, ALONE)
+    model.loss(params, space, tokens, np.zeros_like(tokens))
     return space.acts.logits.reshape(n_batch, n_time, -1).copy()
 
 
@@ -84,9 +80,9 @@ def decode(model: Any, params: Any, workers: Any, sequences: list[Any], cuts: li
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("float64", 1e-12)])
 def test_decoding_equals_the_forward(name: str, dtype: str, tolerance: float) -> None:
     """Sequences of every length at once, in ever more parts."""
-    model, loss = MODELS[name]
+    model = MODELS[name]
     params, tokens = params_of(model, dtype), random_tokens(CONTEXT, CONTEXT)
-    want = forward_logits(model, loss, params, tokens, dtype)
+    want = forward_logits(model, params, tokens, dtype)
     lengths = np.arange(1, CONTEXT + 1)
     sequences = [row[:n] for row, n in zip(tokens, lengths, strict=True)]
     with WorkerTeam(1) as workers:
@@ -121,7 +117,7 @@ def test_what_a_sequence_becomes_depends_on_nothing_else(
     cuts = [data.draw(st.integers(1, length), label="parts") for length in lengths]
     tokens = random_tokens(n, model.context)
     sequences = [row[:length] for row, length in zip(tokens, lengths, strict=True)]
-    want = forward_logits(model, gpt2_loss, params, tokens, "float64")
+    want = forward_logits(model, params, tokens, "float64")
     with WorkerTeam(1) as one, WorkerTeam(n_workers) as workers, whole_team():
         together = decode(model, params, workers, sequences, cuts)
         for i, sequence in enumerate(sequences):
@@ -143,7 +139,7 @@ def whole_team() -> Iterator[None]:
 @settings(max_examples=15)
 def test_forks_and_drops_leave_each_sequence_its_own_past(name: str, data: Any) -> None:
     """A random walk of appends, selections and restarts against sequences decoded alone."""
-    model, _ = MODELS[name]
+    model = MODELS[name]
     params = params_of(model, "float64")
     capacity = 4
     with WorkerTeam(1) as workers:
@@ -191,7 +187,7 @@ def test_samples_of_a_prompt_store_it_once() -> None:
 
 @CASES
 def test_what_a_decoder_cannot_take_is_refused(name: str) -> None:
-    model, _ = MODELS[name]
+    model = MODELS[name]
     with WorkerTeam(1) as workers:
         decoder = model.decoder(params_of(model), 2, workers)
         decoder.add(1)
@@ -212,7 +208,7 @@ def test_what_a_decoder_cannot_take_is_refused(name: str) -> None:
 
 @CASES
 def test_the_room_of_a_sequence_is_what_its_context_leaves(name: str) -> None:
-    model, _ = MODELS[name]
+    model = MODELS[name]
     with WorkerTeam(1) as workers:
         decoder = model.decoder(params_of(model), 2, workers)
     decoder.add(2)
@@ -225,7 +221,7 @@ def test_the_room_of_a_sequence_is_what_its_context_leaves(name: str) -> None:
 
 def tokens_of(name: str, prompt: Any, n: int, n_samples: int = 1, **options: Any) -> Any:
     """Generated ids, (n_samples, at most n); -1 where a sample had ended."""
-    model, _ = MODELS[name]
+    model = MODELS[name]
     sampling = options.pop("sampling", Sampling(seed=4))
     prompts = prompt if isinstance(prompt, list) else [prompt]
     with WorkerTeam(options.pop("n_workers", 1)) as workers, whole_team():
@@ -268,13 +264,13 @@ def test_a_text_does_not_depend_on_the_prompts_beside_it(name: str) -> None:
 @CASES
 def test_past_the_context_the_later_half_goes_on(name: str) -> None:
     """Each token is the likeliest of a forward over what the decoder may know then."""
-    model, loss = MODELS[name]
+    model = MODELS[name]
     params, prompt = params_of(model), random_tokens(1, 5)[0]
     found = tokens_of(name, prompt, 3 * CONTEXT, sampling=Sampling(0.0))[0]
     history, start = list(prompt), 0
     for token in found:
         seen = history[-model.config.window :] if name == "mlp" else history[start:]
-        logits = forward_logits(model, loss, params, np.array([seen], np.int32), "float32")
+        logits = forward_logits(model, params, np.array([seen], np.int32), "float32")
         assert token == np.argmax(logits[0, -1])
         history.append(int(token))
         if name != "mlp" and len(history) - start > CONTEXT:

@@ -24,7 +24,7 @@ from bptool.models.decoder import Workers
 from bptool.models.gpt2_config import NO_DEPTH, NO_DROPOUT, Depth, Dropout, GPT2Config
 from bptool.models.gpt2_decode import GPT2Decoder, page_shape, scratch_shapes
 from bptool.models.gpt2_operations import LARGEST_VARIANT, SIZES, VARIANTS, gpt2_operations
-from bptool.models.head_loss import head_loss, head_loss_and_gradient
+from bptool.models.head_loss import head_loss_and_gradient
 from bptool.models.operation import Operation
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
 from bptool.ops.attention import BLOCK, attention_backward, attention_forward
@@ -244,23 +244,14 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key, adds, team):  # type:
 
 
 @kernel
-def gpt2_loss(  # type: ignore[no-untyped-def]
-    hyper, params, acts, tokens, targets, key, inverse_n_targets, terms, team
-):
-    """Forward to this member's part of the loss, terms included."""
-    barrier(team)  # the last call has read the activations
-    gpt2_forward(hyper, params, acts, tokens, key, team)
-    norm, flat = acts.norm[2 * params.ln_1_w.shape[0]], targets.reshape(targets.size)
-    head = params.wte if hyper.tied else params.head_w
-    no_bias = params.ln_f_w[:0]
-    return head_loss(hyper.engine, acts, norm, head, no_bias, flat, inverse_n_targets, terms, team)
-
-
-@kernel
 def gpt2_loss_and_gradient(  # type: ignore[no-untyped-def]
-    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, terms, adds, team
+    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, terms, adds, backward, team
 ):
-    """A member's whole step: forward, its part of the loss and of what the terms add, backward."""
+    """A member's whole step: forward, its part of the loss and of what the terms add, backward.
+
+    Without ``backward`` it ends at the loss, and ``grads`` may be anything of its type: one
+    function for both, since all of the forward would be compiled again into a second one.
+    """
     barrier(team)  # the last call has read the activations, and the gradients are cleared
     gpt2_forward(hyper, params, acts, tokens, key, team)
     norm, flat = acts.norm[2 * params.ln_1_w.shape[0]], targets.reshape(targets.size)
@@ -269,9 +260,10 @@ def gpt2_loss_and_gradient(  # type: ignore[no-untyped-def]
     no_bias = params.ln_f_w[:0]
     loss, penalty = head_loss_and_gradient(
         *(hyper.engine, acts, acts.dnorm, d_head, no_bias, norm, head, no_bias),
-        *(flat, inverse_n_targets, terms, adds, team),
+        *(flat, inverse_n_targets, terms, adds, backward, team),
     )
-    gpt2_backward(hyper, params, grads, acts, tokens, key, adds, team)
+    if backward:
+        gpt2_backward(hyper, params, grads, acts, tokens, key, adds, team)
     return loss, penalty
 
 
@@ -410,7 +402,7 @@ class GPT2(Model):
         return Losses(
             *gpt2_loss_and_gradient(
                 *(acts.training, params, grads, acts.acts, tokens, targets),
-                *(key, inverse_n_targets, terms, adds, team),
+                *(key, inverse_n_targets, terms, adds, True, team),
             )
         )
 
@@ -424,9 +416,11 @@ class GPT2(Model):
         terms: LogitTerms = NO_TERMS,
     ) -> float:
         return float(
-            gpt2_loss(
-                *(acts.evaluating, params, acts.acts, tokens, targets),
-                *(NO_KEY, 1.0, terms, team),
+            sum(
+                gpt2_loss_and_gradient(
+                    *(acts.evaluating, params, params, acts.acts, tokens, targets),
+                    *(NO_KEY, 1.0, terms, True, False, team),
+                )
             )
         )
 

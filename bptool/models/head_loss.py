@@ -30,28 +30,21 @@ def head_loss_of_tile(engine, acts, x, w, b, targets, inverse_n_targets, terms, 
 
 
 @kernel
-def head_loss(engine, acts, x, w, b, targets, inverse_n_targets, terms, team):  # type: ignore[no-untyped-def]
-    """This member's part of the loss, terms included; the last tile's logits stay as they are."""
-    total = 0.0
-    for start in range(0, targets.size, acts.logits.shape[0]):
-        loss, penalty = head_loss_of_tile(
-            engine, acts, x, w, b, targets, inverse_n_targets, terms, start, team
-        )
-        total += loss + penalty
-    return total
-
-
-@kernel
 def head_loss_and_gradient(  # type: ignore[no-untyped-def]
-    engine, acts, dx, dw, db, x, w, b, targets, inverse_n_targets, terms, adds, team
+    engine, acts, dx, dw, db, x, w, b, targets, inverse_n_targets, terms, adds, backward, team
 ):
-    """This member's parts of loss and terms. dx is overwritten, dw too unless ``adds``, db adds."""
+    """This member's parts of loss and terms. dx is overwritten, dw too unless ``adds``, db adds.
+
+    Without ``backward`` nothing is, and the last tile's logits stay as they are.
+    """
     loss, penalty = 0.0, 0.0
     for start in range(0, targets.size, acts.logits.shape[0]):
         found = head_loss_of_tile(
             engine, acts, x, w, b, targets, inverse_n_targets, terms, start, team
         )
         loss, penalty = loss + found[0], penalty + found[1]
+        if not backward:
+            continue
         first, stop = own_rows(acts.logits, start, targets, team)
         next_token_backward(acts.dlogp[first:stop], targets[first:stop], inverse_n_targets)
         head_backward(

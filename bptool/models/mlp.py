@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from bptool.config.section import Section
 from bptool.models.base import Array, Losses, Model, ParamSpec, Reference, allocate, bytes_of
 from bptool.models.decoder import Workers
-from bptool.models.head_loss import head_loss, head_loss_and_gradient
+from bptool.models.head_loss import head_loss_and_gradient
 from bptool.models.mlp_decode import MLPDecoder
 from bptool.models.mlp_operations import SIZES, VARIANTS, mlp_operations
 from bptool.models.operation import Operation
@@ -189,32 +189,23 @@ def mlp_backward(hyper, params, grads, acts, tokens, key, adds, team):  # type: 
 
 
 @kernel
-def mlp_loss(  # type: ignore[no-untyped-def]
-    hyper, params, acts, tokens, targets, key, inverse_n_targets, terms, team
-):
-    """Forward to this member's part of the loss, terms included."""
-    barrier(team)  # the last call has read the activations
-    mlp_forward(hyper, params, acts, tokens, key, team)
-    last, flat = acts.hidden[acts.hidden.shape[0] - 1], targets.reshape(targets.size)
-    return head_loss(
-        *(hyper.engine, acts, last, params.output_w, params.output_b),
-        *(flat, inverse_n_targets, terms, team),
-    )
-
-
-@kernel
 def mlp_loss_and_gradient(  # type: ignore[no-untyped-def]
-    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, terms, adds, team
+    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, terms, adds, backward, team
 ):
-    """A member's whole step: forward, its part of the loss and of what the terms add, backward."""
+    """A member's whole step: forward, its part of the loss and of what the terms add, backward.
+
+    Without ``backward`` it ends at the loss, and ``grads`` may be anything of its type.
+    """
     barrier(team)  # the last call has read the activations, and the gradients are cleared
     mlp_forward(hyper, params, acts, tokens, key, team)
     last, flat = acts.hidden[acts.hidden.shape[0] - 1], targets.reshape(targets.size)
     loss, penalty = head_loss_and_gradient(
         *(hyper.engine, acts, acts.dhidden, grads.output_w, grads.output_b),
-        *(last, params.output_w, params.output_b, flat, inverse_n_targets, terms, adds, team),
+        *(last, params.output_w, params.output_b, flat),
+        *(inverse_n_targets, terms, adds, backward, team),
     )
-    mlp_backward(hyper, params, grads, acts, tokens, key, adds, team)
+    if backward:
+        mlp_backward(hyper, params, grads, acts, tokens, key, adds, team)
     return loss, penalty
 
 
@@ -291,7 +282,7 @@ class MLP(Model):
         return Losses(
             *mlp_loss_and_gradient(
                 *(acts.training, params, grads, acts.acts, tokens, targets),
-                *(key, inverse_n_targets, terms, adds, team),
+                *(key, inverse_n_targets, terms, adds, True, team),
             )
         )
 
@@ -305,9 +296,11 @@ class MLP(Model):
         terms: LogitTerms = NO_TERMS,
     ) -> float:
         return float(
-            mlp_loss(
-                *(acts.evaluating, params, acts.acts, tokens, targets),
-                *(NO_KEY, 1.0, terms, team),
+            sum(
+                mlp_loss_and_gradient(
+                    *(acts.evaluating, params, params, acts.acts, tokens, targets),
+                    *(NO_KEY, 1.0, terms, True, False, team),
+                )
             )
         )
 

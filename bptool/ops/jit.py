@@ -28,6 +28,9 @@ import numba.core.event
 import numpy as np
 
 FASTMATH = {"contract", "reassoc", "nsz"}
+_OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+"""No kernel is called by its address, so none needs the wrapper for that, which takes time to
+compile."""
 PACKAGES_WITH_KERNELS = ("ops", "models", "objectives", "optim", "regularizers")
 
 cache_notice: str | None = None
@@ -76,14 +79,14 @@ _choose_cache_folder()
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile ``function`` with Numba: no GIL, cached on disk, lazily for the types it meets."""
-    return numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")(function)
+    return numba.njit(**_OPTIONS, fastmath=FASTMATH)(function)
 
 
 def kernel_without_nan(function: Callable[..., Any]) -> Any:
     """For a search for the largest element, which does not vectorise unless LLVM may assume that
     there is no NaN; the caller must see one all the same."""
     flags = {"nnan", "nsz", "reassoc"}
-    return numba.njit(nogil=True, cache=True, fastmath=flags, error_model="numpy")(function)
+    return numba.njit(**_OPTIONS, fastmath=flags)(function)
 
 
 @contextlib.contextmanager
