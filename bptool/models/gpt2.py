@@ -31,11 +31,12 @@ from bptool.ops.attention import BLOCK, attention_backward, attention_forward
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
 from bptool.ops.head import tile_rows
-from bptool.ops.jit import kernel
+from bptool.ops.jit import composition
 from bptool.ops.layernorm import layernorm_backward_share, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_forward
 from bptool.ops.logit_terms import NO_TERMS, LogitTerms
 from bptool.ops.matmul import MatmulEngine
+from bptool.ops.residual import residual_backward, residual_forward
 from bptool.ops.stochastic_depth import depth_rate, stochastic_depth
 from bptool.ops.team import ALONE, Team, barrier, share
 from bptool.registry import models
@@ -107,7 +108,7 @@ POSITION_AMPLITUDE = 0.1
 """Of sinusoidal initial positions; 0.2 did no better."""
 
 
-@kernel
+@composition
 def gpt2_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-untyped-def]
     """Fill ``acts`` up to the last norm, of which each member has rows.
 
@@ -143,7 +144,7 @@ def gpt2_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unt
         rate = depth_rate(hyper.depth.rate, hyper.depth.rule, layer, n_layer)
         dropout(branch[own], p.residual, key, 3 * layer + 2, row0)
         stochastic_depth(branch[own], rate, key, 2 * layer, row0, tokens.shape[1])
-        x[i + 1][own] = x[i][own] + branch[own]
+        residual_forward(x[i + 1][own], x[i][own], branch[own])
 
         i += 1
         ln_2_w, ln_2_b = params.ln_2_w[layer], params.ln_2_b[layer]
@@ -160,13 +161,13 @@ def gpt2_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unt
         barrier(team)  # branch: columns
         dropout(branch[own], p.residual, key, 3 * layer + 3, row0)
         stochastic_depth(branch[own], rate, key, 2 * layer + 1, row0, tokens.shape[1])
-        x[i + 1][own] = x[i][own] + branch[own]
+        residual_forward(x[i + 1][own], x[i][own], branch[own])
     i = 2 * n_layer
     ln_f_w, ln_f_b = params.ln_f_w, params.ln_f_b
     layernorm_forward(norm[i][own], mean[i][own], rstd[i][own], x[i][own], ln_f_w, ln_f_b)
 
 
-@kernel
+@composition
 def gpt2_backward(hyper, params, grads, acts, tokens, key, adds, team):  # type: ignore[no-untyped-def]
     """Undo the forward from the last norm, whose gradient ``acts.dnorm`` holds, to the first
     operation. Each member has made its part of it. ``adds`` as for ``linear_backward``."""
@@ -190,7 +191,7 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key, adds, team):  # type:
         # x = x + drop(c_proj(dropout(act(c_fc(ln_2(x))))))
         i = 2 * layer + 1
         rate = depth_rate(hyper.depth.rate, hyper.depth.rule, layer, n_layer)
-        branch[own] = dx[own]
+        residual_backward(branch[own], dx[own])
         dropout(branch[own], p.residual, key, 3 * layer + 3, row0)
         stochastic_depth(branch[own], rate, key, 2 * layer + 1, row0, tokens.shape[1])
         barrier(team)  # branch: rows
@@ -214,7 +215,7 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key, adds, team):  # type:
 
         # x = x + drop(c_proj(attention(c_attn(ln_1(x)))))
         i = 2 * layer
-        branch[own] = dx[own]
+        residual_backward(branch[own], dx[own])
         dropout(branch[own], p.residual, key, 3 * layer + 2, row0)
         stochastic_depth(branch[own], rate, key, 2 * layer, row0, tokens.shape[1])
         barrier(team)  # branch: rows
@@ -243,7 +244,7 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key, adds, team):  # type:
     embedding_backward(grads.wte, grads.wpe, dx, tokens, team)
 
 
-@kernel
+@composition
 def gpt2_loss_and_gradient(  # type: ignore[no-untyped-def]
     hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, terms, adds, backward, team
 ):

@@ -16,7 +16,7 @@ from bptool.models.base import Array, allocate
 from bptool.models.decoder import Decoder, Workers, check_append, check_capacity, check_parents
 from bptool.ops.activations import ACTIVATIONS, activation_forward
 from bptool.ops.attention_decode import PAGE, QUERIES, attention_decode
-from bptool.ops.jit import kernel
+from bptool.ops.jit import composition
 from bptool.ops.layernorm import layernorm_forward
 from bptool.ops.linear_decode import COLUMNS, linear_decode
 from bptool.ops.memory import aligned_zeros
@@ -68,7 +68,7 @@ class Hyper(NamedTuple):
     tied: bool
 
 
-@kernel
+@composition
 def gpt2_decode(team, hyper, params, scratch, own, pages, table, rows, logits):  # type: ignore[no-untyped-def]
     """Put a block of new rows through the model; logits (n_ends, V) of the wanted ones."""
     n = rows.tokens.size

@@ -13,11 +13,11 @@ from bptool.objectives.next_token import (
     next_token_penalty,
 )
 from bptool.ops.head import head_backward, head_forward, head_terms, own_rows
-from bptool.ops.jit import kernel
+from bptool.ops.jit import composition
 from bptool.ops.logit_terms import has_terms
 
 
-@kernel
+@composition
 def head_loss_of_tile(engine, acts, x, w, b, targets, inverse_n_targets, terms, start, team):  # type: ignore[no-untyped-def]
     """This member's part of a tile's loss, and of what the terms add."""
     logp, log_sum, logits, penalty = acts.logp, acts.log_sum, acts.logits, 0.0
@@ -29,7 +29,7 @@ def head_loss_of_tile(engine, acts, x, w, b, targets, inverse_n_targets, terms, 
     return next_token_forward(logp[first:stop], targets[first:stop], inverse_n_targets), penalty
 
 
-@kernel
+@composition
 def head_loss_and_gradient(  # type: ignore[no-untyped-def]
     engine, acts, dx, dw, db, x, w, b, targets, inverse_n_targets, terms, adds, backward, team
 ):

@@ -26,7 +26,7 @@ from bptool.models.operation import Operation
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.head import tile_rows
-from bptool.ops.jit import kernel
+from bptool.ops.jit import composition
 from bptool.ops.linear import linear_backward, linear_forward
 from bptool.ops.logit_terms import (
     NO_TERMS,
@@ -133,7 +133,7 @@ class Workspace(NamedTuple):
 NO_KEY = MaskKey(0, 0, 0)
 
 
-@kernel
+@composition
 def mlp_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-untyped-def]
     """Fill ``acts`` up to the last hidden layer, of which each member has rows.
 
@@ -159,7 +159,7 @@ def mlp_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unty
         barrier(team)  # hidden: rows
 
 
-@kernel
+@composition
 def mlp_backward(hyper, params, grads, acts, tokens, key, adds, team):  # type: ignore[no-untyped-def]
     """Undo the forward from the last hidden layer, whose gradient ``acts.dhidden`` holds, to the
     first operation. Each member has made its part of it."""
@@ -188,7 +188,7 @@ def mlp_backward(hyper, params, grads, acts, tokens, key, adds, team):  # type: 
     window_backward(grads.embedding, acts.dx, tokens, team)
 
 
-@kernel
+@composition
 def mlp_loss_and_gradient(  # type: ignore[no-untyped-def]
     hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, terms, adds, backward, team
 ):

@@ -10,7 +10,7 @@ import numpy as np
 from bptool.models.base import Array, allocate
 from bptool.models.decoder import Decoder, check_append, check_capacity, check_parents
 from bptool.ops.activations import ACTIVATIONS, activation_forward
-from bptool.ops.jit import kernel
+from bptool.ops.jit import composition
 from bptool.ops.linear_decode import linear_decode
 from bptool.ops.team import ALONE
 
@@ -28,7 +28,7 @@ class Scratch(NamedTuple):
     logits: Array  # (capacity, V)
 
 
-@kernel
+@composition
 def mlp_decode(team, activation, params, scratch, windows):  # type: ignore[no-untyped-def]
     """Logits after windows (n, W) of token ids, the number V standing for "before the start"."""
     n, n_window = windows.shape

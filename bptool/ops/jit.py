@@ -89,6 +89,42 @@ def kernel_without_nan(function: Callable[..., Any]) -> Any:
     return numba.njit(**_OPTIONS, fastmath=flags)(function)
 
 
+def composition(function: Callable[..., Any]) -> Any:
+    """Compile a function that calls kernels and has no loops over elements of its own.
+
+    Numba optimises a function together with copies of all that it calls, which has been optimised
+    by itself before. For a model's whole step that took most of the time of compiling it.
+    """
+    _compositions.add((function.__module__, function.__qualname__))
+    return kernel(function)
+
+
+_compositions: set[tuple[str, str]] = set()
+_CODE_PASSES = ("native_lowering", "nopython_backend")
+"""Passes of Numba in which LLVM's run; what a function calls has been compiled before them."""
+
+
+class _LessOptimisation(numba.core.event.Listener):  # type: ignore[misc]
+    """Lowers LLVM's level of optimisation while a composition becomes machine code."""
+
+    def on_start(self, event: Any) -> None:
+        if self._concerns(event):
+            self._level = numba.core.config.OPT
+            numba.core.config.OPT = type(self._level)(min(1, int(self._level)))
+
+    def on_end(self, event: Any) -> None:
+        if self._concerns(event):
+            numba.core.config.OPT = self._level
+
+    def _concerns(self, event: Any) -> bool:
+        data = event.data
+        is_code = data["name"].startswith(_CODE_PASSES)
+        return is_code and (data["module"], data["qualname"]) in _compositions
+
+
+numba.core.event.register("numba:run_pass", _LessOptimisation())
+
+
 @contextlib.contextmanager
 def compilations() -> Iterator[list[str]]:
     """Collect the names of kernels compiled inside the block; those loaded from disk are not."""
