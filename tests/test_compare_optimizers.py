@@ -163,12 +163,15 @@ def test_a_diverged_trial_replays_until_it_diverges(
 def replay(trial: dict[str, Any]) -> None:
     program, *words = shlex.split(trial["command"])
     assert program == "bptool"
-    assert (main([*words, "--quiet"]) == 0) == (trial["status"] == "completed")
+    code = main([*words, "--quiet"])
+    assert code == 0 or trial["status"] == "diverged"
     run = Path(words[words.index("--out") + 1])
     evaluations = [r for r in records(run / "metrics.jsonl") if r.get("kind") == "evaluation"]
     replayed = {record["step"]: record["val_loss"] for record in evaluations}
-    expected = {p["step"]: p["val_loss"] for p in trial["curve"] if p["step"]}
-    assert replayed == {step: loss for step, loss in expected.items() if loss is not None}
+    curve = {p["step"]: p["val_loss"] for p in trial["curve"] if p["step"]}
+    expected = {step: loss for step, loss in curve.items() if loss is not None}
+    assert {step: replayed.get(step) for step in expected} == expected
+    assert trial["status"] == "diverged" or replayed.keys() == expected.keys()
 
 
 STUDY = """\
@@ -236,7 +239,7 @@ def test_several_configurations_are_several_workloads(
     words += ["--ruleset", "tuned", "--trials", "3", "--steps", "6", "--seeds", "2"]
     assert main([*words, "--out", "several"]) == 0
     out = capsys.readouterr().out
-    assert "workloads on which an optimizer needs at most tau times the fewest steps" in out
+    assert "tau 1.5" in out
     report = json.loads((folder / "several" / "report.json").read_text(encoding="utf-8"))
     assert [one["workload"] for one in report["workloads"]] == ["config", "wide"]
     assert "## wide" in (folder / "several" / "tables.md").read_text(encoding="utf-8")

@@ -230,7 +230,7 @@ def time_to_target(table: Table, styles: Styles) -> Figure | None:
             for row in rows
         ]
         reached = [x for group in values for x in group if math.isfinite(x)]
-        miss = 1.15 * max(reached, default=1.0)
+        miss = 1.15 * (max(reached, default=1.0) or 1.0)
         for y, (row, group) in enumerate(zip(rows, values, strict=True)):
             colour = styles[row.optimizer]["color"]
             if any(math.isnan(x) for x in group):
