@@ -85,6 +85,11 @@ class Screen:
 TRAINING = Screen("training", TRAIN, mid_run=True, plots={"runs/quickstart/loss.png": "loss.png"})
 SCREENS_IN_ORDER = (
     Screen("plan", "bptool train configs/quickstart.yaml --plan", columns=84),
+    Screen(
+        "lr-find",
+        "bptool lr-find configs/quickstart.yaml",
+        plots={"runs/lr-find-quickstart/lr-find.png": "lr-find.png"},
+    ),
     TRAINING,
     Screen("generate", 'bptool generate runs/quickstart --prompt "One spring" --max-tokens 160'),
     Screen("eval", "bptool eval runs/quickstart --nanogpt-estimator", columns=72),

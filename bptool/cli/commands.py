@@ -29,6 +29,7 @@ COMMANDS: dict[str, Entry] = {
     "gradcheck": Entry(
         "bptool.cli.gradcheck:gradcheck", "Check every gradient against finite differences."
     ),
+    "lr-find": Entry("bptool.cli.lr_find:lr_find", "Find a learning rate, by one short run."),
     "compare-optimizers": Entry(
         "bptool.cli.compare_optimizers:compare_optimizers",
         "Train the same model with several optimizers, side by side.",

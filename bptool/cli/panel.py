@@ -55,18 +55,16 @@ def sample_text(sample: Sampled) -> Text:
     return Text.assemble((prompt, "bold"), continuation)
 
 
-def bar(progress: TrainingProgress) -> RenderableType:
-    """How far training is, and the time left."""
-    total = max(progress.n_steps, 1)
-    left = f"{wording.duration(progress.seconds_left)} left" if progress.last else ""
+def bar(done: int, total: int, seconds_left: float | None) -> RenderableType:
+    """How far something is, and the time left where that is known."""
+    total = max(total, 1)
+    left = "" if seconds_left is None else f"{wording.duration(seconds_left)} left"
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(ratio=1)
     grid.add_column(justify="right", no_wrap=True, min_width=5)
     grid.add_column(justify="right", no_wrap=True, min_width=len("59 min 59 s left"))
-    meter = ProgressBar(
-        total=total, completed=progress.step, complete_style="cyan", finished_style="green"
-    )
-    grid.add_row(meter, Text(f"{100 * progress.step / total:.0f} %", style="bold"), Text(left))
+    meter = ProgressBar(total=total, completed=done, complete_style="cyan", finished_style="green")
+    grid.add_row(meter, Text(f"{100 * done / total:.0f} %", style="bold"), Text(left))
     return grid
 
 
@@ -142,7 +140,9 @@ def render(progress: TrainingProgress, console: Console) -> RenderableType:
         what = f"compiling {progress.compiling.what}; needed once, then kept for later runs"
         parts.append(Text(what, style="cyan"))
     if progress.started is not None and (progress.last or not progress.compiling):
-        parts += [bar(progress), Text(""), numbers(progress, console, width)]
+        left = progress.seconds_left if progress.last else None
+        parts += [bar(progress.step, progress.n_steps, left), Text("")]
+        parts += [numbers(progress, console, width)]
         parts += [Text(""), curve(progress, console, width)]
         parts += sample_block(progress, console, width)
     return Padding(Group(*parts), INDENT)

@@ -65,20 +65,25 @@ def settle(
     if run is not None:
         folder = RunFolder(run)
         return Request(_resumed(folder, None, sets), folder, True)
-    place = RUNS / (Path(source[0].removeprefix("dataset:")).stem or "run")
+    place = RUNS / name_of(source)
     if not resume:
-        config = _asked_for(source, texts, sets).config
+        config = resolve_source(source, texts, sets).config
         return Request(config, RunFolder(out or free_name(place)), False)
     folder = RunFolder(out or place)
     folder.require_run()
-    return Request(_resumed(folder, _asked_for(source, texts, []), sets), folder, True)
+    return Request(_resumed(folder, resolve_source(source, texts, []), sets), folder, True)
+
+
+def name_of(source: list[str]) -> str:
+    """What a folder for the results of ``source`` is called."""
+    return Path(source[0].removeprefix("dataset:")).stem or "run"
 
 
 def _is_config(path: str) -> bool:
     return Path(path).suffix.lower() in (".yaml", ".yml")
 
 
-def _asked_for(source: list[str], texts: list[str], sets: list[str]) -> Resolved:
+def resolve_source(source: list[str], texts: list[str], sets: list[str]) -> Resolved:
     """The configuration of the arguments, without regard to any run."""
     from bptool.config.load import resolve
 

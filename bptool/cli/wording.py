@@ -26,6 +26,14 @@ def decimal(number: float | None, digits: int = 4) -> str:
     return MISSING if number is None or math.isnan(number) else f"{number:.{digits}f}"
 
 
+def rate(number: float) -> str:
+    """A learning rate to two digits, as one types it: ``0.16``, ``2.4e-3``."""
+    if 0.0095 <= number < 1000:
+        return f"{float(f'{number:.1e}'):g}"
+    mantissa, exponent = f"{number:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
 def duration(seconds: float) -> str:
     """``0.4 s``, ``12 s``, ``2 min 05 s``, ``3 h 04 min``, ``2 d 03 h``."""
     if not math.isfinite(seconds):

@@ -61,12 +61,7 @@ class RunFolder:
                 f"{self.path} already holds a run; go on with it by --resume, "
                 "or choose another folder with --out"
             )
-        if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"{self.path} is a file; choose another folder with --out")
-        if self.path.exists() and any(self.path.iterdir()):
-            raise RunError(
-                f"{self.path} is not empty and holds no run; choose another folder with --out"
-            )
+        require_empty(self.path, "is not empty and holds no run")
 
     def create(self) -> None:
         """Make the folder for a new run.
@@ -113,6 +108,14 @@ def read_json(path: Path, what: str, version: int = FORMAT_VERSION) -> dict[str,
             "update bptool"
         )
     return value
+
+
+def require_empty(folder: Path, otherwise: str = "is not empty") -> None:
+    """Raise a RunError where there is a file in the place of a folder, or anything in it."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; choose another folder with --out")
+    if folder.exists() and any(folder.iterdir()):
+        raise RunError(f"{folder} {otherwise}; choose another folder with --out")
 
 
 def free_name(folder: Path) -> Path:

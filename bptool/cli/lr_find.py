@@ -1,0 +1,65 @@
+"""``bptool lr-find``: sweep the learning rate over one short run, and suggest one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def lr_find(
+    source: Annotated[
+        list[str], typer.Argument(help="A CONFIG.yaml or text files, as for `bptool train`.")
+    ],
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", help="Use this text in place of the configuration's."),
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting: optimizer.name=lion. Repeatable."),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option("--steps", min=20, max=10_000, help="Rates to try, one a step.")
+    ] = 200,
+    low: Annotated[float, typer.Option("--low", help="Lowest learning rate.")] = 1e-6,
+    high: Annotated[float, typer.Option("--high", help="Highest learning rate.")] = 10.0,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for plot and numbers.")] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option("--plugin", help="A file or module of yours with more parts."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only the last line and errors.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Find a learning rate, by one short run.
+
+    The rate grows at every step, from very low until the loss blows up. Suggested is the first
+    rate at which the smoothed loss has made nine tenths of its fall. The weights are not kept.
+    """
+    from bptool.cli.lr_find_session import Request, find
+    from bptool.cli.training_request import RUNS, name_of, resolve_source
+    from bptool.errors import UserError
+    from bptool.plugins import load_plugin
+    from bptool.training.lr_find import RangeTest
+    from bptool.training.lr_find_folder import SweepFolder
+    from bptool.training.run_folder import free_name
+
+    test = RangeTest(low, high, steps)
+    for name in plugin or []:
+        load_plugin(name)
+    if Path(source[0]).is_dir():
+        raise UserError(f"{source[0]} is a folder; name a CONFIG.yaml or a text")
+    config = resolve_source(source, text or [], sets or []).config
+    folder = SweepFolder(out or free_name(RUNS / f"lr-find-{name_of(source)}"))
+    options = [("--text", value) for value in text or []]
+    options += [("--set", value) for value in sets or [] if not _is_rate(value)]
+    options += [("--plugin", value) for value in plugin or []]
+    command = ["bptool", "train", *source, *(word for option in options for word in option)]
+    find(Request(config, test, folder, command), quiet=quiet, json=json)
+
+
+def _is_rate(setting: str) -> bool:
+    """Whether a ``--set`` gives the very number that is looked for."""
+    return setting.partition("=")[0].strip() == "optimizer.learning_rate"

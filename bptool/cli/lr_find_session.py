@@ -1,0 +1,94 @@
+"""Running a learning-rate sweep in the foreground: display, signals, files, and what it says."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from bptool.cli import wording
+from bptool.cli.failures import Stopped
+from bptool.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from bptool.config.schema import RunConfig
+    from bptool.training.lr_find import Finding, Listener, RangeTest
+    from bptool.training.lr_find_folder import SweepFolder
+
+
+@dataclass(frozen=True)
+class Request:
+    """A sweep to run.
+
+    Attributes:
+        command: the words of the command that trains what was swept, but for the rate.
+    """
+
+    config: RunConfig
+    test: RangeTest
+    folder: SweepFolder
+    command: list[str]
+
+    @staticmethod
+    def setting(rate: float) -> str:
+        """What ``--set`` takes for a learning rate."""
+        return f"optimizer.learning_rate={wording.rate(rate)}"
+
+    def training(self, rate: float) -> str:
+        """The command that trains at ``rate``."""
+        return " ".join(map(wording.argument, [*self.command, "--set", self.setting(rate)]))
+
+
+def find(request: Request, *, quiet: bool, json: bool) -> None:
+    """Sweep, write the files and say what was found; raises Stopped where the user stopped it."""
+    from rich.console import Console
+
+    from bptool.cli.lr_find_display import listener_for, print_finding
+
+    if quiet and json:
+        raise UserError("--quiet and --json exclude each other; choose one")
+    console = Console()
+    request.folder.check_free()
+    with listener_for(console, silent=quiet or json) as listener:
+        finding = _sweep(request, listener)
+    if finding.ending == "interrupted":
+        tried, wanted = len(finding.rates), request.test.n_steps
+        sys.stderr.write(f"stopped after {tried:,} of {wanted:,} rates; nothing is kept\n")
+        raise Stopped
+    unsaved = None
+    try:
+        request.folder.save(finding, request.config)
+    except RunError as error:  # what was found is told all the same
+        unsaved = error
+    files = {} if unsaved else {"plot": request.folder.plot, "numbers": request.folder.data}
+    if json:
+        found = finding.to_json() | {"files": {name: str(path) for name, path in files.items()}}
+        sys.stdout.write(json_module.dumps(found, allow_nan=False) + "\n")
+    else:
+        print_finding(console, request, finding, files, quiet)
+    if unsaved:
+        raise unsaved
+    if finding.suggested is None:
+        raise typer.Exit(1)
+
+
+def _sweep(request: Request, listener: Listener) -> Finding:
+    from bptool.cli.signals import stopping
+    from bptool.training.lr_find import find_rate
+    from bptool.training.setup import build
+
+    stop = False
+
+    def request_stop() -> None:
+        nonlocal stop
+        stop = True
+
+    pieces = build(request.config)
+    try:
+        with stopping(request_stop):
+            return find_rate(pieces, request.test, listener, lambda: stop)
+    finally:
+        pieces.close()

@@ -1,0 +1,275 @@
+"""The learning-rate range test: one short run whose rate grows at every step.
+
+    rate(i) = low (high / low)^((i - 1) / (n - 1)),   i = 1 ... n
+
+The loss that belongs to a rate is that of the batch after its update, which the next step computes
+anyway: one run of n steps and a forward. The optimizer, its parameter groups, clipping, penalties
+and batches are those of the configuration; its schedule and its own rate are not used.
+
+Losses are smoothed by a Gaussian of ``WIDTH`` decades over the rate's logarithm; while the sweep
+runs, over what there is. One above ``CAP`` times the initial weights' counts as that, so that the
+explosion at the end does not reach back. The sweep ends at the highest rate, at a loss or gradient
+that is not finite, or where the loss has blown up: its smoothed value has lost ``LOST`` of what it
+had gained, and more than ``CLEAR`` of the initial loss.
+
+**Suggested** is the first rate at which the smoothed loss has made ``GAINED`` of its fall, from its
+first value to its lowest. ``docs/experiments.md`` has why: TO BE FILLED
+
+Paper: Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, arXiv:1506.01186
+(section 3.3; its rate grows linearly, over a few epochs). The exponential sweep and the smoothing
+are those of fastai's finder, which takes the steepest descent or a tenth of the lowest point.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from bptool.errors import ConfigError, DivergedError
+from bptool.ops import jit
+from bptool.training.events import Compiling
+from bptool.training.setup import Pieces, new_batch
+from bptool.training.step import StepResult
+
+WIDTH = 0.1
+"""Standard deviation of the smoothing, in powers of ten of the rate."""
+CAP = 1.5
+LOST, CLEAR = 0.5, 0.1
+GAINED = 0.9
+LEAST_FALL = 0.02
+"""Nothing is suggested where the loss fell by less than this share of its first value."""
+MIN_STEPS = 20
+
+Ending = Literal["highest rate", "blew up", "not finite", "interrupted"]
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """Which rates are tried: ``n_steps`` of them, from ``low`` to ``high``, at equal ratios.
+
+    Raises:
+        ConfigError: they do not rise, or are too few.
+    """
+
+    low: float
+    high: float
+    n_steps: int
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.low < self.high < math.inf:
+            raise ConfigError(
+                f"learning rates from {self.low:g} to {self.high:g}: need two above 0, rising"
+            )
+        if self.n_steps < MIN_STEPS:
+            raise ConfigError(f"a sweep of {self.n_steps} steps is too short; need {MIN_STEPS}")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of ``step``, from 1."""
+        return self.low * (self.high / self.low) ** ((step - 1) / (self.n_steps - 1))
+
+    @property
+    def steps_a_decade(self) -> float:
+        return (self.n_steps - 1) / math.log10(self.high / self.low)
+
+
+@dataclass(frozen=True)
+class SweepStarted:
+    model: str
+    n_parameters: int
+    optimizer: str
+    test: RangeTest
+    tokens_per_step: int
+    n_workers: int
+    engine: str
+
+
+@dataclass(frozen=True)
+class RateTried:
+    """A step of the sweep, and how the loss stands after it."""
+
+    step: int
+    rate: float
+    loss: float
+    """Of the batch after the update, in nats per token; maybe not finite."""
+    smoothed: float
+    best: float
+    """Lowest smoothed loss so far."""
+    best_rate: float
+
+
+Event = SweepStarted | Compiling | RateTried
+Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a sweep found. Losses are mean negative log-likelihoods in nats per token.
+
+    Attributes:
+        rates: those that were tried, in order.
+        losses, smoothed: before the first update, then after that of each rate: one more.
+            The last loss may not be finite.
+        ending: why the sweep ended.
+    """
+
+    test: RangeTest
+    rates: list[float]
+    losses: list[float]
+    smoothed: list[float]
+    ending: Ending
+
+    @property
+    def fall(self) -> float:
+        """From the first smoothed loss to the lowest."""
+        return self.smoothed[0] - min(self.smoothed)
+
+    @property
+    def best(self) -> float:
+        """The rate after which the smoothed loss was lowest; the first if it only rose."""
+        return self.rates[max(0, self._lowest - 1)]
+
+    @property
+    def steepest(self) -> float:
+        """The rate at which the smoothed loss fell fastest, per power of ten."""
+        falls = -np.diff(self.smoothed[: max(2, self._lowest + 1)])
+        return self.rates[int(falls.argmax())]
+
+    @property
+    def suggested(self) -> float | None:
+        """The first rate that made ``GAINED`` of the fall; None where the loss did not fall."""
+        if self.fall < LEAST_FALL * self.smoothed[0]:
+            return None
+        enough = self.smoothed[0] - GAINED * self.fall
+        return next(
+            r for r, loss in zip(self.rates, self.smoothed[1:], strict=True) if loss <= enough
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values; a loss that is not finite is null."""
+        losses = [loss if math.isfinite(loss) else None for loss in self.losses]
+        return {
+            "suggested_rate": self.suggested,
+            "lowest_loss_rate": self.best,
+            "steepest_descent_rate": self.steepest,
+            "ending": self.ending,
+            "low": self.test.low,
+            "high": self.test.high,
+            "n_steps": self.test.n_steps,
+            "initial_loss": losses[0],
+            "initial_smoothed_loss": self.smoothed[0],
+            "rates": self.rates,
+            "losses": losses[1:],
+            "smoothed_losses": self.smoothed[1:],
+        }
+
+    @property
+    def _lowest(self) -> int:
+        return int(np.argmin(self.smoothed))
+
+
+def smooth(losses: Sequence[float], width: float) -> list[float]:
+    """Each loss as the mean of those near it, weighted by a Gaussian of ``width`` steps.
+
+    Those above ``CAP`` times the first, and those not finite, count as that.
+    """
+    limit = CAP * losses[0]
+    held = np.array([loss if loss < limit else limit for loss in losses])
+    reach = math.ceil(4 * width)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+    inside = slice(reach, reach + len(held))
+    sums, counts = (np.convolve(v, weights)[inside] for v in (held, np.ones_like(held)))
+    return [float(level) for level in sums / counts]
+
+
+def find_rate(
+    pieces: Pieces,
+    test: RangeTest,
+    listener: Listener = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Finding:
+    """Sweep the rate over one run from the initial weights, which are trained meanwhile.
+
+    Args:
+        listener: told what starts, what is compiled, and each rate tried.
+        should_stop: asked after each step; True ends the sweep.
+
+    Raises:
+        DivergedError: the loss of the initial weights is not finite.
+    """
+    listener(_started(pieces, test))
+    _compile(pieces, listener)
+    rates = [test.rate(step) for step in range(1, test.n_steps + 1)]
+    losses: list[float] = []
+    smoothed: list[float] = []
+    ending: Ending | None = None
+    for found in _steps(pieces, rates):
+        losses.append(found.loss)
+        smoothed = smooth(losses, WIDTH * test.steps_a_decade)
+        n_tried = len(losses) - 1
+        if n_tried:
+            lowest = int(np.argmin(smoothed))
+            near = rates[max(0, lowest - 1)]
+            listener(
+                RateTried(
+                    n_tried, rates[n_tried - 1], found.loss, smoothed[-1], min(smoothed), near
+                )
+            )
+        if not (math.isfinite(found.loss) and math.isfinite(found.grad_norm)):
+            ending = "not finite"
+        elif _blew_up(smoothed):
+            ending = "blew up"
+        elif should_stop():
+            ending = "interrupted"
+        if ending:
+            break
+    if ending == "not finite" and len(losses) == 1:
+        raise DivergedError(
+            "loss or gradient of the initial weights is not finite, at any learning rate"
+        )
+    n_tried = len(losses) - 1
+    return Finding(test, rates[:n_tried], losses, smoothed, ending or "highest rate")
+
+
+def _steps(pieces: Pieces, rates: Sequence[float]) -> Iterator[StepResult]:
+    """Train a step at each rate; at the end only the loss is taken. Each result's loss is that of
+    the weights before its update."""
+    seed = pieces.config.training.seed
+    tokens, targets = new_batch(pieces)
+    for step, rate in enumerate(rates, 1):
+        n_targets = pieces.batches.fill(step - 1, tokens, targets)
+        yield pieces.step(tokens, targets, n_targets, rate, seed, step)
+    n_targets = pieces.batches.fill(len(rates), tokens, targets)
+    yield pieces.step.compute_gradient(tokens, targets, n_targets, seed, len(rates) + 1)
+
+
+def _blew_up(smoothed: Sequence[float]) -> bool:
+    """Whether the loss now stands well above its lowest."""
+    first, lowest, now = smoothed[0], min(smoothed), smoothed[-1]
+    return now - lowest > max(LOST * (first - lowest), CLEAR * first)
+
+
+def _started(pieces: Pieces, test: RangeTest) -> SweepStarted:
+    return SweepStarted(
+        model=pieces.config.model.name,
+        n_parameters=pieces.model.n_parameters,
+        optimizer=pieces.config.optimizer.name,
+        test=test,
+        tokens_per_step=pieces.batches.n_sequences * pieces.sizes.n_time,
+        n_workers=pieces.team.n,
+        engine=pieces.engine.name,
+    )
+
+
+def _compile(pieces: Pieces, listener: Listener) -> None:
+    what = f"kernels of {pieces.config.model.name}"
+    listener(Compiling(what, done=False))
+    start = time.perf_counter()
+    with jit.compilations() as compiled:
+        pieces.step.compile()
+    seconds = time.perf_counter() - start
+    listener(Compiling(what, done=True, seconds=seconds, cached=not compiled))
