@@ -14,7 +14,7 @@ had gained, and more than ``CLEAR`` of the initial loss.
 
 **Suggested** is the first rate at which the smoothed loss has made ``GAINED`` of its fall, from its
 first value to its lowest. The lowest point itself lies near the rate at which runs begin to fail,
-and the steepest descent up to a hundred times below the best; ``docs/experiments.md`` has what runs
+and the steepest descent up to forty times below the best; ``docs/experiments.md`` has what runs
 at several rates came to.
 
 Paper: Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, arXiv:1506.01186
