@@ -69,6 +69,13 @@ def _faults(
 
 OPERATION_FAULTS = [
     *_faults(
+        "ops/residual.py",
+        "residual_backward",
+        ("residual",),
+        ("sign", "d_branch[i, j] = dy[i, j]", "d_branch[i, j] = -dy[i, j]"),
+        ("index", "d_branch[i, j] = dy[i, j]", "d_branch[i, j] = dy[i, j - 1]"),
+    ),
+    *_faults(
         "ops/embedding.py",
         "embedding_backward",
         ("embedding",),

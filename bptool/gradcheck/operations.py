@@ -38,6 +38,7 @@ from bptool.ops.logit_terms import (
     logit_terms_forward,
 )
 from bptool.ops.matmul import blas_engine
+from bptool.ops.residual import residual_backward, residual_forward
 from bptool.ops.stochastic_depth import stochastic_depth
 from bptool.ops.team import ALONE, make_team, share
 from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
@@ -78,6 +79,7 @@ def cases() -> Iterator[Case]:
     """Every case, in the order of the files; registered penalties last."""
     yield Case("dropout", ("dropout",), _dropout)
     yield Case("stochastic depth", ("stochastic_depth",), _stochastic_depth)
+    yield Case("residual", ("residual_backward",), _residual)
     yield Case("embedding", ("embedding_backward",), _embedding)
     yield Case("window", ("window_backward",), _window)
     linear_kernels = ("linear_backward", "linear_backward_parameters")
@@ -135,6 +137,22 @@ def _dropout(rng: np.random.Generator) -> Differentiable:
         return y
 
     return Composed("dropout", {"x": x}, lambda: {"y": masked(x)}, lambda d: {"x": masked(d["y"])})
+
+
+def _residual(rng: np.random.Generator) -> Differentiable:
+    """The stream's own gradient is dy, which nothing touches."""
+    x, branch = rng.normal(size=(3, 5)), rng.normal(size=(3, 5))
+    y, d_branch = overwritten(x.shape), overwritten(x.shape)
+
+    def forward() -> dict[str, Array]:
+        residual_forward(y, x, branch)
+        return {"y": y}
+
+    def backward(d: dict[str, Array]) -> dict[str, Array]:
+        residual_backward(d_branch, d["y"])
+        return {"x": d["y"], "branch": d_branch}
+
+    return Composed("residual", {"x": x, "branch": branch}, forward, backward)
 
 
 def _stochastic_depth(rng: np.random.Generator) -> Differentiable:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from bptool.models.head_operations import HeadArrays, head_operations
 from bptool.models.operation import ITEM_BYTES, Operation, Shard, elementwise, linear
 from bptool.ops.activations import activation_backward, activation_forward
@@ -18,6 +16,7 @@ from bptool.ops.logit_terms import (
     NO_TERMS,
     LogitTerms,
 )
+from bptool.ops.residual import residual_backward, residual_forward
 from bptool.ops.stochastic_depth import stochastic_depth
 
 KEY = MaskKey(0, 1, 0)
@@ -200,11 +199,11 @@ def _activation_backward(s: Shard, i: int) -> None:
 
 def _add(s: Shard, i: int) -> None:
     x, own = s.work.acts.x, s.own
-    np.add(x[i][own], s.work.acts.branch[own], out=x[i + 1][own])
+    residual_forward(x[i + 1][own], x[i][own], s.work.acts.branch[own])
 
 
 def _copy(s: Shard, i: int) -> None:
-    np.copyto(s.work.acts.branch[s.own], s.work.acts.dx[s.own])
+    residual_backward(s.work.acts.branch[s.own], s.work.acts.dx[s.own])
 
 
 def _head(s: Shard) -> HeadArrays:
