@@ -203,7 +203,8 @@ def recomputed(run: Path, tokens: Any) -> float:
 
 def test_eval_is_the_mean_over_the_whole_split(capsys: Shown, home: Path) -> None:
     found = json.loads(output(capsys, "eval", "run", "--json"))
-    assert set(found) == {"val_loss", "perplexity", "bits_per_byte", "n_tokens", "step"}
+    keys = {"val_loss", "perplexity", "bits_per_byte", "n_tokens", "step", "weights"}
+    assert set(found) == keys
     opened = open_run(home / "run")
     text = (home / "text.txt").read_text(encoding="utf-8")
     tokens = opened.tokenizer.encode(text[int(len(text) * 0.9) :])

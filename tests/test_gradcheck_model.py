@@ -109,7 +109,7 @@ def test_batches_repeat_tokens_reach_both_ends_and_are_masked_unevenly(n_vocab):
 
 
 def test_a_model_whose_two_losses_differ_is_refused(monkeypatch):
-    monkeypatch.setattr(MLP, "loss", lambda self, *arguments: 1.0)
+    monkeypatch.setattr(MLP, "loss", lambda self, *arguments, **options: 1.0)
     with pytest.raises(ValueError, match="must be one function"):
         model_function(mlp())
 

@@ -82,7 +82,9 @@ def gemm_routine(real: Any, gemm: int) -> Any:
         first = transposed if trans_b else plain
         second = transposed if trans_a else plain
         beta = real(1.0) if accumulate else real(0.0)
-        _call_gemm(gemm, first, second, n, m, k, b, ldb, a, lda, beta, c, ldc)
+        # a stride of 0, of an empty matrix, is refused by some
+        rows_a, rows_b, rows_c = max(lda, 1), max(ldb, 1), max(ldc, 1)
+        _call_gemm(gemm, first, second, n, m, k, b, rows_b, a, rows_a, beta, c, rows_c)
 
     return routine
 
