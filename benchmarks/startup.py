@@ -29,20 +29,20 @@ def first_step_seconds(cache: Path, kernels: Path) -> float:
         words = ["train", str(CONFIGURATION), "--json", "--out", str(Path(folder) / "run")]
         words += ["--set", f"training.steps={STEPS}", "--set", "schedule.warmup_steps=1"]
         start = time.perf_counter()
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-m", "bptool", *words],
             cwd=folder,
             text=True,
             encoding="utf-8",
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path, **caches},
-        )
-        assert process.stdout is not None
-        seconds = None
-        for line in process.stdout:
-            if seconds is None and json.loads(line)["event"] == "step_done":
-                seconds = time.perf_counter() - start
-        if process.wait() != 0 or seconds is None:
+        ) as process:
+            assert process.stdout is not None
+            seconds = None
+            for line in process.stdout:
+                if seconds is None and json.loads(line)["event"] == "step_done":
+                    seconds = time.perf_counter() - start
+        if process.returncode != 0 or seconds is None:
             raise SystemExit(f"benchmark: bptool train ended with code {process.returncode}")
         return seconds
 

@@ -238,11 +238,6 @@ OPERATION_FAULTS = [
             "engine, dk[:stop], d_weights, True, q[start:stop], False, adds",
             "engine, dk[:stop], d_weights, True, q[start:stop], False, False",
         ),
-        (
-            "index",
-            "dv[:stop], dropped, True, d_out[start:stop], False, adds, UPPER_A, start",
-            "dv[:stop], dropped, True, d_out[start:stop], False, adds, UPPER_A, 0",
-        ),
     ),
     *_faults(
         "ops/token_logprob.py",
@@ -355,9 +350,9 @@ MODEL_FAULTS = [
         ("gpt2",),
         (
             "sign",
-            "branch[own] = dx[own]\n"
+            "residual_backward(branch[own], dx[own])\n"
             "        dropout(branch[own], p.residual, key, 3 * layer + 2, row0)",
-            "branch[own] = -dx[own]\n"
+            "residual_backward(branch[own], -dx[own])\n"
             "        dropout(branch[own], p.residual, key, 3 * layer + 2, row0)",
         ),
         (

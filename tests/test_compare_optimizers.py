@@ -243,17 +243,28 @@ def test_several_configurations_are_several_workloads(
     report = json.loads((folder / "several" / "report.json").read_text(encoding="utf-8"))
     assert [one["workload"] for one in report["workloads"]] == ["config", "wide"]
     assert "## wide" in (folder / "several" / "tables.md").read_text(encoding="utf-8")
-    edges = [
-        key
-        for one in report["workloads"]
-        for row in one["optimizers"]
-        for key in row["tuning"]["edges"]
-    ]
-    assert edges  # three candidates of three settings
-    assert "bptool compare-optimizers several/widened.yaml" in out
-    assert main(["compare-optimizers", "several/widened.yaml", "--out", "wider", "--quiet"]) == 0
+
+
+def test_settings_at_the_edge_of_their_space_are_offered_a_wider_one(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In six steps at tiny rates the highest is best, and one of sixteen lies in the last tenth."""
+    (folder / "edges.yaml").write_text(
+        "workloads: [{config: config.yaml}]\noptimizers: [adamw, sgd]\nruleset: tuned\nsteps: 6\n"
+        "tuning: {trials: 16}\nfinal: {seeds: 2}\nspaces:\n"
+        "  adamw: {learning_rate: {low: 1.0e-6, high: 1.0e-5}}\n"
+        "  sgd: {learning_rate: {low: 1.0e-5, high: 1.0e-3}}\n",
+        encoding="utf-8",
+    )
+    assert main(["compare-optimizers", "edges.yaml", "--out", "edges"]) == 0
+    out = capsys.readouterr().out
+    report = json.loads((folder / "edges" / "report.json").read_text(encoding="utf-8"))
+    rows = report["workloads"][0]["optimizers"]
+    assert [list(row["tuning"]["edges"]) for row in rows] == [["learning_rate"]] * 2
+    assert "bptool compare-optimizers edges/widened.yaml" in out
+    assert main(["compare-optimizers", "edges/widened.yaml", "--out", "wider", "--quiet"]) == 0
     wider = records(folder / "wider" / "results.jsonl")[0]
-    (old, new) = (records(folder / name / "results.jsonl")[0] for name in ("several", "wider"))
+    (old, new) = (records(folder / name / "results.jsonl")[0] for name in ("edges", "wider"))
     assert new["study"]["spaces"] != old["study"].get("spaces")
     same = ("model", "data", "training", "schedule")
     for before, after in zip(old["workloads"], wider["workloads"], strict=True):

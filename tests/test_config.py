@@ -664,7 +664,7 @@ RAW_CONFIGS = st.fixed_dictionaries(
         "optimizer": st.fixed_dictionaries({"learning_rate": POSITIVE}),
         "schedule": st.sampled_from(["constant", {"name": "ramp", "warmup_steps": 7}]),
         "regularizers": st.lists(
-            st.fixed_dictionaries({"name": st.just("shrink"), "strength": POSITIVE}), max_size=3
+            st.fixed_dictionaries({"name": st.just("shrink"), "strength": POSITIVE}), max_size=1
         ),
         "sample": st.fixed_dictionaries({"prompt": TEXT.filter(bool)}),
     },

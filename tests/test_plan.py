@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from bptool.errors import BptoolError
 from bptool.models.gpt2 import GPT2
 from bptool.models.mlp import MLP
+from bptool.ops.logit_terms import NO_TERMS, LogitTerms
 from bptool.optim.adamw import AdamW
 from bptool.optim.lamb import LAMB
 from bptool.training.calibrate import measure_rates, measure_update
@@ -149,8 +150,12 @@ def test_rates_of_small_models_are_numbers_that_json_keeps(
         values = vars(rate).values()
         assert min(values) >= 0
         assert 0 < max(values) < math.inf
+    terms = LogitTerms(label_smoothing=0.1, z_loss=1e-4)
     assert rates.kernels.keys() == {
-        o.kernel for r in references for o in r.model.operations(1, r.model.context)
+        o.kernel
+        for r in references
+        for of in (NO_TERMS, terms)
+        for o in r.model.operations(1, r.model.context, of)
     }
     for passes in (rates.clear, rates.add, rates.norm, update):
         assert isinstance(passes, PassRate)
