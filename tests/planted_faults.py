@@ -1,11 +1,12 @@
 """Faults planted in the source of every backward, to see that gradcheck reports each one.
 
-Each fault is an edit of one file of a copy of the package; a process of its own compiles it in a
-fresh cache folder (patching a compiled function changes nothing: Numba freezes what it called),
-saves the gradients and runs the checks that the fault touches. The script then demands that the
-gradients differ from those of an unedited copy, that each of the checks reports something, and
-that the unedited copy passes. Faults in how a team cuts an operation are among them; a missing
-barrier is not, since what it does is a matter of timing. Run it alone for a table::
+Each fault is an edit of one file of a copy of the package. A process of its own imports that module
+anew, and all that import it, compiles them with no cache (patching a compiled function changes
+nothing: Numba freezes what it called), saves the gradients and runs the checks that the fault
+touches. The script then demands that the gradients differ from those of the unedited copy, that
+each of the checks reports something, and that the unedited copy passes. Faults in how a team cuts
+an operation are among them; a missing barrier is not, since what it does is a matter of timing.
+Run it alone for a table::
 
     python tests/planted_faults.py
 """
@@ -18,9 +19,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -449,19 +451,13 @@ class Outcome:
         return self.change > CHANGED and not self.silent
 
 
-def edit(folder: Path, faults: Iterable[Fault]) -> dict[Path, bytes]:
-    """Plant faults in a copy of the package; returns the files as they were."""
-    before: dict[Path, bytes] = {}
-    for fault in faults:
-        path = folder / "bptool" / fault.file
-        text = path.read_text(encoding="utf-8")
-        if text.count(fault.old) != 1:
-            raise ValueError(
-                f"{fault.file}: found {text.count(fault.old)} times, should be once: {fault.old!r}"
-            )
-        before.setdefault(path, path.read_bytes())
-        path.write_text(text.replace(fault.old, fault.new), encoding="utf-8", newline="\n")
-    return before
+def edited(source: str, fault: Fault) -> str:
+    """``source`` with the fault planted; refuses an edit that does not fit exactly once."""
+    if source.count(fault.old) != 1:
+        raise ValueError(
+            f"{fault.file}: found {source.count(fault.old)} times, should be once: {fault.old!r}"
+        )
+    return source.replace(fault.old, fault.new)
 
 
 def rounds(faults: Sequence[Fault]) -> list[list[Fault]]:
@@ -482,39 +478,39 @@ def run_in_copy(folder: Path, check: str, series: Sequence[Sequence[Fault]]) -> 
 
     Only what the faults touch is checked, so that only that is compiled; all of it without faults.
     """
-    folder.mkdir()
+    folder.mkdir(parents=True)
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(PACKAGE, folder / "bptool", ignore=ignored)
+    turns = []
+    for number, faults in enumerate(series):
+        files = {fault.file for fault in faults}
+        sources = {file: (PACKAGE / file).read_text(encoding="utf-8") for file in files}
+        for fault in faults:
+            sources[fault.file] = edited(sources[fault.file], fault)
+        names = sorted({name for fault in faults for name in fault.reported})
+        turns.append({"out": str(folder / f"out{number}"), "sources": sources, "names": names})
+    (folder / "turns.json").write_text(json.dumps(turns), encoding="utf-8")
     environment = {
         **os.environ,
         "NUMBA_CACHE_DIR": str(folder / "kernels"),
+        "NUMBA_OPT": "0",  # compiles twice as fast; the mathematics is the same
         "OMP_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "BPTOOL_CACHE_DIR": str(folder / "data"),
         "XDG_CACHE_HOME": str(folder / "data"),
     }
-    if len(series) == 1:
-        # Compiles twice as fast; the mathematics is the same. But kernels of teams are then not
-        # kept in the cache, which a series lives on.
-        environment["NUMBA_OPT"] = "0"
+    command = [sys.executable, str(WORKER), str(folder), check]
+    done = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, encoding="utf-8"
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{check}:\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
     results = []
-    for number, faults in enumerate(series):
-        before = edit(folder, faults)
-        out = folder / f"out{number}"
-        command = [sys.executable, str(WORKER), str(folder), check, str(out)]
-        if check != "training":
-            command += sorted({name for fault in faults for name in fault.reported})
-        done = subprocess.run(
-            command, env=environment, cwd=folder, capture_output=True, text=True, encoding="utf-8"
-        )
-        if done.returncode != 0:
-            names = ", ".join(fault.name for fault in faults)
-            raise RuntimeError(f"{check} with [{names}]:\n{done.stderr[-3000:]}")
+    for turn in turns:
+        out = Path(turn["out"])
         problems = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
         with np.load(out.with_suffix(".npz")) as arrays:
             results.append((problems, dict(arrays)))
-        for path, content in before.items():
-            path.write_bytes(content)
     return results
 
 
@@ -535,46 +531,30 @@ def judge(fault: Fault, clean: Outputs, faulty: Outputs) -> Outcome:
     return Outcome(fault, change, silent, reported[0] if reported else "nothing reported")
 
 
-def run_all(
-    folder: Path, only: str | None = None, n_processes: int = 2
-) -> tuple[list[Outcome], list[str]]:
-    """Run every fault; returns the outcomes, and checks that failed without a fault.
+FAULTS = {"models": MODEL_FAULTS, "operations": OPERATION_FAULTS, "training": TRAINING_FAULTS}
+"""The faults that each check must report."""
 
-    Args:
-        only: one check: ``models``, ``operations`` or ``training``.
-    """
-    jobs: list[tuple[str, list[list[Fault]]]] = []
-    for check, faults in (("models", MODEL_FAULTS), ("operations", OPERATION_FAULTS)):
-        jobs += [(check, [[]]), *((check, [group]) for group in rounds(faults))]
-    # A fault in the Python of the step leaves the kernels, and so their cache, as they are.
-    in_kernel = [f for f in TRAINING_FAULTS if f.file.startswith("ops/")]
-    in_python = [f for f in TRAINING_FAULTS if f not in in_kernel]
-    jobs += [("training", [[], *([f] for f in in_python)])]
-    jobs += [("training", [[f]]) for f in in_kernel]
-    jobs = [job for job in jobs if only in (None, job[0])]
-    with ThreadPoolExecutor(n_processes) as pool:
-        running = [
-            pool.submit(run_in_copy, folder / f"copy{i}", check, series)
-            for i, (check, series) in enumerate(jobs)
-        ]
-        results = [one.result() for one in running]
-    clean: dict[str, Outputs] = {}
-    alarms: list[str] = []
-    for (check, series), outputs in zip(jobs, results, strict=True):
-        if not series[0]:
-            clean[check] = outputs[0]
-            alarms += [line for lines in outputs[0][0].values() for line in lines]
-    outcomes = []
-    for (check, series), outputs in zip(jobs, results, strict=True):
-        for faults, output in zip(series, outputs, strict=True):
-            outcomes += [judge(fault, clean[check], output) for fault in faults]
+
+def run(folder: Path, check: str) -> tuple[list[Outcome], list[str]]:
+    """Run one check with every fault; returns the outcomes, and what failed without a fault."""
+    groups = rounds(FAULTS[check])
+    clean, *faulty = run_in_copy(folder / check, check, [[], *groups])
+    alarms = [line for lines in clean[0].values() for line in lines]
+    outcomes = [
+        judge(fault, clean, outputs)
+        for group, outputs in zip(groups, faulty, strict=True)
+        for fault in group
+    ]
     return outcomes, alarms
 
 
 def main() -> int:
     """Print a line for each fault; 1 if any went unseen."""
     with tempfile.TemporaryDirectory() as folder:
-        outcomes, alarms = run_all(Path(folder), *sys.argv[1:2])
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(partial(run, Path(folder)), sys.argv[1:] or FAULTS))
+    outcomes = [outcome for some, _ in found for outcome in some]
+    alarms = [line for _, some in found for line in some]
     for outcome in outcomes:
         verdict = "caught" if outcome.caught else "MISSED"
         sys.stdout.write(f"{verdict}  {outcome.fault.name}\n        {outcome.message}\n")
