@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from bptool.cli.comparison_request import Request
     from bptool.comparison import analysis
 
+WIDE = 200
+"""Columns for a table in a file or a pipe."""
 STYLES = {"better": "bold green", "worse": "yellow"}
 
 
@@ -79,12 +81,12 @@ def print_report(
     for table in shown:
         console.print()
         for title, names in columns(table, plan).items():
-            console.print(result_table(table, f"{table.workload}: {title}", names))
+            _show(console, result_table(table, f"{table.workload}: {title}", names))
         for line in remarks(table):
             _say(console, line)
     if len(shown) > 1:
         console.print()
-        console.print(profile_table(found))
+        _show(console, profile_table(found))
     if quiet or not shown:
         return
     console.print()
@@ -143,18 +145,33 @@ def profile_table(found: analysis.Analysis) -> Table:
 def _grid(title: str, columns: Sequence[str]) -> Table:
     from bptool.comparison.wording import TEXTS
 
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    grid = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        title=title,
+        title_justify="left",
+    )
     for column in columns:
         # A narrow terminal breaks words, not numbers.
         is_text = column in TEXTS
         grid.add_column(
-            column,
+            column.replace("best of", "best\nof"),
             justify="left" if is_text else "right",
             no_wrap=not is_text,
             min_width=len("optimizer") if is_text else None,
             overflow="fold",
         )
     return grid
+
+
+def _show(console: Console, grid: Table) -> None:
+    """Print a table whole where there is no terminal whose width it would have to fit."""
+    width = console.width
+    if not console.is_terminal:
+        console.width = WIDE
+    console.print(grid)
+    console.width = width
 
 
 def _number(n: int, what: str) -> str:

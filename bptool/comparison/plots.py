@@ -159,13 +159,16 @@ def _draw_curve(axes: Any, row: Row, style: dict[str, Any]) -> None:
 
 
 def _limits(rows: Sequence[Row]) -> tuple[float, float]:
-    """From the lowest loss to the highest initial one: what climbs above leaves the frame."""
+    """From the lowest loss to the highest after the first fall, or to the initial one where nothing
+    falls: the steep beginning, and what climbs, leave the frame."""
     points = [p for row in rows for run in row.runs for p in run.curve]
     losses = [p.val_loss for p in points if math.isfinite(p.val_loss)]
     starts = [p.val_loss for p in points if p.step == 0 and math.isfinite(p.val_loss)]
     if not starts:
         return 0.0, 1.0
-    low, high = min(losses), max(starts)
+    firsts = [run.curve[1].val_loss for row in rows for run in row.runs if len(run.curve) > 1]
+    fallen = [loss for loss in firsts if loss < max(starts)]
+    low, high = min(losses), max(fallen, default=max(starts))
     margin = HEADROOM * max(high - low, 1e-3)
     return low - margin, high + margin
 
@@ -230,7 +233,7 @@ def time_to_target(table: Table, styles: Styles) -> Figure | None:
             for row in rows
         ]
         reached = [x for group in values for x in group if math.isfinite(x)]
-        miss = 1.15 * (max(reached, default=1.0) or 1.0)
+        miss = 1.35 * (max(reached, default=1.0) or 1.0)
         for y, (row, group) in enumerate(zip(rows, values, strict=True)):
             colour = styles[row.optimizer]["color"]
             if any(math.isnan(x) for x in group):
