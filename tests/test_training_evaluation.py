@@ -16,6 +16,7 @@ from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.training import begin, loop
 from bptool.training.evaluation import Evaluation, evaluate_split, nanogpt_estimate
 from bptool.training.events import Evaluated, Notice, Sampled, TrainingFinished
+from bptool.training.lessons import next_token
 from bptool.training.machine import choose_engine
 from bptool.training.run_folder import RunFolder
 from bptool.training.setup import format_bytes
@@ -124,7 +125,7 @@ def trained(tmp_path: Path, losses: list[float], train_losses: list[float], **va
 
     with patch.context() as now:
         now.setattr(training.pieces.step, "compute_gradient", given)
-        now.setattr(loop, "evaluate_split", lambda *_: Evaluation(next(left), 10, 10))
+        now.setattr(next_token, "evaluate_split", lambda *_: Evaluation(next(left), 10, 10))
         training.run()
     training.pieces.close()
     return recorder.events

@@ -198,10 +198,10 @@ def test_metrics_up_to_a_checkpoint_are_on_the_disk_before_it(
     training = begin.start_run(config, RunFolder(tmp_path / "run"))
     save = training._store.save
 
-    def spying(weights: Any, optimizer: Any, state: dict[str, Any], average: Any) -> str:
+    def spying(weights: Any, optimizer: Any, state: dict[str, Any], *others: Any) -> str:
         steps = [r for r in read_metrics(training.folder.metrics) if r["kind"] == "step"]
         seen.append((state["step"], len(steps)))
-        return save(weights, optimizer, state, average)
+        return save(weights, optimizer, state, *others)
 
     monkeypatch.setattr(training._store, "save", spying)
     training.run()

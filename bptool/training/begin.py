@@ -15,6 +15,7 @@ from bptool.training.checkpoint import (
     AVERAGE,
     STATE,
     CheckpointStore,
+    load_lesson,
     load_optimizer,
     load_state,
     load_weights,
@@ -125,9 +126,19 @@ def _load_last(pieces: Pieces, folder: RunFolder) -> Progress:
     if step.averaging:
         load_weights(checkpoint, layout, step.averaging.weights, AVERAGE)
     load_optimizer(checkpoint, step.state())
-    standing = Progress.from_state(load_state(checkpoint), checkpoint / STATE)
+    load_lesson(checkpoint, pieces.lesson.arrays())
+    state = load_state(checkpoint)
+    pieces.lesson.load(_lesson_state(state, checkpoint / STATE))
+    standing = Progress.from_state(state, checkpoint / STATE)
     step.n_updates = standing.n_updates
     return standing
+
+
+def _lesson_state(state: dict[str, Any], place: object) -> dict[str, Any]:
+    found = state.get("lesson", {})
+    if not isinstance(found, dict):
+        raise RunError(f"{place} is damaged: 'lesson' is {found!r}; restore it")
+    return found
 
 
 def _notices(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[Notice]:

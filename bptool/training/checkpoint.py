@@ -4,6 +4,7 @@
                               average.safetensors     their average, where one is made
                               optimizer.safetensors   state, ``slot/parameter``, and the weights
                                                       in training where others are evaluated
+                              lesson.safetensors      arrays that the lesson keeps, if it has any
                               state.json              step, counters, hashes of the others
     checkpoints/index.json                            which is the last, which the best
 
@@ -31,10 +32,11 @@ from bptool.models.base import Array, FlatLayout
 from bptool.training.run_folder import FORMAT_VERSION, read_json, writing
 from bptool.training.tensor_file import write_tensors
 
-WEIGHTS, AVERAGE, OPTIMIZER, STATE, INDEX = (
+WEIGHTS, AVERAGE, OPTIMIZER, LESSON, STATE, INDEX = (
     "weights.safetensors",
     "average.safetensors",
     "optimizer.safetensors",
+    "lesson.safetensors",
     "state.json",
     "index.json",
 )
@@ -72,11 +74,12 @@ class CheckpointStore:
         optimizer: dict[str, Array],
         state: dict[str, Any],
         average: dict[str, Array] | None = None,
+        lesson: dict[str, Array] | None = None,
     ) -> str:
         """Write a checkpoint of ``state["step"]`` and make it the last; returns its name.
 
-        ``weights``, ``optimizer`` and, if there is one, ``average`` are the tensors of a file each,
-        by name.
+        ``weights``, ``optimizer`` and, if there are any, ``average`` and ``lesson`` are the tensors
+        of a file each, by name.
 
         Raises:
             RunError: it could not be written (a full disk, say); the one before is as it was.
@@ -87,6 +90,7 @@ class CheckpointStore:
             with writing(self.folder, "the checkpoint before is untouched"):
                 tensors = {WEIGHTS: weights, OPTIMIZER: optimizer}
                 tensors |= {} if average is None else {AVERAGE: average}
+                tensors |= {LESSON: lesson} if lesson else {}
                 self._write(temporary, tensors, state)
                 if (self.folder / name).exists():  # made by a run that was cut off
                     shutil.rmtree(self.folder / name)
@@ -153,6 +157,12 @@ def load_weights(
 def load_optimizer(checkpoint: Path, tensors: dict[str, Array]) -> None:
     """Read the optimizer's state into arrays by name; errors as :func:`load_weights`."""
     _load(checkpoint, OPTIMIZER, tensors)
+
+
+def load_lesson(checkpoint: Path, arrays: dict[str, Array]) -> None:
+    """Read the lesson's arrays, if it keeps any, by name; errors as :func:`load_weights`."""
+    if arrays:
+        _load(checkpoint, LESSON, arrays)
 
 
 def _load(checkpoint: Path, file_name: str, into: dict[str, Array]) -> None:

@@ -6,7 +6,7 @@ callable that takes one event. Losses are mean negative log-likelihoods in nats 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -55,6 +55,8 @@ class StepDone:
     """Model FLOPs of the step (see ``Model.flops_per_token``)."""
     skipped: bool = False
     """True when the gradient was not finite and the weights were left alone."""
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    """What else the lesson found, by name."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Evaluated:
     """That of the average of the weights, None where none is made; then best and overfitting go by
     it, and ``val_loss`` is that of the weights themselves."""
     average_bits_per_byte: float | None = None
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    """What else the lesson found of the weights that are judged, by name."""
 
     @property
     def judged_loss(self) -> float:

@@ -11,18 +11,16 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from bptool.errors import DataError, DivergedError, RunError
 from bptool.inference.sampling import Sampling
 from bptool.inference.writer import Writer
-from bptool.models.base import Array
 from bptool.ops import jit
 from bptool.training import early_stopping, machine
 from bptool.training.checkpoint import CheckpointStore
-from bptool.training.evaluation import Evaluation, evaluate_split
+from bptool.training.evaluation import Evaluation
 from bptool.training.events import (
     CheckpointSaved,
     Compiling,
@@ -41,7 +39,7 @@ from bptool.training.plot import plot_losses
 from bptool.training.progress import Progress
 from bptool.training.run_folder import RunFolder
 from bptool.training.samples import SamplesFile
-from bptool.training.setup import Pieces, new_batch
+from bptool.training.setup import Pieces
 
 MAX_SKIPPED_IN_A_ROW = 10
 OVERFITTING_AFTER = 3
@@ -72,7 +70,6 @@ class Training:
         self._saved_step = self.progress.step if self._store.index().last else None
         self._stop = self._stopped_early = False
         tokenizer = pieces.corpus.tokenizer
-        self._bytes_per_token = tokenizer.token_bytes()
         params = pieces.step.average_params()
         self._writer = Writer(pieces.model, params, pieces.team, tokenizer)
         try:
@@ -116,11 +113,11 @@ class Training:
 
     def _loop(self) -> bool:
         progress, training = self.progress, self.pieces.config.training
-        tokens, targets = new_batch(self.pieces)
         if progress.step > 0 and self._is_evaluation(progress.step):
             self._evaluate()  # the checkpoint was written before it
         while progress.step < training.steps and not (self._stop or self._stopped_early):
-            self._emit(self._step(tokens, targets))
+            self._emit(self._step())
+            self._say_notices()
             self._check_divergence()
             evaluates = self._is_evaluation(progress.step)
             if evaluates or progress.step % training.checkpoint_interval == 0:
@@ -130,15 +127,14 @@ class Training:
         self._save()  # where the run was stopped
         return progress.step < training.steps and not self._stopped_early
 
-    def _step(self, tokens: Array, targets: Array) -> StepDone:
-        """Train one step on the batch that is its turn."""
+    def _step(self) -> StepDone:
+        """Train the step that is next."""
         pieces, progress = self.pieces, self.progress
         start = time.perf_counter()
         step = progress.step + 1
-        n_targets = pieces.batches.fill(progress.step, tokens, targets)
         rate = pieces.learning_rate(step)
-        seed = pieces.config.training.seed
-        result = pieces.step(tokens, targets, n_targets, rate, seed, step)
+        taken = pieces.lesson.step(step, rate)
+        result = taken.result
         progress.step, progress.n_updates = step, pieces.step.n_updates
         if result.updated:
             progress.skipped_in_a_row = 0
@@ -153,9 +149,10 @@ class Training:
             grad_norm=result.grad_norm,
             learning_rate=rate,
             seconds=time.perf_counter() - start,
-            n_tokens=n_targets,
-            flops=pieces.model.flops_per_token(pieces.sizes.n_time) * n_targets,
+            n_tokens=taken.n_tokens,
+            flops=taken.flops,
             skipped=not result.updated,
+            statistics=taken.statistics,
         )
 
     def _is_evaluation(self, step: int) -> bool:
@@ -168,11 +165,13 @@ class Training:
         if self._saved_step == progress.step:
             return
         self._metrics.sync()
-        state = dataclasses.asdict(progress)
+        lesson = self.pieces.lesson
+        state = {**dataclasses.asdict(progress), "lesson": lesson.state()}
         step.average_params()
         named = self.pieces.model.layout.named
         average = named(step.averaging.weights) if step.averaging else None
-        name = self._store.save(named(step.evaluation_weights), step.state(), state, average)
+        weights = named(step.evaluation_weights)
+        name = self._store.save(weights, step.state(), state, average, lesson.arrays())
         self._saved_step = progress.step
         path = str(self.folder.checkpoints / name)
         self._emit(CheckpointSaved(progress.step, path, is_best=False))
@@ -180,10 +179,11 @@ class Training:
     def _evaluate(self) -> None:
         pieces, progress = self.pieces, self.progress
         start = time.perf_counter()
-        raw = self._evaluation(pieces.step.evaluation_params())
-        average = None
+        found = pieces.lesson.evaluate(pieces.step.evaluation_params())
+        raw, average, statistics = found.evaluation, None, found.statistics
         if pieces.step.averaging:
-            average = self._evaluation(pieces.step.average_params())
+            of_average = pieces.lesson.evaluate(pieces.step.average_params())
+            average, statistics = of_average.evaluation, of_average.statistics
         judged = average or raw
         train_loss = progress.loss_sum / progress.n_losses if progress.n_losses else None
         progress.loss_sum, progress.n_losses = 0.0, 0
@@ -209,8 +209,10 @@ class Training:
                 overfitting=overfitting,
                 average_val_loss=average.loss if average else None,
                 average_bits_per_byte=average.bits_per_byte if average else None,
+                statistics=statistics,
             )
         )
+        self._say_notices()
         if overfitting and progress.evaluations_since_best == OVERFITTING_AFTER:
             self._emit(
                 Notice(
@@ -222,11 +224,9 @@ class Training:
         self._sample()
         self._judge(judged)
 
-    def _evaluation(self, params: Any) -> Evaluation:
-        return evaluate_split(
-            *(self.pieces.step.shards, params, self.pieces.corpus.validation),
-            *(self._bytes_per_token, self.pieces.config.training.eval_tokens),
-        )
+    def _say_notices(self) -> None:
+        for notice in self.pieces.lesson.notices():
+            self._emit(notice)
 
     def _judge(self, found: Evaluation) -> None:
         """Stop early where that is wanted and due."""
@@ -281,7 +281,7 @@ class Training:
                 n_parameters=pieces.model.n_parameters,
                 n_train_tokens=pieces.corpus.n_train,
                 n_validation_tokens=pieces.corpus.n_validation,
-                tokens_per_step=pieces.batches.n_sequences * pieces.sizes.n_time,
+                tokens_per_step=pieces.lesson.tokens_per_step,
                 start_step=self.progress.step,
                 n_steps=pieces.config.training.steps,
                 n_workers=pieces.team.n,
@@ -297,6 +297,7 @@ class Training:
         start = time.perf_counter()
         with jit.compilations() as compiled:
             self.pieces.step.compile()
+            self.pieces.lesson.compile()
             decoder = self.pieces.model.decoder(self.pieces.step.params, 1, self.pieces.team)
             decoder.add(1)
             decoder.append([np.zeros(1, np.int32)])

@@ -61,11 +61,14 @@ class MetricsFile:
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN or infinity: they become null."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in values.items()
-    }
+    """JSON has no NaN or infinity: they become null. No statistics are left out."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if key == "statistics":
+            found |= {key: _finite(value)} if value else {}
+        else:
+            found[key] = None if isinstance(value, float) and not math.isfinite(value) else value
+    return found
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

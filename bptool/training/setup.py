@@ -24,6 +24,8 @@ from bptool.optim.tensor_rule import TensorRule
 from bptool.registry import averages, models, optimizers, regularizers, schedules
 from bptool.training import early_stopping
 from bptool.training.averaging import Averaging, average_elements
+from bptool.training.lessons.base import Lesson
+from bptool.training.lessons.next_token import NextToken
 from bptool.training.machine import (
     Engine,
     choose_engine,
@@ -188,6 +190,7 @@ class Pieces:
     step: TrainingStep
     schedule: Schedule
     batches: Batches
+    lesson: Lesson
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of ``step``, from 1."""
@@ -243,7 +246,11 @@ def build(
         corpus.train, batch_size, plan.n_time, config.data.sampling, config.training.data_seed
     )
     schedule = schedules.get(config.schedule.name)(config.schedule.config)
-    return Pieces(config, corpus, model, plan, chosen, team, step, schedule, batches)
+    lesson = NextToken(
+        *(step, batches, corpus.validation, corpus.tokenizer.token_bytes()),
+        *(config.training.eval_tokens, config.training.seed),
+    )
+    return Pieces(config, corpus, model, plan, chosen, team, step, schedule, batches, lesson)
 
 
 def context_of(config: RunConfig) -> int:

@@ -1,0 +1,84 @@
+"""What a run learns from: the steps that train, and what its weights are judged by.
+
+A lesson draws its batches, takes the training step on them, and evaluates. The loop around it knows
+neither texts nor batches: it counts steps, saves, evaluates and stops.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bptool.errors import RunError
+from bptool.models.base import Array
+from bptool.training.evaluation import Evaluation
+from bptool.training.events import Notice
+from bptool.training.step import StepResult
+
+
+@dataclass(frozen=True)
+class LessonStep:
+    """A step that was taken."""
+
+    result: StepResult
+    n_tokens: int
+    """Unmasked targets of the step."""
+    flops: float
+    """Model FLOPs of the step."""
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    """What else a practitioner looks at, by name."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What weights are worth: the loss that the best checkpoint is chosen by, and more."""
+
+    evaluation: Evaluation
+    statistics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Lesson(ABC):
+    """What a run learns from.
+
+    Its steps are functions of the weights, the optimizer's state, its own state, the seed and the
+    step's number, so that a resumed run takes the very steps of one that was not stopped.
+    """
+
+    @property
+    @abstractmethod
+    def tokens_per_step(self) -> int:
+        """Tokens that a step runs the model on, masked ones too."""
+
+    @abstractmethod
+    def step(self, number: int, learning_rate: float) -> LessonStep:
+        """Take step ``number``, from 1."""
+
+    @abstractmethod
+    def evaluate(self, params: Any) -> Judged:
+        """Judge weights, given as the model's parameters."""
+
+    def compile(self) -> None:  # noqa: B027 - most lessons have nothing to compile
+        """Compile what the lesson needs beyond the training step, or load it from the cache."""
+
+    def notices(self) -> Iterable[Notice]:
+        """What the user should know, since it was last asked."""
+        return ()
+
+    def state(self) -> dict[str, Any]:
+        """What a resume needs besides weights and optimizer state, as plain JSON values."""
+        return {}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state` gave.
+
+        Raises:
+            RunError: it is not that.
+        """
+        if state:
+            raise RunError(f"the checkpoint is of another kind of training: {sorted(state)}")
+
+    def arrays(self) -> dict[str, Array]:
+        """The same for arrays, by name: views that a checkpoint is written from and read into."""
+        return {}
