@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from bptool.files import write_bytes
 from bptool.models.gpt2 import GPT2, GPT2Config
@@ -76,6 +76,7 @@ def draw() -> Figure:
         axes.set(xscale="log", yscale="log", xlabel=title)
         axes.set_xticks(values, [f"{value:,}" for value in values], rotation=45, fontsize=8)
         axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
