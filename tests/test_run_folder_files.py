@@ -94,6 +94,20 @@ def test_a_plot_is_drawn_of_any_number_of_records(n_steps: int, tmp_path: Path) 
     assert (tmp_path / "loss.png").stat().st_size > 2000
 
 
+def test_every_statistic_has_a_plot_of_its_own(tmp_path: Path) -> None:
+    plain = [{"kind": "step", "step": i, "loss": 3.0 / i} for i in range(1, 30)]
+    judged = {"kind": "evaluation", "step": 29, "val_loss": 2.0}
+    plot_losses([*plain, judged], tmp_path / "without.png", "run")
+    with_four = [r | {"statistics": {"a": 1.0, "b": r["loss"], "c": None}} for r in plain]
+    with_four.append(judged | {"statistics": {"a": 0.5, "d": 2.0, "e": 1.0}})
+    plot_losses(with_four, tmp_path / "with.png", "run", "nats per pair")
+    heights = [
+        int.from_bytes((tmp_path / name).read_bytes()[20:24], "big")
+        for name in ("without.png", "with.png")
+    ]
+    assert heights == [540, 540 + 2 * 228]  # four of them: two rows of three
+
+
 def test_a_free_name_counts_up(tmp_path: Path) -> None:
     assert free_name(tmp_path / "run") == tmp_path / "run"
     (tmp_path / "run").mkdir()

@@ -207,6 +207,29 @@ def test_a_run_with_an_average_that_stops_early() -> None:
         assert line in file.getvalue().splitlines(), line
 
 
+@pytest.mark.parametrize("width", [40, 80])
+def test_what_else_a_lesson_measures_is_shown_in_training_and_in_evaluation(width: int) -> None:
+    step = dataclasses.replace(
+        step_done(20), statistics={"reward margin": 0.25, "KL": math.nan, "tokens": 1234.0}
+    )
+    judged = dataclasses.replace(evaluated(20, 0.6), statistics={"reward margin": 0.5, "win": 0.61})
+    file = io.StringIO()
+    screen, _, _ = screen_of(width)
+    with screen, plain.PlainLines(file) as lines:
+        for event in (started(), step, judged):
+            screen(event)
+            lines(event)
+    shown = [line.split() for line in drawn(screen)]
+    assert ["training", "validation"] in shown
+    assert ["reward", "margin", "0.25", "0.5"] in shown
+    assert ["tokens", "1,234", "-"] in shown
+    assert ["win", "-", "0.61"] in shown
+    assert not any("KL" in line for line in shown)
+    said = file.getvalue().splitlines()
+    assert "  training: reward margin 0.25, tokens 1,234" in said
+    assert "  validation: reward margin 0.5, win 0.61" in said
+
+
 def test_an_interrupted_run_says_how_to_resume() -> None:
     screen, _, file = screen_of(100)
     with screen:

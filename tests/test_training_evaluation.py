@@ -190,7 +190,7 @@ def test_samples_are_written_under_their_steps(tmp_path: Path) -> None:
 def test_a_plot_that_fails_does_not_cost_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(records: Any, path: Path, title: str) -> None:
+    def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(loop, "plot_losses", full)

@@ -140,7 +140,7 @@ def make_quick(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     """A cache of its own, and neither a measured peak nor a plot, which take most of the time."""
     monkeypatch.setenv("BPTOOL_CACHE_DIR", str(cache))
     monkeypatch.setattr(loop.machine, "measure_peak_flops", lambda run_on_all: 1e9)
-    monkeypatch.setattr(loop, "plot_losses", lambda records, path, title: None)
+    monkeypatch.setattr(loop, "plot_losses", lambda *arguments: None)
     make_plans_quick(monkeypatch)
 
 

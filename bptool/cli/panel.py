@@ -112,6 +112,21 @@ def numbers(progress: TrainingProgress, console: Console, width: int) -> Rendera
     return narrow
 
 
+def statistics(progress: TrainingProgress, width: int) -> list[RenderableType]:
+    """What the lesson measures, each in training and when evaluated; nothing when pretraining."""
+    found = progress.statistics
+    if not found:
+        return []
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True, min_width=18 if width >= 60 else None)
+    for _ in range(2):
+        grid.add_column(justify="right", min_width=len("validation"), no_wrap=True)
+    grid.add_row("", Text("training", style="dim"), Text("validation", style="dim"))
+    for name, values in found.items():
+        grid.add_row(Text(name, style="dim"), *(Text(wording.statistic(v)) for v in values))
+    return [Text(""), grid]
+
+
 def curve(progress: TrainingProgress, console: Console, width: int) -> Text:
     """The loss so far as a sparkline between its first and its latest value."""
     if not progress.curve:
@@ -124,7 +139,8 @@ def curve(progress: TrainingProgress, console: Console, width: int) -> Text:
 
 def sample_block(progress: TrainingProgress, console: Console, width: int) -> list[RenderableType]:
     """The latest sample, as many lines as there is room for."""
-    room = min(MAX_SAMPLE_LINES, console.height - LINES_WITHOUT_SAMPLE - 2)
+    taken = LINES_WITHOUT_SAMPLE + (len(progress.statistics) + 2 if progress.statistics else 0)
+    room = min(MAX_SAMPLE_LINES, console.height - taken - 2)
     if progress.sample is None or room < 1:
         return []
     lines = list(sample_text(progress.sample).wrap(console, width))[:room]
@@ -142,7 +158,7 @@ def render(progress: TrainingProgress, console: Console) -> RenderableType:
     if progress.started is not None and (progress.last or not progress.compiling):
         left = progress.seconds_left if progress.last else None
         parts += [bar(progress.step, progress.n_steps, left), Text("")]
-        parts += [numbers(progress, console, width)]
+        parts += [numbers(progress, console, width), *statistics(progress, width)]
         parts += [Text(""), curve(progress, console, width)]
         parts += sample_block(progress, console, width)
     return Padding(Group(*parts), INDENT)

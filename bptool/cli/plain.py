@@ -7,7 +7,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from bptool.cli import summary, wording
@@ -87,6 +87,7 @@ class PlainLines(LineListener):
                     f"validation loss {wording.decimal(event.val_loss)}, {average}"
                     f"{wording.decimal(event.judged_bits_per_byte, 3)} bits per byte{best}"
                 )
+                self._show_statistics("validation", event.statistics)
             case Sampled():
                 prompt = wording.printable(event.prompt)
                 text = prompt + wording.printable(event.text).removeprefix(prompt)
@@ -116,6 +117,13 @@ class PlainLines(LineListener):
                 f"{wording.count(self.progress.tokens_per_second)} tokens/s{peak}, "
                 f"{wording.duration(self.progress.seconds_left)} left"
             )
+            trained = {n: v for n, (v, _) in self.progress.statistics.items() if v is not None}
+            self._show_statistics("training", trained)
+
+    def _show_statistics(self, where: str, found: Mapping[str, float]) -> None:
+        if found:
+            parts = (f"{name} {wording.statistic(value)}" for name, value in found.items())
+            self.write(f"  {where}: {', '.join(parts)}")
 
 
 class LastLine(LineListener):

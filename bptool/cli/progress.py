@@ -54,6 +54,7 @@ class TrainingProgress:
         self._step_seconds = RunningMean()
         self._step_tokens = RunningMean()
         self._step_flops = RunningMean()
+        self._statistics: dict[str, RunningMean] = {}
         self._began: float | None = None
         self._busy_seconds = 0.0
         self._curve_stride = 1
@@ -98,6 +99,9 @@ class TrainingProgress:
         self._step_tokens.add(event.n_tokens)
         self._step_flops.add(event.flops)
         self.n_skipped += event.skipped
+        for name, value in event.statistics.items():
+            if math.isfinite(value):
+                self._statistics.setdefault(name, RunningMean()).add(value)
         if math.isfinite(event.loss):
             self._loss.add(event.loss)
             if event.step % self._curve_stride == 0:
@@ -122,6 +126,14 @@ class TrainingProgress:
     def loss(self) -> float:
         """Training loss over about the last 20 steps, NaN before the first."""
         return self._loss.value
+
+    @property
+    def statistics(self) -> dict[str, tuple[float | None, float | None]]:
+        """What the lesson measures, by name: over about the last 20 steps, and when evaluated."""
+        judged = self.evaluation.statistics if self.evaluation else {}
+        trained = {name: mean.value for name, mean in self._statistics.items()}
+        names = [*trained, *(name for name in judged if name not in trained)]
+        return {name: (trained.get(name), judged.get(name)) for name in names}
 
     @property
     def tokens_per_second(self) -> float:

@@ -26,6 +26,13 @@ def decimal(number: float | None, digits: int = 4) -> str:
     return MISSING if number is None or math.isnan(number) else f"{number:.{digits}f}"
 
 
+def statistic(number: float | None) -> str:
+    """A number of any size to three or four digits; a dash for what is not known."""
+    if number is None or math.isnan(number):
+        return MISSING
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+
+
 def rate(number: float) -> str:
     """A learning rate to two digits, as one types it: ``0.16``, ``2.4e-3``."""
     if 0.0095 <= number < 1000:

@@ -308,7 +308,8 @@ class Training:
         """Draw the curves; a plot that fails must not cost the run."""
         try:
             title = f"{self.folder.path.name}: {self.pieces.model.n_parameters:,} parameters"
-            plot_losses(read_metrics(self.folder.metrics), self.folder.plot, title)
+            records = read_metrics(self.folder.metrics)
+            plot_losses(records, self.folder.plot, title, self.pieces.lesson.loss_unit)
         except (OSError, RunError) as error:  # the weights are what matters
             self._emit(Notice(f"could not draw {self.folder.plot}: {error}", "warning"))
             return {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from bptool.errors import RunError
 from bptool.models.base import Array
@@ -45,6 +45,9 @@ class Lesson(ABC):
     Its steps are functions of the weights, the optimizer's state, its own state, the seed and the
     step's number, so that a resumed run takes the very steps of one that was not stopped.
     """
+
+    loss_unit: ClassVar[str] = "nats per token"
+    """Of what is minimised and of what weights are judged by."""
 
     @property
     @abstractmethod
