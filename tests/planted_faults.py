@@ -82,9 +82,9 @@ OPERATION_FAULTS = [
         "embedding_backward",
         ("embedding",),
         ("sign", "de[token, j] += dx[row, j]", "de[token, j] -= dx[row, j]"),
-        ("scale", "dp[t, j] += dx[row, j]", "dp[t, j] += 0.5 * dx[row, j]"),
+        ("scale", "dp[position, j] += dx[row, j]", "dp[position, j] += 0.5 * dx[row, j]"),
         ("missing", "de[token, j] += dx[row, j]", "de[token, j] = dx[row, j]"),
-        ("index", "dp[t, j] += dx[row, j]", "dp[t, j] += dx[t, j]"),
+        ("index", "dp[position, j] += dx[row, j]", "dp[position, j] += dx[t, j]"),
         ("index", "share(de.shape[1], LINE, team)", "share(de.shape[1] - 1, LINE, team)"),
     ),
     *_faults(
@@ -95,8 +95,8 @@ OPERATION_FAULTS = [
         ("scale", "de[token, j] += dx[", "de[token, j] += 1.001 * dx["),
         (
             "mask",
-            "token = tokens[i, source] if source >= 0 else de.shape[0] - 1",
-            "token = tokens[i, source] if source > 0 else de.shape[0] - 1",
+            "token = tokens[i, source] if source >= start else de.shape[0] - 1",
+            "token = tokens[i, source] if source > start else de.shape[0] - 1",
         ),
         (
             "index",
@@ -208,8 +208,8 @@ OPERATION_FAULTS = [
         ATTENTION,
         (
             "index",
-            "engine, dk[:stop], d_weights, True, q[start:stop], False, adds",
-            "engine, dk[:stop], d_weights, True, k[start:stop], False, adds",
+            "engine, dk[left:stop], d_weights, True, q[start:stop], False, adds",
+            "engine, dk[left:stop], d_weights, True, k[start:stop], False, adds",
         ),
         ("index", "= row_stats[i, h, t, 0], row_", "= row_stats[i, h, start, 0], row_"),
     ),
@@ -226,10 +226,10 @@ OPERATION_FAULTS = [
         ATTENTION[1:],
         (
             "mask",
-            "dropout_row(d_row, t + 1, p, key, site, first_row + t, mask)",
-            "dropout_row(d_row, t + 1, p, key, site, first_row + t + 1, mask)",
+            "dropout_row(d_row, t + 1 - left, p, key, site, first_row + t, mask)",
+            "dropout_row(d_row, t + 1 - left, p, key, site, first_row + t + 1, mask)",
         ),
-        ("missing", "dv[:stop], dropped, True,", "dv[:stop], scores, True,"),
+        ("missing", "dv[left:stop], dropped, True,", "dv[left:stop], scores, True,"),
     ),
     *_faults(
         "ops/attention.py",
@@ -237,9 +237,16 @@ OPERATION_FAULTS = [
         ATTENTION[2:],
         (
             "missing",
-            "engine, dk[:stop], d_weights, True, q[start:stop], False, adds",
-            "engine, dk[:stop], d_weights, True, q[start:stop], False, False",
+            "engine, dk[left:stop], d_weights, True, q[start:stop], False, adds",
+            "engine, dk[left:stop], d_weights, True, q[start:stop], False, False",
         ),
+    ),
+    *_faults(
+        "ops/attention.py",
+        "attention_backward",
+        ("attention in documents",),
+        ("missing", "if document_start(starts, i, n_time - 1) > 0:", "if False:"),
+        ("mask", "d_row[:unseen] = qkv.dtype.type(0.0)", "d_row[:0] = qkv.dtype.type(0.0)"),
     ),
     *_faults(
         "ops/token_logprob.py",

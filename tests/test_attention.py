@@ -10,6 +10,7 @@ import pytest
 
 from bptool.ops.attention import BLOCK, attention_backward, attention_forward
 from bptool.ops.attention_decode import PAGE, QUERIES, attention_decode
+from bptool.ops.documents import ONE_DOCUMENT
 from bptool.ops.dropout import MaskKey, dropout_row, mask_scratch
 from bptool.ops.matmul import blas_engine, tiled_engine
 
@@ -28,21 +29,28 @@ def scratch_for(qkv: Any) -> Any:
     return np.full((2, BLOCK, len(qkv) // B), np.nan, qkv.dtype)
 
 
-def forward(qkv: Any, p: float = 0.0, make_engine: Any = tiled_engine) -> tuple[Any, Any]:
+def forward(
+    qkv: Any, p: float = 0.0, make_engine: Any = tiled_engine, starts: Any = ONE_DOCUMENT
+) -> tuple[Any, Any]:
     """The outputs, and what is saved for the backward."""
     y = np.full((len(qkv), C), np.nan, qkv.dtype)
     row_stats = np.full((B, H, len(qkv) // B, 2), np.nan, qkv.dtype)
     engine, scratch = make_engine(qkv.dtype), scratch_for(qkv)
-    attention_forward(engine, y, row_stats, scratch, qkv, p, KEY, SITE, 0, B * H)
+    attention_forward(engine, y, row_stats, scratch, qkv, starts, p, KEY, SITE, 0, B * H)
     return y, row_stats
 
 
 def backward(
-    qkv: Any, dy: Any, row_stats: Any, p: float = 0.0, make_engine: Any = tiled_engine
+    qkv: Any,
+    dy: Any,
+    row_stats: Any,
+    p: float = 0.0,
+    make_engine: Any = tiled_engine,
+    starts: Any = ONE_DOCUMENT,
 ) -> Any:
     dqkv = np.full_like(qkv, np.nan)
     engine, scratch = make_engine(qkv.dtype), scratch_for(qkv)
-    attention_backward(engine, dqkv, dy, row_stats, scratch, qkv, p, KEY, SITE, 0, B * H)
+    attention_backward(engine, dqkv, dy, row_stats, scratch, qkv, starts, p, KEY, SITE, 0, B * H)
     return dqkv
 
 

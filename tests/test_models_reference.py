@@ -14,7 +14,7 @@ from bptool.models.mlp import MLP, MLPConfig
 from bptool.ops import head
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.logit_terms import NO_TERMS, LogitTerms
-from bptool.ops.matmul import blas_engine
+from bptool.ops.matmul import blas_engine, tiled_engine
 from bptool.ops.matmul.target import ROWS
 from bptool.ops.stochastic_depth import stochastic_depth
 
@@ -129,6 +129,55 @@ def test_what_is_dropped_at_every_place_is_a_factor_there(rule: str) -> None:
     )
     assert found.loss == pytest.approx(want_loss, rel=1e-10)
     same_gradients(model.layout.named(gradient), want, 1e-10)
+
+
+PACKED = ([0, 5, 9, 90], [0, 70])
+"""Where the documents of two rows of 131 positions begin."""
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)])
+@pytest.mark.parametrize("kind", ["gpt2", "mlp"])
+def test_packed_documents_give_what_each_gives_alone(
+    kind: str, dtype: str, tolerance: float
+) -> None:
+    n_time = 131
+    if kind == "gpt2":
+        config: Any = GPT2Config(n_layer=2, n_head=2, n_embd=8, context=n_time)
+        model: Any = GPT2(config, N_VOCAB)
+        logits_of: Any = torch_models.gpt2_logits
+    else:
+        config = MLPConfig(window=3, n_embd=5, n_hidden=7, context=n_time)
+        model, logits_of = MLP(config, N_VOCAB), torch_models.mlp_logits
+    weights, gradient = (model.layout.allocate(dtype) for _ in range(2))
+    model.initialise(weights, 3)
+    weights *= 5
+    generator = np.random.default_rng(5)
+    tokens, targets = generator.integers(0, N_VOCAB, (2, 2, n_time)).astype(np.int32)
+    targets[generator.random(targets.shape) < 0.3] = -1
+    starts = np.zeros_like(tokens)
+    want_loss, want = 0.0, dict.fromkeys(model.layout.named(gradient), 0.0)
+    n_targets = int((targets >= 0).sum())
+    tensors = {n: t.astype(np.float64) for n, t in model.layout.named(weights).items()}
+    for row, places in enumerate(PACKED):
+        for first, stop in zip(places, [*places[1:], n_time], strict=True):
+            starts[row, first:stop] = first
+            part = np.s_[row : row + 1, first:stop]
+            n = int((targets[part] >= 0).sum())
+            loss, grads = torch_models.loss_and_gradients(
+                logits_of, config, tensors, tokens[part], targets[part]
+            )
+            want_loss += loss * n / n_targets
+            want = {name: want[name] + grads[name] * n / n_targets for name in want}
+    acts = model.workspace(2, n_time, dtype, tiled_engine(dtype))
+    params = model.params(weights)
+    found = model.loss_and_gradient(
+        *(params, model.params(gradient), acts, tokens, targets, 1 / n_targets, NO_MASKS),
+        starts=starts,
+    )
+    assert found.loss == pytest.approx(want_loss, rel=tolerance)
+    same_gradients(model.layout.named(gradient), want, tolerance)
+    total = model.loss(params, acts, tokens, targets, starts=starts)
+    assert total / n_targets == pytest.approx(want_loss, rel=tolerance)
 
 
 @pytest.mark.parametrize("tied", [True, False])

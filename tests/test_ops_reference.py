@@ -14,6 +14,7 @@ from bptool.objectives.next_token import (
     next_token_penalty,
 )
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
+from bptool.ops.documents import ONE_DOCUMENT
 from bptool.ops.embedding import embedding_backward, embedding_forward
 from bptool.ops.layernorm import layernorm_backward, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_backward_parameters, linear_forward
@@ -134,8 +135,8 @@ def test_embedding(dtype: str) -> None:
     e, p, dx, de, dp = draw(dtype, (7, IN), (6, IN), (8, IN), (7, IN), (6, IN))
     before = de.copy(), dp.copy()
     x = np.full((8, IN), np.nan, dtype)
-    embedding_forward(x, tokens, e, p, 0, ALONE)
-    embedding_backward(de, dp, dx, tokens, ALONE)
+    embedding_forward(x, tokens, ONE_DOCUMENT, e, p, ALONE)
+    embedding_backward(de, dp, dx, tokens, ONE_DOCUMENT, ALONE)
 
     def embed(e: Any, p: Any) -> Any:
         return (e[torch.tensor(tokens, dtype=torch.long)] + p[:4]).flatten(0, 1)
@@ -144,9 +145,11 @@ def test_embedding(dtype: str) -> None:
     assert_close(x, want, dtype)
     assert_close(de - before[0], grad_e, dtype)
     assert_close(dp - before[1], grad_p, dtype)
-    later = np.full((4, IN), np.nan, dtype)
-    embedding_forward(later, np.ascontiguousarray(tokens[:, 2:]), e, p, 2, ALONE)
-    assert np.array_equal(later.reshape(2, 2, IN), x.reshape(2, 4, IN)[:, 2:])
+    second = np.array([[0, 0, 2, 2], [0, 1, 1, 1]], np.int32)
+    packed = np.full((8, IN), np.nan, dtype)
+    embedding_forward(packed, tokens, second, e, p, ALONE)
+    places = np.array([0, 1, 0, 1, 0, 0, 1, 2])
+    assert np.array_equal(packed, e[tokens.ravel()] + p[places])
 
 
 def test_window(dtype: str) -> None:
@@ -154,8 +157,8 @@ def test_window(dtype: str) -> None:
     e, dx, de = draw(dtype, (8, 4), (10, 12), (8, 4))
     before = de.copy()
     x = np.full((10, 12), np.nan, dtype)
-    window_forward(x, tokens, e, ALONE)
-    window_backward(de, dx, tokens, ALONE)
+    window_forward(x, tokens, ONE_DOCUMENT, e, ALONE)
+    window_backward(de, dx, tokens, ONE_DOCUMENT, ALONE)
 
     def windows(e: Any) -> Any:
         blank = torch.full((2, 2), 7)

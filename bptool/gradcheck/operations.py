@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bptool.gradcheck.cases import Addend, Case, overwritten
 from bptool.gradcheck.check import Effort, check
@@ -27,6 +28,7 @@ from bptool.gradcheck.report import Report
 from bptool.objectives.next_token import next_token_backward, next_token_forward
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
 from bptool.ops.attention import BLOCK, attention_backward, attention_forward
+from bptool.ops.documents import ONE_DOCUMENT
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
 from bptool.ops.head import head_backward, head_forward, head_terms
@@ -47,21 +49,26 @@ from bptool.ops.window import window_backward, window_forward
 from bptool.registry import regularizers
 from bptool.regularizers.base import Penalty
 
+Starts = NDArray[np.int32]
 KEY = MaskKey(seed=7, step=3, sequence0=5)
 """Holds every dropout mask: the checked function must not change between evaluations."""
 SITE = 2
 DROPOUT = 0.3
 ATTENTION = {
-    "attention": (0.0, (2, 2, 5, 6)),
-    "attention with dropout": (DROPOUT, (2, 2, 5, 6)),
-    "attention over blocks": (DROPOUT, (1, 2, 2 * BLOCK + 3, 4)),
+    "attention": (0.0, (2, 2, 5, 6), ()),
+    "attention with dropout": (DROPOUT, (2, 2, 5, 6), ()),
+    "attention over blocks": (DROPOUT, (1, 2, 2 * BLOCK + 3, 4), ()),
+    "attention in documents": (DROPOUT, (1, 2, 2 * BLOCK + 3, 4), (5, BLOCK + 9, BLOCK + 20)),
 }
-"""Probability of dropout, and B, H, T, C; the last goes past the rows taken at a time."""
+"""Probability of dropout, B, H, T, C, and where later documents begin; the last two go past the
+rows taken at a time."""
 TERMS = {
     "label smoothing": LogitTerms(0.2, 0.0),
     "z-loss": LogitTerms(0.0, 0.03),
     "both": LogitTerms(0.2, 0.03),
 }
+TWO = np.array([[0, 0, 2, 2, 2], [0, 1, 1, 1, 4]], np.int32)
+"""Where the documents of two rows begin."""
 TEAM = make_team(2)
 """Shapes are such that each has something to do; parts are cut at 16 columns or 8 rows."""
 EFFORT = Effort(n_elements=12, n_directions=3)
@@ -72,8 +79,11 @@ def cases() -> Iterator[Case]:
     yield Case("dropout", ("dropout",), _dropout)
     yield Case("stochastic depth", ("stochastic_depth",), _stochastic_depth)
     yield Case("residual", ("residual_backward",), _residual)
-    yield Case("embedding", ("embedding_backward",), _embedding)
-    yield Case("window", ("window_backward",), _window)
+    for suffix, starts in (("", ONE_DOCUMENT), (" of documents", TWO)):
+        name = f"embedding{suffix}"
+        yield Case(name, ("embedding_backward",), partial(_embedding, name=name, starts=starts))
+        name = f"window{suffix}"
+        yield Case(name, ("window_backward",), partial(_window, name=name, starts=starts))
     linear_kernels = ("linear_backward", "linear_backward_parameters")
     yield Case("linear", linear_kernels, partial(_linear, bias=True))
     yield Case("linear without bias", linear_kernels, partial(_linear, bias=False))
@@ -83,9 +93,10 @@ def cases() -> Iterator[Case]:
         yield Case(name, layernorm_kernels, partial(_layernorm, bias=bias))
     for kind in ACTIVATIONS:
         yield Case(kind, ("activation_backward",), partial(_activation, kind=kind))
-    for name, (p, shape) in ATTENTION.items():
+    for name, (p, shape, documents) in ATTENTION.items():
         attention_kernels = ("attention_backward", "softmax_backward_row")
-        yield Case(name, attention_kernels, partial(_attention, name=name, p=p, shape=shape))
+        make = partial(_attention, name=name, p=p, shape=shape, documents=documents)
+        yield Case(name, attention_kernels, make)
     yield Case("token_logprob", ("token_logprob_backward",), _token_logprob)
     for name, terms in TERMS.items():
         logits = partial(_logit_terms, name=name, terms=terms)
@@ -142,27 +153,27 @@ def _stochastic_depth(rng: np.random.Generator) -> Differentiable:
     )
 
 
-def _embedding(rng: np.random.Generator) -> Differentiable:
-    tokens = np.array([[3, 1, 3, 0], [6, 3, 6, 6]], np.int32)
+def _embedding(rng: np.random.Generator, name: str, starts: Starts) -> Differentiable:
+    tokens = np.array([[3, 1, 3, 0, 2], [6, 3, 6, 6, 1]], np.int32)
     e, p = rng.normal(size=(7, 18)), rng.normal(size=(6, 18))
-    x = overwritten((8, 18))
+    x = overwritten((10, 18))
     de, dp = Addend(rng, e.shape), Addend(rng, p.shape)
 
     def forward() -> dict[str, Array]:
         for member in TEAM:
-            embedding_forward(x, tokens, e, p, 0, member)
+            embedding_forward(x, tokens, starts, e, p, member)
         return {"x": x}
 
     def backward(d: dict[str, Array]) -> dict[str, Array]:
         parts = de.reset(), dp.reset()
         for member in TEAM:
-            embedding_backward(*parts, d["x"], tokens, member)
+            embedding_backward(*parts, d["x"], tokens, starts, member)
         return {"E": de.added, "P": dp.added}
 
-    return Composed("embedding", {"E": e, "P": p}, forward, backward)
+    return Composed(name, {"E": e, "P": p}, forward, backward)
 
 
-def _window(rng: np.random.Generator) -> Differentiable:
+def _window(rng: np.random.Generator, name: str, starts: Starts) -> Differentiable:
     tokens = np.array([[3, 1, 3, 0, 2], [6, 3, 6, 6, 1]], np.int32)
     e = rng.normal(size=(8, 17))
     x = overwritten((10, 51))
@@ -170,16 +181,16 @@ def _window(rng: np.random.Generator) -> Differentiable:
 
     def forward() -> dict[str, Array]:
         for member in TEAM:
-            window_forward(x, tokens, e, member)
+            window_forward(x, tokens, starts, e, member)
         return {"x": x}
 
     def backward(d: dict[str, Array]) -> dict[str, Array]:
         part = de.reset()
         for member in TEAM:
-            window_backward(part, d["x"], tokens, member)
+            window_backward(part, d["x"], tokens, starts, member)
         return {"E": de.added}
 
-    return Composed("window", {"E": e}, forward, backward)
+    return Composed(name, {"E": e}, forward, backward)
 
 
 def _linear(rng: np.random.Generator, bias: bool) -> Differentiable:
@@ -248,7 +259,11 @@ def _activation(rng: np.random.Generator, kind: str) -> Differentiable:
 
 
 def _attention(
-    rng: np.random.Generator, name: str, p: float, shape: tuple[int, int, int, int]
+    rng: np.random.Generator,
+    name: str,
+    p: float,
+    shape: tuple[int, int, int, int],
+    documents: tuple[int, ...],
 ) -> Differentiable:
     engine = blas_engine(np.float64)
     n_batch, n_head, n_time, width = shape
@@ -257,17 +272,23 @@ def _attention(
     row_stats = overwritten((n_batch, n_head, n_time, 2))
     scratch = overwritten((2, BLOCK, n_time))
     shares = [share(n_batch * n_head, 1, member) for member in TEAM]
+    starts = ONE_DOCUMENT
+    if documents:
+        starts = np.zeros((n_batch, n_time), np.int32)
+        for place in documents:
+            starts[:, place:] = place
+    held = starts, p, KEY, SITE
 
     def forward() -> dict[str, Array]:
         for jobs in shares:
-            attention_forward(engine, y, row_stats, scratch, qkv, p, KEY, SITE, *jobs)
+            attention_forward(engine, y, row_stats, scratch, qkv, *held, *jobs)
         return {"y": y}
 
     def backward(d: dict[str, Array]) -> dict[str, Array]:
         dqkv = overwritten(qkv.shape)
         scratch[:] = np.nan  # nothing is left in it from the forward
         for jobs in shares:
-            attention_backward(engine, dqkv, d["y"], row_stats, scratch, qkv, p, KEY, SITE, *jobs)
+            attention_backward(engine, dqkv, d["y"], row_stats, scratch, qkv, *held, *jobs)
         return {n: dqkv[:, i * width : (i + 1) * width] for i, n in enumerate("qkv")}
 
     inputs = {n: qkv[:, i * width : (i + 1) * width] for i, n in enumerate("qkv")}

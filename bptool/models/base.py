@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from bptool.config.section import Section
 from bptool.models.operation import Operation
+from bptool.ops.documents import ONE_DOCUMENT
 from bptool.ops.logit_terms import NO_TERMS, LogitTerms
 from bptool.ops.memory import ALIGNMENT_BYTES, aligned_zeros
 from bptool.ops.team import ALONE, Team
@@ -224,6 +225,7 @@ class Model(ABC):
         team: Team = ALONE,
         terms: LogitTerms = NO_TERMS,
         adds: bool = True,
+        starts: Array = ONE_DOCUMENT,
     ) -> Losses:
         """Forward, loss and backward of one shard in one compiled call.
 
@@ -231,7 +233,8 @@ class Model(ABC):
         Adds to ``grads``, but for the fields in :attr:`stored`, which are overwritten unless
         ``adds``; returns this member's part of the shard's share of the two means.
         ``tokens`` and ``targets`` are (n_sequences, T) int32; ``key`` is a
-        :class:`bptool.ops.dropout.MaskKey`; ``terms`` are label smoothing and z-loss.
+        :class:`bptool.ops.dropout.MaskKey`; ``terms`` are label smoothing and z-loss; ``starts``,
+        (n_sequences, T) int32, says where the documents of a row begin (``ops/documents.py``).
         """
 
     @abstractmethod
@@ -243,6 +246,7 @@ class Model(ABC):
         targets: Array,
         team: Team = ALONE,
         terms: LogitTerms = NO_TERMS,
+        starts: Array = ONE_DOCUMENT,
     ) -> float:
         """Sum (not mean) of the negative log-likelihoods over this member's unmasked targets, and
         of what ``terms`` add; nothing is dropped."""

@@ -28,6 +28,7 @@ from bptool.models.head_loss import head_loss_and_gradient
 from bptool.models.operation import Operation
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
 from bptool.ops.attention import BLOCK, attention_backward, attention_forward
+from bptool.ops.documents import ONE_DOCUMENT
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
 from bptool.ops.head import tile_rows
@@ -109,7 +110,7 @@ POSITION_AMPLITUDE = 0.1
 
 
 @composition
-def gpt2_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-untyped-def]
+def gpt2_forward(hyper, params, acts, tokens, starts, key, team):  # type: ignore[no-untyped-def]
     """Fill ``acts`` up to the last norm, of which each member has rows.
 
     What goes row by row stays with the member that owns the rows; barriers stand where it meets
@@ -123,7 +124,7 @@ def gpt2_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unt
     row0 = key.sequence0 * tokens.shape[1] + first
     first_job, stop_job = share(tokens.shape[0] * hyper.n_head, 1, team)
 
-    embedding_forward(x[0], tokens, params.wte, params.wpe, 0, team)
+    embedding_forward(x[0], tokens, starts, params.wte, params.wpe, team)
     dropout(x[0][own], p.embedding, key, 0, row0)
     for layer in range(n_layer):
         i = 2 * layer
@@ -135,7 +136,7 @@ def gpt2_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unt
         barrier(team)  # qkv: columns
         attention_forward(
             *(engine, acts.att[layer], acts.row_stats[layer], acts.scratch[team.index]),
-            *(acts.qkv[layer], p.attention, key, 3 * layer + 1, first_job, stop_job),
+            *(acts.qkv[layer], starts, p.attention, key, 3 * layer + 1, first_job, stop_job),
         )
         barrier(team)  # att: heads
         attn_proj_w, attn_proj_b = params.attn_proj_w[layer], params.attn_proj_b[layer]
@@ -168,7 +169,7 @@ def gpt2_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unt
 
 
 @composition
-def gpt2_backward(hyper, params, grads, acts, tokens, key, adds, team):  # type: ignore[no-untyped-def]
+def gpt2_backward(hyper, params, grads, acts, tokens, starts, key, adds, team):  # type: ignore[no-untyped-def]
     """Undo the forward from the last norm, whose gradient ``acts.dnorm`` holds, to the first
     operation. Each member has made its part of it. ``adds`` as for ``linear_backward``."""
     n_layer, n_rows = params.ln_1_w.shape[0], tokens.size
@@ -226,7 +227,7 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key, adds, team):  # type:
         barrier(team)  # dnorm: columns
         attention_backward(
             *(engine, acts.dqkv, dnorm, acts.row_stats[layer], acts.scratch[team.index]),
-            *(acts.qkv[layer], p.attention, key, 3 * layer + 1, first_job, stop_job),
+            *(acts.qkv[layer], starts, p.attention, key, 3 * layer + 1, first_job, stop_job),
         )
         barrier(team)  # dqkv: heads; and dnorm has been read
         linear_backward(
@@ -241,12 +242,24 @@ def gpt2_backward(hyper, params, grads, acts, tokens, key, adds, team):  # type:
     # x = dropout(wte[token] + wpe[t])
     dropout(dx[own], p.embedding, key, 0, row0)
     barrier(team)  # dx: rows
-    embedding_backward(grads.wte, grads.wpe, dx, tokens, team)
+    embedding_backward(grads.wte, grads.wpe, dx, tokens, starts, team)
 
 
 @composition
 def gpt2_loss_and_gradient(  # type: ignore[no-untyped-def]
-    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, terms, adds, backward, team
+    hyper,
+    params,
+    grads,
+    acts,
+    tokens,
+    targets,
+    starts,
+    key,
+    inverse_n_targets,
+    terms,
+    adds,
+    backward,
+    team,
 ):
     """A member's whole step: forward, its part of the loss and of what the terms add, backward.
 
@@ -254,7 +267,7 @@ def gpt2_loss_and_gradient(  # type: ignore[no-untyped-def]
     function for both, since all of the forward would be compiled again into a second one.
     """
     barrier(team)  # the last call has read the activations, and the gradients are cleared
-    gpt2_forward(hyper, params, acts, tokens, key, team)
+    gpt2_forward(hyper, params, acts, tokens, starts, key, team)
     norm, flat = acts.norm[2 * params.ln_1_w.shape[0]], targets.reshape(targets.size)
     head = params.wte if hyper.tied else params.head_w
     d_head = grads.wte if hyper.tied else grads.head_w
@@ -264,7 +277,7 @@ def gpt2_loss_and_gradient(  # type: ignore[no-untyped-def]
         *(flat, inverse_n_targets, terms, adds, backward, team),
     )
     if backward:
-        gpt2_backward(hyper, params, grads, acts, tokens, key, adds, team)
+        gpt2_backward(hyper, params, grads, acts, tokens, starts, key, adds, team)
     return loss, penalty
 
 
@@ -399,10 +412,11 @@ class GPT2(Model):
         team: Team = ALONE,
         terms: LogitTerms = NO_TERMS,
         adds: bool = True,
+        starts: Array = ONE_DOCUMENT,
     ) -> Losses:
         return Losses(
             *gpt2_loss_and_gradient(
-                *(acts.training, params, grads, acts.acts, tokens, targets),
+                *(acts.training, params, grads, acts.acts, tokens, targets, starts),
                 *(key, inverse_n_targets, terms, adds, True, team),
             )
         )
@@ -415,11 +429,12 @@ class GPT2(Model):
         targets: Array,
         team: Team = ALONE,
         terms: LogitTerms = NO_TERMS,
+        starts: Array = ONE_DOCUMENT,
     ) -> float:
         return float(
             sum(
                 gpt2_loss_and_gradient(
-                    *(acts.evaluating, params, params, acts.acts, tokens, targets),
+                    *(acts.evaluating, params, params, acts.acts, tokens, targets, starts),
                     *(NO_KEY, 1.0, terms, True, False, team),
                 )
             )

@@ -8,6 +8,7 @@ from bptool.models.head_operations import HeadArrays, head_operations
 from bptool.models.operation import ITEM_BYTES, Operation, Shard, elementwise, linear
 from bptool.ops.activations import activation_backward, activation_forward
 from bptool.ops.attention import attention_backward, attention_forward
+from bptool.ops.documents import ONE_DOCUMENT
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
 from bptool.ops.layernorm import layernorm_backward_share, layernorm_forward
@@ -138,11 +139,11 @@ def _depth(rate: float, n_time: int) -> Any:
 
 
 def _embedding(s: Shard, i: int) -> None:
-    embedding_forward(s.work.acts.x[0], s.tokens, s.params.wte, s.params.wpe, 0, s.team)
+    embedding_forward(s.work.acts.x[0], s.tokens, ONE_DOCUMENT, s.params.wte, s.params.wpe, s.team)
 
 
 def _embedding_backward(s: Shard, i: int) -> None:
-    embedding_backward(s.grads.wte, s.grads.wpe, s.work.acts.dx, s.tokens, s.team)
+    embedding_backward(s.grads.wte, s.grads.wpe, s.work.acts.dx, s.tokens, ONE_DOCUMENT, s.team)
 
 
 def _norm_weights(tensors: Any, i: int) -> tuple[Any, Any]:
@@ -173,7 +174,7 @@ def _attention(s: Shard, i: int) -> None:
     jobs = s.part(len(s.tokens) * hyper.n_head)
     attention_forward(
         *(hyper.engine, a.att[i], a.row_stats[i], a.scratch[s.team.index], a.qkv[i]),
-        *(hyper.dropout.attention, KEY, i, jobs.start, jobs.stop),
+        *(ONE_DOCUMENT, hyper.dropout.attention, KEY, i, jobs.start, jobs.stop),
     )
 
 
@@ -182,7 +183,7 @@ def _attention_backward(s: Shard, i: int) -> None:
     jobs = s.part(len(s.tokens) * hyper.n_head)
     attention_backward(
         *(hyper.engine, a.dqkv, a.dnorm, a.row_stats[i], a.scratch[s.team.index], a.qkv[i]),
-        *(hyper.dropout.attention, KEY, i, jobs.start, jobs.stop),
+        *(ONE_DOCUMENT, hyper.dropout.attention, KEY, i, jobs.start, jobs.stop),
     )
 
 

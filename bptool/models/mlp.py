@@ -24,6 +24,7 @@ from bptool.models.mlp_decode import MLPDecoder
 from bptool.models.mlp_operations import SIZES, VARIANTS, mlp_operations
 from bptool.models.operation import Operation
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
+from bptool.ops.documents import ONE_DOCUMENT
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.head import tile_rows
 from bptool.ops.jit import composition
@@ -134,7 +135,7 @@ NO_KEY = MaskKey(0, 0, 0)
 
 
 @composition
-def mlp_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-untyped-def]
+def mlp_forward(hyper, params, acts, tokens, starts, key, team):  # type: ignore[no-untyped-def]
     """Fill ``acts`` up to the last hidden layer, of which each member has rows.
 
     What goes row by row stays with the member that owns the rows.
@@ -143,7 +144,7 @@ def mlp_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unty
     first, stop = share(tokens.size, 1, team)
     own = slice(first, stop)
     row0 = key.sequence0 * tokens.shape[1] + first
-    window_forward(acts.x, tokens, params.embedding, team)
+    window_forward(acts.x, tokens, starts, params.embedding, team)
     dropout(acts.x[own], hyper.dropout.embedding, key, 0, row0)
     barrier(team)  # x: rows
     for layer in range(n_layer):
@@ -160,7 +161,7 @@ def mlp_forward(hyper, params, acts, tokens, key, team):  # type: ignore[no-unty
 
 
 @composition
-def mlp_backward(hyper, params, grads, acts, tokens, key, adds, team):  # type: ignore[no-untyped-def]
+def mlp_backward(hyper, params, grads, acts, tokens, starts, key, adds, team):  # type: ignore[no-untyped-def]
     """Undo the forward from the last hidden layer, whose gradient ``acts.dhidden`` holds, to the
     first operation. Each member has made its part of it."""
     n_layer = acts.pre.shape[0]
@@ -185,19 +186,31 @@ def mlp_backward(hyper, params, grads, acts, tokens, key, adds, team):  # type: 
     barrier(team)  # dx: a product
     dropout(acts.dx[own], hyper.dropout.embedding, key, 0, row0)
     barrier(team)  # dx: rows
-    window_backward(grads.embedding, acts.dx, tokens, team)
+    window_backward(grads.embedding, acts.dx, tokens, starts, team)
 
 
 @composition
 def mlp_loss_and_gradient(  # type: ignore[no-untyped-def]
-    hyper, params, grads, acts, tokens, targets, key, inverse_n_targets, terms, adds, backward, team
+    hyper,
+    params,
+    grads,
+    acts,
+    tokens,
+    targets,
+    starts,
+    key,
+    inverse_n_targets,
+    terms,
+    adds,
+    backward,
+    team,
 ):
     """A member's whole step: forward, its part of the loss and of what the terms add, backward.
 
     Without ``backward`` it ends at the loss, and ``grads`` may be anything of its type.
     """
     barrier(team)  # the last call has read the activations, and the gradients are cleared
-    mlp_forward(hyper, params, acts, tokens, key, team)
+    mlp_forward(hyper, params, acts, tokens, starts, key, team)
     last, flat = acts.hidden[acts.hidden.shape[0] - 1], targets.reshape(targets.size)
     loss, penalty = head_loss_and_gradient(
         *(hyper.engine, acts, acts.dhidden, grads.output_w, grads.output_b),
@@ -205,7 +218,7 @@ def mlp_loss_and_gradient(  # type: ignore[no-untyped-def]
         *(inverse_n_targets, terms, adds, backward, team),
     )
     if backward:
-        mlp_backward(hyper, params, grads, acts, tokens, key, adds, team)
+        mlp_backward(hyper, params, grads, acts, tokens, starts, key, adds, team)
     return loss, penalty
 
 
@@ -278,10 +291,11 @@ class MLP(Model):
         team: Team = ALONE,
         terms: LogitTerms = NO_TERMS,
         adds: bool = True,
+        starts: Array = ONE_DOCUMENT,
     ) -> Losses:
         return Losses(
             *mlp_loss_and_gradient(
-                *(acts.training, params, grads, acts.acts, tokens, targets),
+                *(acts.training, params, grads, acts.acts, tokens, targets, starts),
                 *(key, inverse_n_targets, terms, adds, True, team),
             )
         )
@@ -294,11 +308,12 @@ class MLP(Model):
         targets: Array,
         team: Team = ALONE,
         terms: LogitTerms = NO_TERMS,
+        starts: Array = ONE_DOCUMENT,
     ) -> float:
         return float(
             sum(
                 mlp_loss_and_gradient(
-                    *(acts.evaluating, params, params, acts.acts, tokens, targets),
+                    *(acts.evaluating, params, params, acts.acts, tokens, targets, starts),
                     *(NO_KEY, 1.0, terms, True, False, team),
                 )
             )

@@ -7,6 +7,7 @@ from typing import Any
 from bptool.models.head_operations import HeadArrays, head_operations
 from bptool.models.operation import Operation, Shard, elementwise, linear
 from bptool.ops.activations import activation_backward, activation_forward
+from bptool.ops.documents import ONE_DOCUMENT
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.linear import linear_backward, linear_forward
 from bptool.ops.logit_terms import (
@@ -67,11 +68,11 @@ def _dropout(field: str, rate: float) -> Any:
 
 
 def _window(s: Shard, i: int) -> None:
-    window_forward(s.work.acts.x, s.tokens, s.params.embedding, s.team)
+    window_forward(s.work.acts.x, s.tokens, ONE_DOCUMENT, s.params.embedding, s.team)
 
 
 def _window_backward(s: Shard, i: int) -> None:
-    window_backward(s.grads.embedding, s.work.acts.dx, s.tokens, s.team)
+    window_backward(s.grads.embedding, s.work.acts.dx, s.tokens, ONE_DOCUMENT, s.team)
 
 
 def _input(s: Shard, i: int) -> None:

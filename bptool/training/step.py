@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from bptool.models.base import Array, Losses, Model
 from bptool.models.operation import Shard
+from bptool.ops.documents import ONE_DOCUMENT
 from bptool.ops.dropout import MaskKey
 from bptool.ops.logit_terms import NO_TERMS, LogitTerms
 from bptool.ops.reduction import add_into
@@ -60,6 +61,7 @@ class Shards:
         with_gradients: False where only losses are wanted.
         split: which of the two.
         terms: label smoothing and z-loss of the training loss.
+        documents: whether rows hold several documents; then every call says where they begin.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Shards:
         with_gradients: bool = True,
         split: Split = "batch",
         terms: LogitTerms = NO_TERMS,
+        documents: bool = False,
     ) -> None:
         self.model, self.team, self.rows, self.n_time = model, team, rows, n_time
         self.split, self.engine, self.terms = split, engine, terms
@@ -89,6 +92,8 @@ class Shards:
         # a worker's own, inside too: they are small, and need no barrier
         self._tokens = [np.zeros(shape, np.int32) for _ in range(team.n)]
         self._targets = [np.full(shape, -1, np.int32) for _ in range(team.n)]
+        of_starts = shape if documents else ONE_DOCUMENT.shape
+        self._starts = [np.zeros(of_starts, np.int32) for _ in range(team.n)]
         n_buffers = self.n_shards if with_gradients else 0
         self.gradients = [model.layout.allocate(dtype) for _ in range(n_buffers)]
         self._grads = [model.params(buffer) for buffer in self.gradients]
@@ -97,7 +102,7 @@ class Shards:
     def _shard(self, worker: int) -> int:
         return 0 if self.split == "inside" else worker
 
-    def _take(self, worker: int, first: int, tokens: Array, targets: Array) -> bool:
+    def _take(self, worker: int, first: int, tokens: Array, targets: Array, starts: Array) -> bool:
         """Copy a shard's rows of the micro-batch at ``first``; False if there are none."""
         start = first + self._shard(worker) * self.rows_each
         stop = min(start + self.rows_each, first + self.rows, len(tokens))
@@ -106,6 +111,9 @@ class Shards:
         self._targets[worker][:n] = targets[start:stop] if n else 0
         self._tokens[worker][n:] = 0
         self._targets[worker][n:] = -1
+        if self._starts[worker].size:
+            self._starts[worker][:n] = starts[start:stop] if n else 0
+            self._starts[worker][n:] = 0
         return n > 0
 
     def loss_and_gradient(
@@ -116,11 +124,13 @@ class Shards:
         n_targets: int,
         seed: int,
         step: int,
+        starts: Array = ONE_DOCUMENT,
     ) -> Losses:
         """Mean losses of a batch of any number of rows; their gradient is left in ``gradients``,
         one part a shard, for :meth:`reduce`.
 
-        ``tokens`` and ``targets`` are (B, n_time) int32; ``n_targets`` counts the unmasked ones.
+        ``tokens``, ``targets`` and, where rows hold several documents, ``starts`` are (B, n_time)
+        int32; ``n_targets`` counts the unmasked targets.
         """
         inverse = 1.0 / max(n_targets, 1)
 
@@ -130,7 +140,7 @@ class Shards:
             self.clear(worker)
             loss, penalty = 0.0, 0.0
             for first in range(0, len(tokens), self.rows):
-                if self._take(worker, first, tokens, targets):
+                if self._take(worker, first, tokens, targets, starts):
                     key = MaskKey(seed, step, first + shard * self.rows_each)
                     found = self.model.loss_and_gradient(
                         params,
@@ -143,6 +153,7 @@ class Shards:
                         member,
                         self.terms,
                         adds,
+                        self._starts[worker],
                     )
                     adds = True
                     loss, penalty = loss + found.loss, penalty + found.penalty
@@ -176,19 +187,22 @@ class Shards:
         arrays = (self._acts[worker], self._tokens[worker], self._targets[worker])
         return Shard(params, self._grads[self._shard(worker)], *arrays, self._members[worker])
 
-    def loss(self, params: Any, tokens: Array, targets: Array) -> float:
+    def loss(
+        self, params: Any, tokens: Array, targets: Array, starts: Array = ONE_DOCUMENT
+    ) -> float:
         """Sum of the negative log-likelihoods over unmasked targets; no dropout."""
 
         def work(worker: int) -> float:
             total = 0.0
             for first in range(0, len(tokens), self.rows):
-                if self._take(worker, first, tokens, targets):
+                if self._take(worker, first, tokens, targets, starts):
                     total += self.model.loss(
                         params,
                         self._acts[worker],
                         self._tokens[worker],
                         self._targets[worker],
                         self._members[worker],
+                        starts=self._starts[worker],
                     )
             return total
 
@@ -274,10 +288,18 @@ class TrainingStep:
         return named | (self.averaging.state() if self.averaging else {})
 
     def compute_gradient(
-        self, tokens: Array, targets: Array, n_targets: int, seed: int, step: int
+        self,
+        tokens: Array,
+        targets: Array,
+        n_targets: int,
+        seed: int,
+        step: int,
+        starts: Array = ONE_DOCUMENT,
     ) -> StepResult:
         """Loss, penalties, and the whole gradient with its norm in the first buffer."""
-        found = self.shards.loss_and_gradient(self.params, tokens, targets, n_targets, seed, step)
+        found = self.shards.loss_and_gradient(
+            self.params, tokens, targets, n_targets, seed, step, starts
+        )
         gradient = self.shards.gradients[0]
 
         def work(worker: int) -> tuple[float, float]:
@@ -298,9 +320,10 @@ class TrainingStep:
         learning_rate: float,
         seed: int,
         step: int,
+        starts: Array = ONE_DOCUMENT,
     ) -> StepResult:
         """One update; left out, with ``updated=False``, where loss or gradient is not finite."""
-        found = self.compute_gradient(tokens, targets, n_targets, seed, step)
+        found = self.compute_gradient(tokens, targets, n_targets, seed, step, starts)
         if not (math.isfinite(found.loss) and math.isfinite(found.grad_norm)):
             return found
         self._update(learning_rate, found.grad_norm, seed)
@@ -327,12 +350,12 @@ class TrainingStep:
     def compile(self) -> None:
         """Compile the step's kernels, or load them from the cache; no weight changes."""
         rows = np.zeros((1, self.shards.n_time), np.int32)
-        self.compute_gradient(rows, rows, rows.size, 0, 0)
+        self.compute_gradient(rows, rows, rows.size, 0, 0, rows)
         self.update.compile(self.weights, self.shards.gradients[0])
         self.regularization.compile(self.weights, self.shards.gradients[0])
         if self.averaging:
             self.averaging.compile(self.weights)
-        self.shards.loss(self.evaluation_params(), rows, rows)
+        self.shards.loss(self.evaluation_params(), rows, rows, rows)
 
 
 def _finite(part: tuple[float, float]) -> bool:
