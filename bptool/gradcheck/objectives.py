@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from bptool.gradcheck.cases import Case, overwritten
-from bptool.gradcheck.differentiable import Array, Composed, Differentiable, Signs
+from bptool.gradcheck.differentiable import Composed, Differentiable, Signs
 from bptool.objectives.answers import Answers
-from bptool.objectives.base import Objective
+from bptool.objectives.base import Array, Objective
 from bptool.objectives.clipped import MAX_LOG_RATIO
 from bptool.objectives.grpo import GroupRollout, group_advantages
 from bptool.objectives.ppo import Rollout
