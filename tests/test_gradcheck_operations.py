@@ -14,7 +14,7 @@ import bptool.objectives
 import bptool.ops
 from bptool.gradcheck.check import check
 from bptool.gradcheck.operations import EFFORT, cases, check_operations
-from bptool.registry import regularizers
+from bptool.registry import objectives, regularizers
 from bptool.regularizers.base import Penalty
 
 CASES = list(cases())
@@ -36,6 +36,11 @@ def test_every_backward_kernel_has_a_case():
     assert "next_token_backward" in backward
     covered = {kernel for case in CASES for kernel in case.covers}
     assert not backward - covered, "give these a case in bptool/gradcheck/operations.py"
+
+
+def test_every_objective_has_a_case():
+    covered = {case.name for case in CASES}
+    assert {f"objective {name}" for name in objectives.names()} <= covered
 
 
 def test_every_penalty_has_a_case():

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bptool.gradcheck.cases import Addend, Case, overwritten
 from bptool.gradcheck.check import Effort, check
 from bptool.gradcheck.differentiable import Array, Composed, Differentiable
+from bptool.gradcheck.objectives import objective_cases
 from bptool.gradcheck.report import Report
 from bptool.objectives.next_token import next_token_backward, next_token_forward
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
@@ -73,15 +74,6 @@ TEAM = make_team(2)
 EFFORT = Effort(n_elements=12, n_directions=3)
 
 
-@dataclass(frozen=True)
-class Case:
-    """One entry: a name, the backward kernels that it runs, and how to make the function."""
-
-    name: str
-    covers: tuple[str, ...]
-    make: Callable[[np.random.Generator], Differentiable]
-
-
 def cases() -> Iterator[Case]:
     """Every case, in the order of the files; registered penalties last."""
     yield Case("dropout", ("dropout",), _dropout)
@@ -113,30 +105,10 @@ def cases() -> Iterator[Case]:
     both = ("head_backward", "logit_terms_backward")
     yield Case("head with terms", both, partial(_head, terms=TERMS["both"]))
     yield Case("next_token", ("next_token_backward",), _next_token)
+    yield from objective_cases()
     for name in regularizers.names():
         if issubclass(regularizers.get(name), Penalty):
             yield Case(f"regularizer {name}", (name,), partial(_penalty, name=name))
-
-
-class Addend:
-    """An output that a backward adds to: it starts from numbers, which the result is freed of."""
-
-    def __init__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> None:
-        self.start = rng.normal(size=shape)
-        self.array = self.start.copy()
-
-    def reset(self) -> Array:
-        self.array[...] = self.start
-        return self.array
-
-    @property
-    def added(self) -> Array:
-        return self.array - self.start
-
-
-def overwritten(shape: tuple[int, ...]) -> Array:
-    """An output that a backward must fill whole."""
-    return np.full(shape, np.nan)
 
 
 def _dropout(rng: np.random.Generator) -> Differentiable:
