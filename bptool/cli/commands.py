@@ -29,6 +29,9 @@ COMMANDS: dict[str, Entry] = {
     "finetune": Entry(
         "bptool.cli.finetune:app", "Train a trained model further, on conversations."
     ),
+    "feedback": Entry(
+        "bptool.cli.feedback:feedback", "Collect judgements of a trained model's answers."
+    ),
     "gradcheck": Entry(
         "bptool.cli.gradcheck:gradcheck", "Check every gradient against finite differences."
     ),
