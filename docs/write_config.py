@@ -48,7 +48,7 @@ This page is written by `make docs` from that schema.
 """
 SECTIONS = (
     *("model", "data", "training", "optimizer", "schedule", "regularizers", "averaging"),
-    "sample",
+    *("start", "chat", "sample"),
 )
 INTRODUCTIONS = {
     "model": "`gpt2` is the transformer of Radford et al. (2019): normalisation before each "
@@ -66,6 +66,9 @@ INTRODUCTIONS = {
     "stochastic depth belong to the model, decoupled weight decay to the optimizer, label "
     "smoothing, z-loss, clipping and early stopping to `training`: "
     "[regularization.md](regularization.md) has them all in one table.",
+    "start": "The model, its sizes and the tokenizer are then those of that run; see "
+    "[fine-tuning.md](fine-tuning.md).",
+    "chat": "[fine-tuning.md](fine-tuning.md) has the templates.",
     "averaging": "With an average, each evaluation measures it beside the weights as trained; the "
     "best checkpoint is the one whose average is best, and `generate` and `eval` load the average.",
 }
@@ -261,9 +264,8 @@ def configuration_parts() -> list[str]:
         elif "items" in section:
             parts.extend(part_sections(f"{key}[]", section["items"], definitions))
         else:
-            inner = (
-                definitions[section["$ref"].rpartition("/")[2]] if "$ref" in section else section
-            )
+            named = next((o for o in section.get("anyOf", [section]) if "$ref" in o), None)
+            inner = definitions[named["$ref"].rpartition("/")[2]] if named else section
             parts.append(table(inner))
             parts.extend(below(key, inner, definitions))
     return parts

@@ -20,7 +20,7 @@ from bptool.config.schema import json_schema
 from bptool.config.study_section import study_schema
 from bptool.errors import ConfigError
 from bptool.registry import optimizers
-from bptool.training.setup import build_model
+from bptool.training.parts import build_model
 
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.yaml"))
 STUDIES = sorted((CONFIGS[0].parent / "studies").glob("*.yaml"))

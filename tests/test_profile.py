@@ -15,7 +15,7 @@ from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
 from bptool.ops.logit_terms import LogitTerms
 from bptool.training.machine import choose_engine
-from bptool.training.setup import build_model
+from bptool.training.parts import build_model
 from bptool.training.step import Shards
 from bptool.training.workers import WorkerTeam
 

@@ -26,6 +26,9 @@ COMMANDS: dict[str, Entry] = {
     "train": Entry("bptool.cli.train:train", "Train a model from a configuration or text files."),
     "generate": Entry("bptool.cli.generate:generate", "Write text with a trained model."),
     "eval": Entry("bptool.cli.eval:evaluate", "Measure a trained model on the validation text."),
+    "finetune": Entry(
+        "bptool.cli.finetune:app", "Train a trained model further, on conversations."
+    ),
     "gradcheck": Entry(
         "bptool.cli.gradcheck:gradcheck", "Check every gradient against finite differences."
     ),

@@ -38,8 +38,9 @@ def _plan(request: Request, measure_again: bool, plugins: list[str]) -> Plan:
     from bptool.data.corpus import prepare
     from bptool.training.machine import choose_engine
     from bptool.training.measurements import Measurements
+    from bptool.training.parts import build_model
     from bptool.training.plan import make_plan
-    from bptool.training.setup import build_model, context_of, sizes
+    from bptool.training.setup import context_of, sizes
 
     config = request.config
     corpus = prepare(config.data, context_of(config))

@@ -20,7 +20,8 @@ from bptool.data.corpus import Corpus, prepare
 from bptool.errors import ConfigError, RunError, UserError
 from bptool.training.machine import choose_engine
 from bptool.training.manifest import describe, differences
-from bptool.training.setup import build, build_model, context_of, sizes
+from bptool.training.parts import build_model
+from bptool.training.setup import build, context_of, sizes
 
 
 @dataclass

@@ -35,6 +35,17 @@ class SplitConfig(Section):
     seed: int = Field(default=0, ge=0, lt=2**63, description="chooses the documents set aside")
 
 
+class RecordsConfig(Section):
+    """Records of conversations in place of texts; see docs/fine-tuning.md."""
+
+    validation: list[str] = Field(
+        default_factory=list,
+        description="files of records that validate; by default some of the others do, as many as "
+        "split.validation_fraction says",
+    )
+    skip_bad: bool = Field(default=False, description="leave broken records out")
+
+
 class DataConfig(Section):
     """Text files, tokenizer, split, and the way batches are drawn."""
 
@@ -51,6 +62,12 @@ class DataConfig(Section):
         default="random",
         description="random: windows at random offsets, with replacement; "
         "epoch: every window once in a fresh order, then again",
+    )
+
+    records: RecordsConfig | None = Field(
+        default=None,
+        description="the files are records of conversations, JSON or JSON Lines, not texts; "
+        "null: texts",
     )
 
     @field_validator("text", mode="before")

@@ -220,6 +220,16 @@ def _resolve_paths(tree: _Tree) -> None:
             for index, text in enumerate(texts):
                 if isinstance(text, str):
                     texts[index] = _absolute(text, tree.origin(("data", "text", index)))
+        records = data.get("records")
+        if isinstance(records, dict) and isinstance(records.get("validation"), list):
+            files = records["validation"]
+            for index, file in enumerate(files):
+                if isinstance(file, str):
+                    origin = tree.origin(("data", "records", "validation", index))
+                    files[index] = _absolute(file, origin)
+    start = tree.value.get("start")
+    if isinstance(start, dict) and isinstance(start.get("run"), str):
+        start["run"] = _absolute(start["run"], tree.origin(("start", "run")))
     workloads = tree.value.get("workloads")
     for index, workload in enumerate(workloads if isinstance(workloads, list) else ()):
         if isinstance(workload, dict) and isinstance(workload.get("config"), str):

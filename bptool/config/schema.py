@@ -10,7 +10,16 @@ from bptool.config import data_section
 from bptool.config.choice import Choice, ChoiceFrom, fill_choices
 from bptool.config.data_section import SplitConfig
 from bptool.config.section import Section, refuse
-from bptool.registry import averages, models, optimizers, regularizers, schedules, tokenizers
+from bptool.errors import ConfigError
+from bptool.registry import (
+    averages,
+    models,
+    optimizers,
+    regularizers,
+    schedules,
+    templates,
+    tokenizers,
+)
 
 __all__ = [
     "Choice",
@@ -189,6 +198,30 @@ class SampleConfig(Section):
     )
 
 
+class StartConfig(Section):
+    """The trained run whose model, tokenizer and weights a run starts from."""
+
+    run: str = Field(min_length=1, description="its folder")
+    checkpoint: Literal["best", "last"] = Field(default="best", description="which of its weights")
+
+
+class ChatConfig(Section):
+    """How conversations are written."""
+
+    template: str = Field(
+        default="roles", description="the marks around what each side says: roles, chatml or plain"
+    )
+
+    @field_validator("template", mode="after")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        try:
+            templates.get(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+
 class RunConfig(Section):
     """Everything that decides a training run. See ``docs/design.md`` for the run folder."""
 
@@ -213,6 +246,12 @@ class RunConfig(Section):
         default="none",
         validate_default=True,
         description="an average of the weights that is evaluated beside them and kept",
+    )
+    start: StartConfig | None = Field(
+        default=None, description="the run that this one starts from; null: new weights"
+    )
+    chat: ChatConfig | None = Field(
+        default=None, description="how conversations are written; null: the model writes plain text"
     )
     sample: SampleConfig = Field(
         default_factory=lambda: SampleConfig(), description="the sample shown at each evaluation"

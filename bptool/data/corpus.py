@@ -48,7 +48,7 @@ class Corpus:
         validation_bytes: UTF-8 bytes that the validation *targets* (all tokens but the first)
             stand for: bits per byte is the summed loss in nats / ln 2 / ``validation_bytes``.
             A special token stands for no byte, so the bits it costs count in full.
-        token_file: where the ids are kept.
+        token_file: where the ids are kept; None for rows of records.
         reused: True if the token file was there already.
     """
 
@@ -58,7 +58,7 @@ class Corpus:
     text_sha256: str
     n_characters: int
     validation_bytes: int
-    token_file: Path
+    token_file: Path | None
     reused: bool
 
     @property
@@ -92,6 +92,8 @@ def prepare(
         DataError: a text cannot be read, is too short for ``context``, or has one kind of token.
         ConfigError: the tokenizer's settings are wrong.
     """
+    if config.records is not None:
+        raise ConfigError("this works on a text, and the configuration trains on records")
     say = progress or _say_nothing
     texts = read_texts(config.text)
     text_sha256 = sha256_of_texts(texts)

@@ -26,6 +26,8 @@ from bptool.ops.memory import ALIGNMENT_BYTES, aligned_zeros
 from bptool.ops.team import ALONE, Team
 
 Array = npt.NDArray[Any]
+NEW_ID_NOISE = 0.1
+"""Of a new id's row, in standard deviations of the others."""
 DRAWN_AT_ONCE = 1 << 18
 """Initial weights, in float64: all at once would take twice as much memory as they do."""
 
@@ -371,6 +373,31 @@ class Model(ABC):
                 for start in range(0, flat.size, DRAWN_AT_ONCE):
                     part = flat[start : start + DRAWN_AT_ONCE]
                     part[:] = generator.normal(0.0, spec.init, part.size)
+
+
+def grow_vocabulary(old: Model, weights: Array, new: Model, seed: int) -> Array:
+    """Weights of ``new``, which has more token ids than ``old`` and is the same otherwise.
+
+    A new id starts as the mean of the others and a little noise: a row like no other would draw all
+    probability to itself, or none. Tables with rows behind those of the ids keep these behind.
+    """
+    grown = new.layout.allocate(weights.dtype)
+    before, after = old.layout.named(weights), new.layout.named(grown)
+    for name, tensor in after.items():
+        was = before[name]
+        n_new = len(tensor) - len(was)
+        if n_new == 0:
+            tensor[...] = was
+            continue
+        n_old = old.n_vocab
+        tensor[:n_old] = was[:n_old]
+        tensor[n_old + n_new :] = was[n_old:]
+        digest = hashlib.sha256(name.encode()).digest()
+        key = [seed, int.from_bytes(digest[:8], "little")]
+        noise = np.random.Generator(np.random.Philox(key=key)).normal(size=tensor[:n_new].shape)
+        spread = NEW_ID_NOISE * was[:n_old].std(axis=0)
+        tensor[n_old : n_old + n_new] = was[:n_old].mean(axis=0) + spread * noise
+    return grown
 
 
 def allocate(shapes: dict[str, tuple[int, ...]], dtype: npt.DTypeLike) -> list[Array]:

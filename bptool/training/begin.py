@@ -27,6 +27,7 @@ from bptool.training.progress import Progress
 from bptool.training.run_folder import RunFolder, read_json, writing
 from bptool.training.setup import Pieces, build
 from bptool.training.split import Split
+from bptool.training.start import Start, open_start
 
 
 def start_run(
@@ -43,6 +44,9 @@ def start_run(
     folder.check_free()
     pieces = build(config, progress=progress)
     try:
+        for notice in pieces.lesson.notices():
+            for listener in listeners:
+                listener(notice)
         training = Training(pieces, folder, listeners)
         folder.create()
         try:
@@ -84,7 +88,8 @@ def resume_run(
             raise RunError(f"{folder.manifest} is damaged: workers is {n_workers!r}; restore it")
     if config.training.split == "auto" and saved.get("split") in get_args(Split):
         split = saved["split"]
-    pieces = build(config, n_workers=n_workers, engine=engine, split=split, progress=progress)
+    start = _start_again(config, folder, saved) if config.start else None
+    pieces = build(config, None, n_workers, engine, split, progress, start)
     try:
         now = describe(pieces)
         _check_same_data(pieces, folder, saved, now)
@@ -99,6 +104,22 @@ def resume_run(
         pieces.close()
         raise
     return training
+
+
+def _start_again(config: RunConfig, folder: RunFolder, saved: dict[str, Any]) -> Start:
+    """What a run started from: its own tokenizer, and weights only while it has none itself."""
+    origin = saved.get("start")
+    if not isinstance(origin, dict):
+        raise RunError(f"{folder.manifest} is damaged: it has no 'start'; restore it from a copy")
+    if CheckpointStore(folder.checkpoints).index().last is not None:
+        return Start(load_tokenizer(folder.tokenizer), None, origin)
+    start = open_start(config)
+    if start.origin.get("weights_sha256") != origin.get("weights_sha256"):
+        raise RunError(
+            f"{start.origin['run']} has been trained on since {folder.path} started from it, which "
+            "has no checkpoint yet; start a new run"
+        )
+    return start
 
 
 def _check_same_data(

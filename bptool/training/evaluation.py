@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptool.data.batches import Batches, evaluation_windows
+from bptool.data.batches import MASKED, Batches, evaluation_windows
+from bptool.data.chat.packing import Packed
 from bptool.models.base import Array
 from bptool.training.step import Shards
 
@@ -74,6 +75,31 @@ def evaluate_split(
     n_bytes = int(bytes_per_token[np.asarray(part[1:])].sum())
     blocks = tuple(blocks_of(np.concatenate(losses), np.concatenate(counts)))
     return Evaluation(math.fsum(total) / n_targets, n_targets, n_bytes, blocks)
+
+
+def evaluate_rows(shards: Shards, params: Any, rows: Packed, bytes_per_token: Array) -> Evaluation:
+    """Mean loss over the trained targets of rows of packed records.
+
+    Args:
+        shards: runs the model, on rows of several documents. params: the weights.
+        bytes_per_token: UTF-8 bytes of each token id, (V,).
+    """
+    total, losses, counts = [], [], []
+    for start in range(0, len(rows), shards.rows):
+        part = slice(start, start + shards.rows)
+        n = len(rows.tokens[part])
+        # whole batches, since sequence_losses has as many rows as the shards do
+        padded = [
+            np.concatenate([x[part], np.full((shards.rows - n, shards.n_time), fill, np.int32)])
+            for x, fill in ((rows.tokens, 0), (rows.targets, MASKED), (rows.starts, 0))
+        ]
+        total.append(shards.loss(params, *padded))
+        losses.append(shards.sequence_losses())
+        counts.append((padded[1] >= 0).sum(axis=1))
+    targets = rows.targets[rows.targets >= 0]
+    n_bytes = int(bytes_per_token[targets].sum())
+    blocks = tuple(blocks_of(np.concatenate(losses), np.concatenate(counts)))
+    return Evaluation(math.fsum(total) / max(targets.size, 1), targets.size, n_bytes, blocks)
 
 
 def blocks_of(losses: Array, counts: Array) -> Iterator[Block]:

@@ -14,10 +14,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bptool.data.chat.records import Message
 from bptool.errors import DataError, DivergedError, RunError
 from bptool.inference.sampling import Sampling
 from bptool.inference.writer import Writer
+from bptool.models.base import Array
 from bptool.ops import jit
+from bptool.registry import templates
 from bptool.training import early_stopping, machine
 from bptool.training.checkpoint import CheckpointStore
 from bptool.training.evaluation import Evaluation
@@ -72,10 +75,7 @@ class Training:
         tokenizer = pieces.corpus.tokenizer
         params = pieces.step.average_params()
         self._writer = Writer(pieces.model, params, pieces.team, tokenizer)
-        try:
-            self._prompt = self._writer.encode_prompt(pieces.config.sample.prompt)
-        except DataError as error:
-            raise DataError(f"sample.prompt: {error}") from None
+        self._prompt_at(0)  # a prompt that cannot be encoded is refused now
 
     def request_stop(self) -> None:
         """Finish the step at hand, save, and return from :meth:`run`."""
@@ -253,9 +253,23 @@ class Training:
         if settings.max_tokens == 0:
             return
         sampling = Sampling(settings.temperature, settings.top_k, None, seed)
-        pieces = self._writer.write(self._prompt, settings.max_tokens, sampling)
+        shown, prompt = self._prompt_at(self.progress.step)
+        pieces = self._writer.write(prompt, settings.max_tokens, sampling)
         text = "".join(piece for (piece,) in pieces)
-        self._emit(Sampled(self.progress.step, settings.prompt, text))
+        self._emit(Sampled(self.progress.step, shown, text))
+
+    def _prompt_at(self, step: int) -> tuple[str, Array]:
+        """What the sample at ``step`` goes on from: as it is shown, and its ids."""
+        config, text = self.pieces.config, self.pieces.config.sample.prompt
+        messages = (Message("user", text),) if text else self.pieces.lesson.opening(step)
+        try:
+            if config.chat is None or not messages:
+                return text, self._writer.encode_prompt(text)
+            template = templates.get(config.chat.template)()
+            ids = template.prompt(messages, self.pieces.corpus.tokenizer)
+            return f"{messages[-1].content}\n", ids
+        except DataError as error:
+            raise DataError(f"sample.prompt: {error}") from None
 
     def _check_divergence(self) -> None:
         progress = self.progress

@@ -60,6 +60,7 @@ def describe(pieces: Pieces) -> dict[str, Any]:
             "vocab_size": corpus.tokenizer.vocab_size,
             "split": pieces.config.data.split.model_dump(mode="json"),
         },
+        **({} if pieces.start is None else {"start": pieces.start.origin}),
         "n_parameters": pieces.model.n_parameters,
         "parameter_groups": parameter_groups(pieces.step.optimizer, pieces.model.layout),
     }

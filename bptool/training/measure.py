@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from bptool.data.chat.dataset import ChatSet, prepare_records
 from bptool.data.corpus import encode_all, prepare
 from bptool.errors import DataError
 from bptool.models.base import Array
+from bptool.registry import templates
 from bptool.training.evaluation import (
     Evaluation,
     RandomBatchEstimate,
+    evaluate_rows,
     evaluate_split,
     nanogpt_estimate,
 )
@@ -71,14 +74,27 @@ def measure(run: TrainedRun, texts: list[str], estimator: bool = False) -> Measu
     Raises:
         DataError: a text cannot be read, is too short, or is not the one of the run.
     """
-    tokens = _other_text(run, texts) if texts else _own_split(run)
     context = run.model.context
+    records = None if texts else _own_records(run)
+    tokens = np.zeros(0, np.int32)
+    if records is None:
+        tokens = _other_text(run, texts) if texts else _own_split(run)
+    elif estimator:
+        raise DataError(f"{run.folder.path} was trained on records; name a text with --text")
     fitting = WORKER_BYTES // run.model.workspace_bytes(1, context, 4)
     rows_a_worker = max(1, min(ROWS_A_WORKER, fitting))
     with WorkerTeam(usable_cores()) as team:
         rows = rows_a_worker * team.n
-        shards = Shards(run.model, team, run.engine, rows, context, with_gradients=False)
-        whole = evaluate_split(shards, run.params, tokens, run.tokenizer.token_bytes())
+        shards = Shards(
+            *(run.model, team, run.engine, rows, context),
+            with_gradients=False,
+            documents=records is not None,
+        )
+        bytes_per_token = run.tokenizer.token_bytes()
+        if records is not None:
+            whole = evaluate_rows(shards, run.params, records.validation, bytes_per_token)
+        else:
+            whole = evaluate_split(shards, run.params, tokens, bytes_per_token)
         if not estimator:
             return Measurement(run.step, run.kind, whole, None)
         training = run.config.training
@@ -97,16 +113,31 @@ def _other_text(run: TrainedRun, texts: list[str]) -> Array:
     return tokens
 
 
+def _own_records(run: TrainedRun) -> ChatSet | None:
+    """The records that the run validates with; None where it was trained on a text."""
+    config = run.config
+    if config.data.records is None or config.chat is None:
+        return None
+    template = templates.get(config.chat.template)()
+    records = prepare_records(config.data, template, run.tokenizer, run.model.context)
+    _check_same(run, records.sha256)
+    return records
+
+
+def _check_same(run: TrainedRun, sha256: str) -> None:
+    saved = read_json(run.folder.manifest, "manifest").get("data")
+    if not isinstance(saved, dict) or sha256 != saved.get("text_sha256"):
+        raise DataError(
+            f"{', '.join(run.config.data.text)}: not the text that {run.folder.path} was trained "
+            "on; restore it, or name a text with --text"
+        )
+
+
 def _own_split(run: TrainedRun) -> Array:
     """The validation split, in the tokens of the run's own tokenizer."""
     config, context = run.config.data, run.model.context
     corpus = prepare(config, context)
-    saved = read_json(run.folder.manifest, "manifest").get("data")
-    if not isinstance(saved, dict) or corpus.text_sha256 != saved.get("text_sha256"):
-        raise DataError(
-            f"{', '.join(config.text)}: not the text that {run.folder.path} was trained on; "
-            "restore it, or name a text with --text"
-        )
+    _check_same(run, corpus.text_sha256)
     if corpus.tokenizer.to_json() != run.tokenizer.to_json():
         # another version of the tokenizer's library may learn other tokens
         corpus = prepare(config, context, tokenizer=run.tokenizer)

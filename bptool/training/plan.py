@@ -17,12 +17,10 @@ from bptool.regularizers.base import Constraint, GradientModifier, Penalty
 from bptool.training import cost
 from bptool.training.averaging import average_elements
 from bptool.training.measurements import Measurements
+from bptool.training.parts import build_average, build_model, build_optimizer
 from bptool.training.setup import (
     PROGRAM_BYTES,
     Sizes,
-    build_average,
-    build_model,
-    build_optimizer,
 )
 from bptool.training.update import slot_sizes
 

@@ -11,29 +11,30 @@ import numpy as np
 
 from bptool.config.schema import CLIPPING, RunConfig
 from bptool.data.batches import Batches, count_windows
+from bptool.data.chat.dataset import ChatSet, prepare_records
 from bptool.data.corpus import Corpus, prepare
 from bptool.errors import ConfigError
 from bptool.models.base import Model
 from bptool.ops.logit_terms import LogitTerms
 from bptool.ops.matmul.blocked import SCRATCH
-from bptool.optim.averages.base import WeightAverage
-from bptool.optim.averages.none import NoAverage
-from bptool.optim.base import Optimizer
 from bptool.optim.schedules.base import Schedule
 from bptool.optim.tensor_rule import TensorRule
-from bptool.registry import averages, models, optimizers, regularizers, schedules
+from bptool.registry import optimizers, regularizers, schedules, templates
 from bptool.training import early_stopping
 from bptool.training.averaging import Averaging, average_elements
 from bptool.training.lessons.base import Lesson
 from bptool.training.lessons.next_token import NextToken
+from bptool.training.lessons.records import Records
 from bptool.training.machine import (
     Engine,
     choose_engine,
     total_memory_bytes,
     usable_cores,
 )
+from bptool.training.parts import build_average, build_model, build_optimizer
 from bptool.training.regularization import Clipping
 from bptool.training.split import Split, choose_split
+from bptool.training.start import Start, open_start
 from bptool.training.step import Shards, TrainingStep
 from bptool.training.update import elements_held, tensor_settings
 from bptool.training.workers import WorkerTeam
@@ -69,22 +70,6 @@ class Sizes:
     @property
     def total_bytes(self) -> int:
         return self.arrays_bytes + PROGRAM_BYTES
-
-
-def build_model(config: RunConfig, n_vocab: int) -> Model:
-    """The configured model for ``n_vocab`` token ids."""
-    return models.get(config.model.name)(config.model.config, n_vocab)
-
-
-def build_optimizer(config: RunConfig) -> Optimizer:
-    """The configured optimizer."""
-    return optimizers.get(config.optimizer.name)(config.optimizer.config)
-
-
-def build_average(config: RunConfig) -> WeightAverage | None:
-    """The configured average of the weights, if there is to be one."""
-    average = averages.get(config.averaging.name)
-    return None if average is NoAverage else average(config.averaging.config)
 
 
 def sizes(
@@ -189,8 +174,19 @@ class Pieces:
     team: WorkerTeam
     step: TrainingStep
     schedule: Schedule
-    batches: Batches
     lesson: Lesson
+    start: Start | None = None
+
+    @property
+    def batches(self) -> Batches:
+        """What pretraining draws its windows from.
+
+        Raises:
+            ConfigError: the configuration does not train on a text.
+        """
+        if isinstance(self.lesson, NextToken):
+            return self.lesson.batches
+        raise ConfigError("this works on a text, and the configuration trains on records")
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of ``step``, from 1."""
@@ -209,6 +205,7 @@ def build(
     engine: str | None = None,
     split: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    start: Start | None = None,
 ) -> Pieces:
     """Prepare the data and build every piece, with initial weights of the configured seed.
 
@@ -216,11 +213,20 @@ def build(
         config: the resolved configuration. corpus: data prepared before.
         n_workers, engine, split: as a run's manifest says.
         progress: told how far preparing the data is.
+        start: what to start from, where that is open already.
 
     Raises:
         UserError: any setting or file is unfit; nothing has been written then.
     """
-    corpus = corpus or prepare(config.data, context_of(config), progress)
+    if start is None and config.start is not None:
+        start = open_start(config)
+    records: ChatSet | None = None
+    if config.data.records is not None:
+        records = _records(config, start)
+        corpus = _corpus_of(records)
+    if corpus is None:
+        tokenizer = start.tokenizer if start else None
+        corpus = prepare(config.data, context_of(config), progress, tokenizer=tokenizer)
     model = build_model(config, corpus.tokenizer.vocab_size)
     plan = sizes(config, model, corpus.n_train, n_workers, split)
     if config.training.early_stopping is not None:
@@ -230,7 +236,10 @@ def build(
     team = WorkerTeam(plan.n_workers)
     terms = LogitTerms(config.training.label_smoothing, config.training.z_loss)
     shards = Shards(
-        model, team, chosen, plan.micro_rows, plan.n_time, split=plan.split, terms=terms
+        *(model, team, chosen, plan.micro_rows, plan.n_time),
+        split=plan.split,
+        terms=terms,
+        documents=records is not None,
     )
     average = build_average(config)
     step = TrainingStep(
@@ -240,17 +249,52 @@ def build(
         Clipping(*(getattr(config.training, key) for key in CLIPPING)),
         Averaging(average, config.training.eval_interval, model.layout) if average else None,
     )
-    model.initialise(step.weights, config.training.seed)
-    batch_size: int | Literal["full"] = config.training.batch_size
-    batches = Batches(
-        corpus.train, batch_size, plan.n_time, config.data.sampling, config.training.data_seed
-    )
+    if start is None:
+        model.initialise(step.weights, config.training.seed)
+    elif start.weights is not None:
+        step.weights[:] = start.weights
+    lesson = _lesson(config, corpus, records, step, plan)
     schedule = schedules.get(config.schedule.name)(config.schedule.config)
-    lesson = NextToken(
-        *(step, batches, corpus.validation, corpus.tokenizer.token_bytes()),
-        *(config.training.eval_tokens, config.training.seed),
+    return Pieces(config, corpus, model, plan, chosen, team, step, schedule, lesson, start)
+
+
+def _lesson(
+    config: RunConfig, corpus: Corpus, records: ChatSet | None, step: TrainingStep, plan: Sizes
+) -> Lesson:
+    training, bytes_per_token = config.training, corpus.tokenizer.token_bytes()
+    if records is not None:
+        return Records(step, records, plan.batch_rows, training, bytes_per_token)
+    batch_size: int | Literal["full"] = training.batch_size
+    batches = Batches(
+        corpus.train, batch_size, plan.n_time, config.data.sampling, training.data_seed
     )
-    return Pieces(config, corpus, model, plan, chosen, team, step, schedule, batches, lesson)
+    return NextToken(
+        *(step, batches, corpus.validation, bytes_per_token, training.eval_tokens, training.seed)
+    )
+
+
+def _records(config: RunConfig, start: Start | None) -> ChatSet:
+    if start is None or config.chat is None:
+        missing = "start.run" if start is None else "chat.template"
+        raise ConfigError(f"data.records needs {missing}; use `bptool finetune sft RUN`")
+    template = templates.get(config.chat.template)()
+    return prepare_records(config.data, template, start.tokenizer, context_of(config))
+
+
+def _corpus_of(records: ChatSet) -> Corpus:
+    """The rows of records as the two arrays of a text."""
+    validation = records.validation.targets
+    n_bytes = int(records.tokenizer.token_bytes()[validation[validation >= 0]].sum())
+    return Corpus(
+        train=records.train.tokens.ravel(),
+        validation=records.validation.tokens.ravel(),
+        tokenizer=records.tokenizer,
+        text_sha256=records.sha256,
+        n_characters=0,
+        validation_bytes=n_bytes,
+        token_file=None,
+        reused=False,
+    )
 
 
 def context_of(config: RunConfig) -> int:

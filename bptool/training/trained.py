@@ -22,9 +22,9 @@ from bptool.training.checkpoint import (
     load_weights,
 )
 from bptool.training.machine import Engine, choose_engine, engine_of_run
+from bptool.training.parts import build_average, build_model
 from bptool.training.progress import Progress
 from bptool.training.run_folder import RunFolder, read_json
-from bptool.training.setup import build_average, build_model
 
 
 @dataclass(frozen=True)

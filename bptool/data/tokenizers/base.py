@@ -181,6 +181,11 @@ class Tokenizer(ABC):
         except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"damaged tokenizer: {error}") from None
 
+    def with_special_tokens(self, names: Iterable[str]) -> Self:
+        """This tokenizer with those of ``names`` that it lacks, whose ids come last."""
+        missing = [name for name in names if name not in self.special_tokens]
+        return self._from_state(self._state(), [*self._special_names, *missing])
+
     def save(self, path: Path) -> None:
         """Write the tokenizer to ``path`` as JSON."""
         files.write_json(Path(path), self.to_json())

@@ -7,10 +7,11 @@ neither texts nor batches: it counts steps, saves, evaluates and stops.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from bptool.data.chat.records import Message
 from bptool.errors import RunError
 from bptool.models.base import Array
 from bptool.training.evaluation import Evaluation
@@ -64,6 +65,10 @@ class Lesson(ABC):
 
     def compile(self) -> None:  # noqa: B027 - most lessons have nothing to compile
         """Compile what the lesson needs beyond the training step, or load it from the cache."""
+
+    def opening(self, step: int) -> Sequence[Message]:
+        """A conversation that the sample at ``step`` answers; none where there are no such."""
+        return ()
 
     def notices(self) -> Iterable[Notice]:
         """What the user should know, since it was last asked."""

@@ -1,0 +1,117 @@
+"""What ``bptool finetune`` is asked to do: the configuration of the new run, from its parent's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bptool.cli.training_request import RUNS, Request
+from bptool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from bptool.config.schema import RunConfig
+    from bptool.training.trained import TrainedRun
+
+RATE = 0.5
+"""Learning rate of fine-tuning, as a share of the parent's."""
+WARMUP = 0.05
+EVALUATIONS = 8
+
+
+def settle_sft(
+    run: Path,
+    *,
+    data: list[str],
+    validation: list[str],
+    template: str | None,
+    epochs: float,
+    skip_bad: bool,
+    checkpoint: str,
+    sets: list[str],
+    out: Path | None,
+) -> Request:
+    """A run that trains on records; its steps follow from ``epochs`` and how the records pack.
+
+    Raises:
+        UserError: the parent, the records or a setting is unfit.
+    """
+    from bptool.data.chat.dataset import prepare_records
+    from bptool.registry import templates
+    from bptool.training.start import with_chat_tokens
+    from bptool.training.trained import open_run
+
+    if not 0 < epochs < math.inf:
+        raise ConfigError(f"--epochs {epochs:g} is not a number above 0")
+    parent = open_run(run, last=checkpoint == "last")
+    values = started_from(parent, run, checkpoint)
+    values["data"] |= {
+        "text": [str(Path(path).absolute()) for path in data],
+        "records": {
+            "validation": [str(Path(path).absolute()) for path in validation],
+            "skip_bad": skip_bad,
+        },
+        "split": {"by": "document", "validation_fraction": 0.05},
+    }
+    own = parent.config.chat.template if parent.config.chat else "roles"
+    values["chat"] = {"template": template or own}
+    config = resolved(values, sets, steps=1)
+    assert config.chat is not None
+    records = prepare_records(
+        *(config.data, templates.get(config.chat.template)()),
+        *(with_chat_tokens(parent.tokenizer, config), parent.model.context),
+    )
+    batch = config.training.batch_size
+    n_rows = len(records.train)
+    steps = math.ceil(epochs * n_rows / (n_rows if batch == "full" else batch))
+    return request(resolved(values, sets, steps), run, "sft", out)
+
+
+def started_from(parent: TrainedRun, run: Path, checkpoint: str) -> dict[str, Any]:
+    """Settings of a run that starts from ``parent``: its model and data, and milder training."""
+    was: dict[str, Any] = parent.config.model_dump(mode="json")
+    training = was["training"]
+    kept = ("batch_size", "micro_batch_size", "seed", "workers", "split", "engine")
+    clipping = ("clip_norm", "clip_value", "clip_adaptive")
+    optimizer = dict(was["optimizer"])
+    optimizer["learning_rate"] = float(f"{RATE * optimizer['learning_rate']:.3g}")
+    return {
+        "model": was["model"],
+        "data": {"tokenizer": was["data"]["tokenizer"]},
+        "training": {key: training[key] for key in (*kept, *clipping)},
+        "optimizer": optimizer,
+        "schedule": {"name": "cosine", "final_fraction": 0.1},
+        "regularizers": was["regularizers"],
+        "start": {"run": str(run.absolute()), "checkpoint": checkpoint},
+        "chat": was["chat"],
+        "sample": {"prompt": "", "max_tokens": 64, "temperature": 0.0},
+    }
+
+
+def resolved(values: Mapping[str, Any], sets: list[str], steps: int) -> RunConfig:
+    """The configuration of so many ``steps``, with the user's changes."""
+    from bptool.config.load import resolve
+
+    training = {
+        **values["training"],
+        "steps": steps,
+        "eval_interval": max(1, steps // EVALUATIONS),
+        "log_interval": max(1, steps // 20),
+    }
+    schedule = values["schedule"]
+    if schedule["name"] == "cosine":
+        schedule = {**schedule, "warmup_steps": 0}
+    first = {**values, "training": training, "schedule": schedule}
+    label = "of the run that it starts from"
+    n = resolve(None, sets, defaults=first, defaults_label=label).config.training.steps
+    if n == steps and schedule["name"] == "cosine":
+        first["schedule"] = {**schedule, "warmup_steps": int(WARMUP * steps)}
+    return resolve(None, sets, defaults=first, defaults_label=label).config
+
+
+def request(config: RunConfig, run: Path, method: str, out: Path | None) -> Request:
+    """The new run in ``out``, or beside its parent's name in ``runs/``."""
+    from bptool.training.run_folder import RunFolder, free_name
+
+    return Request(config, RunFolder(out or free_name(RUNS / f"{run.name}-{method}")), False)

@@ -1,0 +1,74 @@
+"""Where a run starts from: the tokenizer and weights of another run."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bptool.config.schema import RunConfig
+from bptool.data.tokenizers import Tokenizer
+from bptool.errors import ConfigError
+from bptool.models.base import Array, Model, grow_vocabulary
+from bptool.registry import templates
+from bptool.training.parts import build_model
+from bptool.training.trained import open_run
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from.
+
+    Attributes:
+        tokenizer: the other run's, with the special tokens that conversations need.
+        weights: flat buffer of the layout of the new model; None where a checkpoint has them.
+        origin: what a manifest says: the run, its step, the hash of its weights.
+    """
+
+    tokenizer: Tokenizer
+    weights: Array | None
+    origin: dict[str, Any]
+
+
+def open_start(config: RunConfig) -> Start:
+    """Open the run that ``config`` starts from, and fit its weights to the configured model.
+
+    Raises:
+        UserError: there is no such run, it is damaged, or its model is another.
+    """
+    assert config.start is not None
+    run = open_run(Path(config.start.run), last=config.start.checkpoint == "last")
+    tokenizer = with_chat_tokens(run.tokenizer, config)
+    same = build_model(config, run.tokenizer.vocab_size)
+    _check_same(same, run.model, config)
+    model = build_model(config, tokenizer.vocab_size)
+    weights = grow_vocabulary(run.model, run.weights, model, config.training.seed)
+    origin = {
+        "run": config.start.run,
+        "step": run.step,
+        "weights": run.kind,
+        "weights_sha256": hashlib.sha256(run.weights.tobytes()).hexdigest(),
+    }
+    return Start(tokenizer, weights, origin)
+
+
+def with_chat_tokens(tokenizer: Tokenizer, config: RunConfig) -> Tokenizer:
+    """``tokenizer`` with the special tokens of the chat template that it lacks."""
+    if config.chat is None:
+        return tokenizer
+    return tokenizer.with_special_tokens(templates.get(config.chat.template).special_tokens)
+
+
+def _check_same(model: Model, other: Model, config: RunConfig) -> None:
+    assert config.start is not None
+    if type(model) is not type(other):
+        raise ConfigError(
+            f"model.name is {model.name}, but {config.start.run} is a {other.name}; name the same"
+        )
+    for own, its in zip(model.specs, other.specs, strict=True):
+        if own.shape != its.shape:
+            raise ConfigError(
+                f"the model of {config.start.run} has {its.name} of shape {its.shape}, the "
+                f"configured one {own.shape}; leave the model's sizes as they are there"
+            )
