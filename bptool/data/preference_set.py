@@ -175,7 +175,7 @@ def _judged(found: Preferences, rendering: Rendering, context: int) -> tuple[lis
             n_long += 1
     units = []
     for number, (one, prompt, document) in enumerate(made):
-        other = _other_answer(made, number, context) or document.ids[document.n_prompt :]
+        other = _other_answer(made, number, context)
         mixed = Document(np.concatenate([prompt, other]), len(prompt))
         label = 1 if one.good else -1
         units.append(Unit(document, mixed, label, one.prompt, one.place))
@@ -184,14 +184,14 @@ def _judged(found: Preferences, rendering: Rendering, context: int) -> tuple[lis
 
 def _other_answer(
     made: Sequence[tuple[Judgement, Ids, Document]], number: int, context: int
-) -> Ids | None:
-    """The answer of the next record with another prompt, of those that fit."""
-    own, prompt, _ = made[number]
+) -> Ids:
+    """The answer of the next record with another prompt, of those that fit; else its own."""
+    own, prompt, own_document = made[number]
     for step in range(1, len(made)):
         other, _, document = made[(number + step) % len(made)]
         if other.prompt != own.prompt and len(prompt) + document.n_answer <= context:
             return document.ids[document.n_prompt :]
-    return None
+    return own_document.ids[own_document.n_prompt :]
 
 
 def _divide(units: Sequence[Unit], config: DataConfig, place: str) -> tuple[list[Unit], list[Unit]]:

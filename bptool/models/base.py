@@ -376,7 +376,8 @@ class Model(ABC):
 
 
 def grow_vocabulary(old: Model, weights: Array, new: Model, seed: int) -> Array:
-    """Weights of ``new``, which has more token ids than ``old`` and is the same otherwise.
+    """Weights of ``new``, which has more token ids than ``old`` and is the same otherwise; a scalar
+    head that ``old`` has not starts at 0.
 
     A new id starts as the mean of the others and a little noise: a row like no other would draw all
     probability to itself, or none. Tables with rows behind those of the ids keep these behind.
@@ -384,6 +385,8 @@ def grow_vocabulary(old: Model, weights: Array, new: Model, seed: int) -> Array:
     grown = new.layout.allocate(weights.dtype)
     before, after = old.layout.named(weights), new.layout.named(grown)
     for name, tensor in after.items():
+        if name not in before:
+            continue
         was = before[name]
         n_new = len(tensor) - len(was)
         if n_new == 0:
