@@ -100,7 +100,7 @@ def test_margins_grow_in_training_and_on_pairs_held_out(
 
 @pytest.mark.parametrize("objective", ["dpo", "reward"])
 def test_stopped_and_resumed_equals_unbroken(places: Any, tmp_path: Path, objective: str) -> None:
-    sets = ["training.steps=8", "model.dropout=0.1", "training.micro_batch_size=3"]
+    sets = ["training.steps=8", "model.dropout=0.1", "training.micro_batch_size=2"]
     first = request(places, tmp_path / "unbroken", objective, sets)
     runs.train(first.config, tmp_path / "unbroken")
     runs.train(first.config, tmp_path / "resumed", stop_at=3)
@@ -207,7 +207,7 @@ def test_what_was_left_out_is_said(places: Any, tmp_path: Path) -> None:
     said = [event.text for event in recorder.events if isinstance(event, Notice)]
     assert said == [
         "1 record is broken and left out",
-        "1 record is ties or skipped, and left out",
+        "1 tie or skip left out",
         "1 record is longer than the model's context of 48 tokens and left out",
     ]
 
@@ -227,6 +227,8 @@ def test_the_commands(places: Any, tmp_path: Path) -> None:
     refused = runs.process("finetune", "dpo", str(run), *common, "--loss", "dbo")
     _, errors = refused.communicate(timeout=300)
     assert (refused.returncode, "known are dpo, ipo, kto" in errors) == (2, True), errors
-    generated = runs.process("generate", str(tmp_path / "dpo"), "--prompt", "ann", "--tokens", "4")
+    generated = runs.process(
+        "generate", str(tmp_path / "dpo"), "--prompt", "ann", "--max-tokens", "4"
+    )
     _, errors = generated.communicate(timeout=300)
     assert generated.returncode == 0, errors

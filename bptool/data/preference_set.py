@@ -71,7 +71,10 @@ class PreferenceSet:
         if self.n_broken:
             yield f"{_records(self.n_broken)} broken and left out"
         if self.n_undecided:
-            yield f"{_records(self.n_undecided)} ties or skipped, and left out"
+            ties = (
+                "1 tie or skip" if self.n_undecided == 1 else f"{self.n_undecided:,} ties and skips"
+            )
+            yield f"{ties} left out"
         if self.n_too_long:
             yield (
                 f"{_records(self.n_too_long)} longer than the model's context of {context} tokens "
