@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -111,3 +112,23 @@ def open_rewards(place: str, team: WorkerTeam) -> Rewards:
     """What ``place`` names: a Python file of rules, or the folder of a reward run."""
     path = Path(place)
     return Rules(path) if path.suffix == ".py" else Scorer(path, team)
+
+
+def check_rewards(place: str) -> None:
+    """Raise a UserError unless ``place`` can reward answers."""
+    with WorkerTeam(1) as team:
+        open_rewards(place, team)
+
+
+def identity_of(place: Path) -> str:
+    """A hash of what rewards: of the rules, or of a reward run's best weights.
+
+    Raises:
+        UserError: there is nothing of the kind.
+    """
+    if place.suffix == ".py":
+        try:
+            return hashlib.sha256(place.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ConfigError(f"{place} cannot be read: {error.strerror}") from None
+    return hashlib.sha256(open_run(place).weights.tobytes()).hexdigest()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import typer
 
 from bptool.cli.finetune.dpo import dpo
+from bptool.cli.finetune.grpo import grpo
+from bptool.cli.finetune.ppo import ppo
 from bptool.cli.finetune.reward import reward
 from bptool.cli.finetune.sft import sft
 
@@ -14,3 +16,5 @@ app = typer.Typer(
 app.command("sft")(sft)
 app.command("reward")(reward)
 app.command("dpo")(dpo)
+app.command("ppo")(ppo)
+app.command("grpo")(grpo)

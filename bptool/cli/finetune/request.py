@@ -108,6 +108,41 @@ def settle_preferences(
     return request(resolved(values, sets, batches.steps(epochs)), run, name, out)
 
 
+def settle_rollouts(
+    run: Path,
+    objective: str,
+    *,
+    reward: str,
+    prompts: list[str],
+    validation: list[str],
+    steps: int,
+    checkpoint: str,
+    rollouts: dict[str, Any],
+    sets: list[str],
+    out: Path | None,
+) -> Request:
+    """A run that learns from rewards of the answers it samples.
+
+    Raises:
+        UserError: the parent, the prompts, what rewards or a setting is unfit.
+    """
+    from bptool.training.scorer import check_rewards
+    from bptool.training.trained import open_run
+
+    parent = open_run(run, last=checkpoint == "last")
+    values = started_from(parent, run, checkpoint, PREFERENCE_RATE)
+    values["objective"] = {"name": objective}
+    values["data"] |= records_in(prompts, validation, skip_bad=False)
+    values["data"]["split"]["validation_fraction"] = 0.1
+    values["rollouts"] = {"reward": str(Path(reward).absolute()), **rollouts}
+    if objective == "ppo":
+        values["model"] = {**values["model"], "score_head": True}
+    config = resolved(values, sets, steps)
+    assert config.rollouts is not None
+    check_rewards(config.rollouts.reward)
+    return request(config, run, objective, out)
+
+
 def records_in(data: list[str], validation: list[str], skip_bad: bool) -> dict[str, Any]:
     """Keys of the data section for files of records."""
     return {
