@@ -105,7 +105,7 @@ def test_rules_that_changed_are_refused_on_a_resume(places: Any, tmp_path: Path)
     asked = request((*places[:2], rules), tmp_path / "run", "grpo")
     runs.train(asked.config, tmp_path / "run", stop_at=2)
     rules.write_text(RULES + "\n# other\n", encoding="utf-8")
-    with pytest.raises(RunError, match="are not those"):
+    with pytest.raises(RunError, match="is not the one"):
         runs.resume(tmp_path / "run")
 
 
