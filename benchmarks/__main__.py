@@ -142,7 +142,7 @@ def generate(
 
 @app.command()
 def rollouts(
-    workload: Annotated[str, typer.Option(help=f"Of {', '.join(WORKLOADS)}.")] = "A",
+    workload: Annotated[str, typer.Option(help=f"Of {', '.join(WORKLOADS)}.")] = "B",
     prompts: Annotated[int, typer.Option(help="Prompts that are answered at once.", min=1)] = 64,
     tokens: Annotated[int, typer.Option(help="Tokens of each answer.", min=1)] = 32,
     pairs: Turns = 10,

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from bptool.config.data_section import DataConfig
 from bptool.data.batches import MASKED, shuffled
-from bptool.data.chat.packing import Packed, pack
+from bptool.data.best_fit import BestFit
+from bptool.data.chat.packing import Packed, fill_rows
 from bptool.data.chat.records import Message
 from bptool.data.chat.rendering import Ids, Rendering
 from bptool.data.chat.templates import Encoded
@@ -253,7 +254,11 @@ def pack_documents(documents: Sequence[Document], context: int, scored: bool) ->
         if scored:
             ids, trained = np.append(ids, np.int32(0)), np.zeros(len(ids) + 1, np.bool_)
         encoded.append(Encoded(ids, trained))
-    rows = pack(encoded, context)
+    fit = BestFit(context)
+    for number, (ids, _) in enumerate(encoded):
+        placed = fit.place(number, len(ids) - 1)
+        assert placed is not None  # what is too long has been left out
+    rows = fill_rows(fit.rows, encoded, context)
     owner = np.full(rows.tokens.shape, -1, np.int32)
     last = np.zeros(len(documents), np.int64)
     for row, numbers in enumerate(rows.documents):
@@ -264,6 +269,10 @@ def pack_documents(documents: Sequence[Document], context: int, scored: bool) ->
             last[number] = row * context + stop - 1
             place = stop
     return PackedUnits(rows, np.where(rows.targets == MASKED, -1, owner).reshape(-1), last)
+
+
+AHEAD = 32
+"""Units that wait for a later step, since they found no room in this one."""
 
 
 class UnitBatches:
@@ -306,22 +315,35 @@ class UnitBatches:
     def _divide(self, epoch: int) -> list[list[int]]:
         n = len(self._lengths)
         order = shuffled(np.arange(n, dtype=np.uint64), n, self._seed, epoch).tolist()
-        steps: list[list[int]] = [[]]
-        free = [self._context] * self._n_rows
-        for unit in order:
-            placed = self._place(unit, free)
-            if placed is None and steps[-1]:
-                steps.append([])
-                placed = self._place(unit, [self._context] * self._n_rows)
-            free = placed or [0] * self._n_rows  # one that needs more rows is a step of its own
-            steps[-1].append(unit)
+        steps: list[list[int]] = []
+        waiting = order[:AHEAD]
+        drawn = len(waiting)
+        while waiting:
+            fit = BestFit(self._context, self._n_rows)
+            step = [unit for unit in waiting if self._place(unit, fit)]
+            taken = set(step)
+            waiting = [unit for unit in waiting if unit not in taken]
+            while drawn < n:
+                unit = order[drawn]
+                if self._place(unit, fit):
+                    step.append(unit)
+                elif len(waiting) < AHEAD:
+                    waiting.append(unit)
+                else:
+                    break
+                drawn += 1
+            if not step:  # the first needs more rows than there are, and is a step of its own
+                step, waiting = waiting[:1], waiting[1:]
+            steps.append(step)
         return steps
 
-    def _place(self, unit: int, free: list[int]) -> list[int] | None:
-        left = list(free)
-        for length in self._lengths[unit]:
-            row = next((r for r, room in enumerate(left) if room >= length), None)
-            if row is None:
-                return None
-            left[row] -= length
-        return left
+    def _place(self, unit: int, fit: BestFit) -> bool:
+        """Put both documents of a unit into rows, or neither."""
+        first, second = self._lengths[unit]
+        row = fit.place(2 * unit, first)
+        if row is None:
+            return False
+        if fit.place(2 * unit + 1, second) is None:
+            fit.take_back(row, first)
+            return False
+        return True

@@ -135,7 +135,8 @@ def _corpus(units: PreferenceSet, context: int, scored: bool) -> Corpus:
     """The documents as the two arrays of a text."""
 
     def rows(some: Sequence[Unit]) -> Array:
-        return pack_documents([d for unit in some for d in unit[:2]], context, scored).rows.tokens
+        documents = [document for unit in some for document in unit[:2]]
+        return pack_documents(documents, context, scored).rows.tokens
 
     return Corpus(
         train=rows(units.train).ravel(),
