@@ -1,0 +1,141 @@
+"""Prompts to answer: lines of a text file, or records that have a prompt.
+
+prompts.txt    a prompt a line; empty lines are left out
+prompts.jsonl  {"prompt": ...}, a string or a list of messages, or {"messages": [...]} up to the
+               last message of the user; JSON or JSON Lines, gzipped or not; other keys are free
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bptool.config.data_section import DataConfig
+from bptool.data.batches import shuffled
+from bptool.data.chat.objects import BadRecord, read_parsed, refuse_broken
+from bptool.data.chat.records import Message, parse_messages
+from bptool.data.chat.rendering import Ids, Rendering
+from bptool.data.text import read_text
+from bptool.errors import DataError
+
+Prompt = tuple[Message, ...]
+RECORDS = {".json", ".jsonl", ".gz"}
+
+
+def read_prompts(paths: Sequence[Path | str], skip_bad: bool = False) -> list[Prompt]:
+    """The prompts of files, in order, each once.
+
+    Raises:
+        DataError: a file cannot be read; or, unless ``skip_bad``, a record is broken.
+    """
+    found: list[Prompt] = []
+    for path in paths:
+        if Path(path).suffix in RECORDS:
+            records, broken = read_parsed([path], parse_prompt)
+            refuse_broken(broken, skip_bad)
+            found += records
+        else:
+            lines = (line.strip() for line in read_text(path).splitlines())
+            found += [(Message("user", line),) for line in lines if line]
+    return list(dict.fromkeys(found))
+
+
+def parse_prompt(value: dict[str, Any], place: str) -> Prompt:
+    """The prompt of a JSON object; BadRecord where it has none."""
+    asked = value.get("prompt") or value.get("messages")
+    if isinstance(asked, str):
+        return (Message("user", asked),)
+    if not asked:
+        raise BadRecord("has neither a prompt nor messages")
+    messages = parse_messages(asked, "prompt" if value.get("prompt") else "messages")
+    while messages and messages[-1].role != "user":
+        messages = messages[:-1]
+    if not messages:
+        raise BadRecord("nothing in it is said by the user")
+    return messages
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts that train and prompts that validate, with their ids.
+
+    Attributes:
+        n_too_long: prompts that leave no room for an answer, and were left out.
+        sha256: hash of all ids, and of how they were divided.
+    """
+
+    train: tuple[Prompt, ...]
+    validation: tuple[Prompt, ...]
+    train_ids: tuple[Ids, ...]
+    validation_ids: tuple[Ids, ...]
+    rendering: Rendering
+    n_too_long: int
+    sha256: str
+
+
+def prepare_prompts(
+    config: DataConfig, rendering: Rendering, context: int, max_tokens: int
+) -> PromptSet:
+    """Read, tokenize and divide the prompts of ``config``; each leaves room for ``max_tokens``.
+
+    Raises:
+        DataError: a file cannot be read, a record is broken, or too few prompts are left.
+    """
+    assert config.records is not None
+    skip, place = config.records.skip_bad, ", ".join(config.text)
+    named = config.records.validation
+    parts = [_fitting(read_prompts(config.text, skip), rendering, context - max_tokens)]
+    if named:
+        aside = _fitting(read_prompts(named, skip), rendering, context - max_tokens)
+        parts.append(aside)
+    else:
+        kept, ids, n_long = parts[0]
+        n = len(kept)
+        if n < 2:
+            raise DataError(
+                f"{place}: {n} prompts of at most {context - max_tokens} tokens, which leaves room "
+                f"for {max_tokens}; give more or shorter ones, or lower rollouts.max_tokens"
+            )
+        wanted = max(1, min(n - 1, round(n * config.split.validation_fraction)))
+        chosen = set(shuffled(np.arange(wanted, dtype=np.uint64), n, config.split.seed, 0).tolist())
+        train, others = ([i for i in range(n) if (i in chosen) == x] for x in (False, True))
+        parts = [
+            ([kept[i] for i in numbers], [ids[i] for i in numbers], n_long * first)
+            for first, numbers in ((1, train), (0, others))
+        ]
+    (train_prompts, train_ids, n_long), (judged, judged_ids, n_more) = parts
+    if not train_prompts or not judged:
+        raise DataError(f"{place}: no prompt leaves room for {max_tokens} tokens of an answer")
+    return PromptSet(
+        *(tuple(train_prompts), tuple(judged), tuple(train_ids), tuple(judged_ids)),
+        rendering=rendering,
+        n_too_long=n_long + n_more,
+        sha256=_sha256(train_ids, judged_ids),
+    )
+
+
+def _fitting(
+    prompts: Sequence[Prompt], rendering: Rendering, most: int
+) -> tuple[list[Prompt], list[Ids], int]:
+    kept, ids = [], []
+    for prompt in prompts:
+        own = rendering.prompt(prompt)
+        if 1 <= len(own) <= most:
+            kept.append(prompt)
+            ids.append(own)
+    return kept, ids, len(prompts) - len(kept)
+
+
+def _sha256(*parts: Sequence[Ids]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        for ids in part:
+            digest.update(len(ids).to_bytes(8, "little"))
+            digest.update(ids.astype("<i4").tobytes())
+    return digest.hexdigest()
