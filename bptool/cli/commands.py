@@ -32,6 +32,10 @@ COMMANDS: dict[str, Entry] = {
     "feedback": Entry(
         "bptool.cli.feedback:feedback", "Collect judgements of a trained model's answers."
     ),
+    "evaluate-preference": Entry(
+        "bptool.cli.evaluate_preference:evaluate_preference",
+        "Compare the answers of two runs: a win rate with its interval.",
+    ),
     "gradcheck": Entry(
         "bptool.cli.gradcheck:gradcheck", "Check every gradient against finite differences."
     ),
