@@ -23,6 +23,10 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run, exactly.")] = False,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="With --resume: go on from this one, step-00000500, not from the last."),
+    ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Predict memory and time, and stop.")
     ] = False,
@@ -47,7 +51,7 @@ def train(
 
     for name in plugin or []:
         load_plugin(name)
-    request = settle(source, text or [], sets or [], out, resume)
+    request = settle(source, text or [], sets or [], out, resume, checkpoint)
     if plan:
         from bptool.cli.training_plan import print_plan
 

@@ -19,6 +19,8 @@ MAY_CHANGE = {
     "training.eval_interval",
     "training.log_interval",
     "training.checkpoint_interval",
+    "training.keep_last",
+    "training.keep_every",
     "training.eval_tokens",
     "training.workers",
     "training.split",
@@ -38,10 +40,17 @@ class Request:
     config: RunConfig
     folder: RunFolder
     resume: bool
+    checkpoint: str = "last"
+    """Which one a resumed run goes on from."""
 
 
 def settle(
-    source: list[str], texts: list[str], sets: list[str], out: Path | None, resume: bool
+    source: list[str],
+    texts: list[str],
+    sets: list[str],
+    out: Path | None,
+    resume: bool,
+    checkpoint: str | None = None,
 ) -> Request:
     """Settle what is to be trained, and where.
 
@@ -51,12 +60,16 @@ def settle(
         sets: ``key.path=value`` arguments.
         out: folder of the run; by default one named after the source in ``runs/``.
         resume: go on with the run that the folder holds.
+        checkpoint: the one to go on from, in place of the last.
 
     Raises:
         UserError: the request contradicts itself, the configuration or the run.
     """
     from bptool.training.run_folder import RunFolder, free_name
 
+    if checkpoint is not None and not resume:
+        raise UserError("--checkpoint names where to go on from; add --resume")
+    which = checkpoint or "last"
     run = Path(source[0]) if len(source) == 1 and Path(source[0]).is_dir() else None
     if run is not None and not resume:
         raise UserError(f"{run} is a folder; name a CONFIG.yaml or a text, or add --resume")
@@ -64,14 +77,15 @@ def settle(
         raise UserError(f"to resume {run}, leave --text and --out away: the run knows its own")
     if run is not None:
         folder = RunFolder(run)
-        return Request(_resumed(folder, None, sets), folder, True)
+        return Request(_resumed(folder, None, sets), folder, True, which)
     place = RUNS / name_of(source)
     if not resume:
         config = resolve_source(source, texts, sets).config
         return Request(config, RunFolder(out or free_name(place)), False)
     folder = RunFolder(out or place)
     folder.require_run()
-    return Request(_resumed(folder, resolve_source(source, texts, []), sets), folder, True)
+    config = _resumed(folder, resolve_source(source, texts, []), sets)
+    return Request(config, folder, True, which)
 
 
 def name_of(source: list[str]) -> str:

@@ -17,9 +17,12 @@ def train(request: Request, quiet: bool, json: bool) -> None:
     from bptool.cli.display import listener_for
     from bptool.training.begin import resume_run, start_run
 
-    begin = resume_run if request.resume else start_run
     with listener_for(Console(), quiet=quiet, json=json) as listener:
-        training = begin(request.config, request.folder, [listener])
+        arguments = (request.config, request.folder, [listener])
+        if request.resume:
+            training = resume_run(*arguments, checkpoint=request.checkpoint)
+        else:
+            training = start_run(*arguments)
         try:
             with stopping(training.request_stop):
                 interrupted = training.run()

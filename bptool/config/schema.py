@@ -152,6 +152,17 @@ class TrainingConfig(Section):
         default_factory=lambda data: data.get("eval_interval", 1),
         description="updates between checkpoints; as eval_interval when left out",
     )
+    keep_last: int = Field(
+        default=2,
+        ge=1,
+        le=10**6,
+        description="how many of the newest checkpoints are kept, beside the best; with one, a "
+        "damaged checkpoint has none before it to go back to",
+    )
+    keep_every: Steps | None = Field(
+        default=None,
+        description="the checkpoints of every so many steps are kept too; null: none",
+    )
     eval_tokens: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
         description="most validation tokens an evaluation reads; null: the whole split",

@@ -7,7 +7,6 @@ evaluation of its step, which a resumed run does again. ``begin.py`` starts and 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -40,6 +39,7 @@ from bptool.training.events import (
 from bptool.training.metrics import MetricsFile, read_metrics
 from bptool.training.plot import plot_losses
 from bptool.training.progress import Progress
+from bptool.training.restore import save_checkpoint
 from bptool.training.run_folder import RunFolder
 from bptool.training.samples import SamplesFile
 from bptool.training.setup import Pieces
@@ -69,7 +69,8 @@ class Training:
         self._metrics = MetricsFile(folder.metrics)
         samples = SamplesFile(folder.samples)
         self._listeners: list[Listener] = [self._metrics, samples, *listeners]
-        self._store = CheckpointStore(folder.checkpoints)
+        settings = pieces.config.training
+        self._store = CheckpointStore(folder.checkpoints, settings.keep_last, settings.keep_every)
         self._saved_step = self.progress.step if self._store.index().last else None
         self._stop = self._stopped_early = False
         tokenizer = pieces.corpus.tokenizer
@@ -161,17 +162,11 @@ class Training:
 
     def _save(self) -> None:
         """Write a checkpoint, unless the last one is of this very step."""
-        progress, step = self.progress, self.pieces.step
+        progress = self.progress
         if self._saved_step == progress.step:
             return
         self._metrics.sync()
-        lesson = self.pieces.lesson
-        state = {**dataclasses.asdict(progress), "lesson": lesson.state()}
-        step.average_params()
-        named = self.pieces.model.layout.named
-        average = named(step.averaging.weights) if step.averaging else None
-        weights = named(step.evaluation_weights)
-        name = self._store.save(weights, step.state(), state, average, lesson.arrays())
+        name = save_checkpoint(self._store, self.pieces, progress)
         self._saved_step = progress.step
         path = str(self.folder.checkpoints / name)
         self._emit(CheckpointSaved(progress.step, path, is_best=False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from bptool.errors import RunError
+from bptool.errors import DamagedError
 from bptool.training.early_stopping import Waiting
 
 
@@ -27,7 +27,7 @@ class Progress:
 
     @classmethod
     def from_state(cls, state: dict[str, Any], place: object) -> Progress:
-        """What a checkpoint's ``state.json`` says; RunError where it is damaged."""
+        """What a checkpoint's ``state.json`` says; DamagedError where it is damaged."""
         values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             value = state.get(field.name, "missing")
@@ -37,7 +37,7 @@ class Progress:
             whole = isinstance(field.default, int)
             optional = field.default is None
             if not (_is_number(value, whole) or (optional and value is None)):
-                raise RunError(f"{place} is damaged: '{field.name}' is {value!r}; restore it")
+                raise DamagedError(f"{place} is damaged: '{field.name}' is {value!r}; restore it")
             values[field.name] = value
         return cls(**values)
 
@@ -59,4 +59,4 @@ def _waiting(value: Any, place: object) -> Waiting:
             and all(_is_number(n, True) for n in (*tokens, value["step"], value["evaluations"]))
         ):
             return Waiting(**value)
-    raise RunError(f"{place} is damaged: 'waiting' is {value!r}; restore it")
+    raise DamagedError(f"{place} is damaged: 'waiting' is {value!r}; restore it")
