@@ -21,6 +21,7 @@ MAY_CHANGE = {
     "training.checkpoint_interval",
     "training.keep_last",
     "training.keep_every",
+    "training.max_skipped",
     "training.eval_tokens",
     "training.workers",
     "training.split",
@@ -42,6 +43,10 @@ class Request:
     resume: bool
     checkpoint: str = "last"
     """Which one a resumed run goes on from."""
+    seconds: float | None = None
+    """After which it stops and saves."""
+    detect_anomaly: bool = False
+    """Stop at the first number that is not finite."""
 
 
 def settle(

@@ -21,7 +21,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,12 +60,21 @@ class CheckpointStore:
     """The checkpoints of one run.
 
     Args:
-        keep_last: how many of the newest are kept. keep_every: those of every so many steps are
-            kept too, and always the best.
+        keep_last: how many of the newest are kept, and always the last and the best.
+        keep_every: those of every so many steps are kept too.
+        is_regular: whether a run that nobody stopped makes one at a step; only these are counted,
+            so that stopping a run changes nothing about it.
     """
 
-    def __init__(self, folder: Path, keep_last: int = 1, keep_every: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keep_last: int = 1,
+        keep_every: int | None = None,
+        is_regular: Callable[[int], bool] = lambda step: True,
+    ) -> None:
         self.folder, self.keep_last, self.keep_every = folder, keep_last, keep_every
+        self._is_regular = is_regular
 
     def index(self) -> Index:
         """What the index says; an empty one before the first checkpoint."""
@@ -83,6 +92,10 @@ class CheckpointStore:
         """The checkpoints that are there, oldest first."""
         found = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
         return sorted(filter(_step_of, found), key=_step_of)  # type: ignore[arg-type]
+
+    def regular(self) -> list[str]:
+        """Those of them that a run makes which nobody stops."""
+        return [name for name in self.names() if self._is_regular(_step_of(name) or 0)]
 
     def save(
         self,
@@ -154,7 +167,7 @@ class CheckpointStore:
     def _kept(self, index: Index) -> set[str | None]:
         """The checkpoints to keep; those later than the last are of a run that was cut off."""
         last = _step_of(index.last) or 0
-        older = [name for name in self.names() if (_step_of(name) or 0) <= last]
+        older = [name for name in self.regular() if (_step_of(name) or 0) <= last]
         every = self.keep_every
         regular = [name for name in older if every and (_step_of(name) or 0) % every == 0]
         return {index.last, index.best, *older[-self.keep_last :], *regular}
