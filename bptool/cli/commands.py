@@ -40,6 +40,10 @@ COMMANDS: dict[str, Entry] = {
     "profile": Entry(
         "bptool.cli.profile:profile", "Show where a training step's time goes, by operation."
     ),
+    "verify-resume": Entry(
+        "bptool.cli.verify_resume:verify", "Prove that a run resumes exactly, on your own settings."
+    ),
+    "diff": Entry("bptool.cli.diff:diff", "Show why two runs differ, and from which step on."),
     "config": Entry("bptool.cli.config:app", "Show and check configurations."),
     "data": Entry("bptool.cli.data:app", "Fetch and prepare texts."),
 }

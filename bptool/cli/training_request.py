@@ -31,6 +31,8 @@ MAY_CHANGE = {
     "training.early_stopping.min_improvement",
 }
 """Settings that a resumed run may change; all others would make it another run."""
+DECIDES_NO_BIT = MAY_CHANGE - {"training.steps", "training.workers", "training.split"}
+"""Those of them that no weight depends on."""
 RUNS = Path("runs")
 
 
@@ -47,6 +49,8 @@ class Request:
     """After which it stops and saves."""
     detect_anomaly: bool = False
     """Stop at the first number that is not finite."""
+    changes: tuple[str, ...] = ()
+    """What a resumed run does otherwise from here on, in one line each."""
 
 
 def settle(
@@ -82,15 +86,16 @@ def settle(
         raise UserError(f"to resume {run}, leave --text and --out away: the run knows its own")
     if run is not None:
         folder = RunFolder(run)
-        return Request(_resumed(folder, None, sets), folder, True, which)
+        config, changes = _resumed(folder, None, sets)
+        return Request(config, folder, True, which, changes=changes)
     place = RUNS / name_of(source)
     if not resume:
         config = resolve_source(source, texts, sets).config
         return Request(config, RunFolder(out or free_name(place)), False)
     folder = RunFolder(out or place)
     folder.require_run()
-    config = _resumed(folder, resolve_source(source, texts, []), sets)
-    return Request(config, folder, True, which)
+    config, changes = _resumed(folder, resolve_source(source, texts, []), sets)
+    return Request(config, folder, True, which, changes=changes)
 
 
 def name_of(source: list[str]) -> str:
@@ -134,8 +139,10 @@ def _entry(text: str) -> str:
     return text if text.startswith("dataset:") else str(Path(text).absolute())
 
 
-def _resumed(folder: RunFolder, asked_for: Resolved | None, sets: list[str]) -> RunConfig:
-    """The run's own configuration, with the changes that a resume allows.
+def _resumed(
+    folder: RunFolder, asked_for: Resolved | None, sets: list[str]
+) -> tuple[RunConfig, tuple[str, ...]]:
+    """The run's own configuration, with the changes that a resume allows; and these in words.
 
     A configuration named beside --resume must not contradict the run's: what it sets itself and
     may not change must be as it was.
@@ -150,12 +157,24 @@ def _resumed(folder: RunFolder, asked_for: Resolved | None, sets: list[str]) -> 
         wanted = flatten(asked_for.config)
         refused += _contradictions(flatten(own), wanted, asked_for.provenance)
     if refused:
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise ConfigError(
-            f"{folder.path} was trained with {refused[0]}; a resumed run keeps its settings "
-            f"(only {', '.join(sorted(_shown(MAY_CHANGE)))} may change, by --set), "
-            "so leave it as it was or train a new run"
+            f"{folder.path} was trained with {refused[0]}{more}; that would make it another run, "
+            "so leave it as it was or train a new one; safe to change by --set are "
+            f"{', '.join(sorted(_shown(MAY_CHANGE)))}"
         )
-    return changed
+    return changed, tuple(_changes(flatten(own), flatten(changed)))
+
+
+def _changes(own: dict[str, str], wanted: dict[str, str]) -> Iterator[str]:
+    """Each setting that a resume changes, and what that means."""
+    for key in sorted(own.keys() | wanted.keys()):
+        was, now = own.get(key, "unset"), wanted.get(key, "unset")
+        if was == now:
+            continue
+        meaning = "" if key in DECIDES_NO_BIT else "; the bits will not be those of a run with "
+        meaning += "it from the start" if meaning else ""
+        yield f"{key} is {now} from here on, was {was}{meaning}"
 
 
 def _shown(keys: set[str]) -> set[str]:
