@@ -12,6 +12,11 @@ from typing import Any
 
 import pytest
 
+from bptool.data.chat.records import Message, parse_messages
+from bptool.data.chat.rendering import Rendering
+from bptool.data.tokenizers.bpe import BpeConfig, BpeTokenizer
+from bptool.registry import templates
+
 DATA = Path(__file__).resolve().parent.parent / "data"
 FILES = ("train.jsonl", "held_out.jsonl", "prompts.jsonl", "held_out_prompts.jsonl")
 
@@ -96,3 +101,19 @@ def test_every_fact_stands_in_its_story() -> None:
     for name in FILES[2:]:
         for value in lines(name):
             assert value["fact"].removeprefix("the ").lower() in value["prompt"].lower()
+
+
+def test_what_is_asked_fits_into_the_quickstarts_context() -> None:
+    stories = (DATA / "stories.txt").read_text(encoding="ascii").split("\n\n")
+    bpe = BpeTokenizer.train(stories, BpeConfig(vocab_size=1536))
+    template = templates.get("roles")
+    writes = Rendering("roles", bpe.with_special_tokens(template.special_tokens))
+    for name in FILES:
+        too_long = 0
+        for value in lines(name):
+            if "prompt" in value:
+                assert len(writes.prompt([Message("user", value["prompt"])])) <= 192 - 10
+            else:
+                *said, answer = parse_messages(value["messages"], "messages")
+                too_long += len(writes.prompt(said)) + len(writes.answer(answer.content)) > 193
+        assert too_long <= 0.02 * len(lines(name))
