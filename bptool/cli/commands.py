@@ -29,6 +29,7 @@ COMMANDS: dict[str, Entry] = {
     "finetune": Entry(
         "bptool.cli.finetune:app", "Train a trained model further, on conversations."
     ),
+    "merge": Entry("bptool.cli.merge:merge", "Fold low-rank adapters into a run's weights."),
     "gradcheck": Entry(
         "bptool.cli.gradcheck:gradcheck", "Check every gradient against finite differences."
     ),

@@ -91,7 +91,7 @@ class CheckpointStore:
                 tensors = {WEIGHTS: weights, OPTIMIZER: optimizer}
                 tensors |= {} if average is None else {AVERAGE: average}
                 tensors |= {LESSON: lesson} if lesson else {}
-                self._write(temporary, tensors, state)
+                write_folder(temporary, tensors, state)
                 if (self.folder / name).exists():  # made by a run that was cut off
                     shutil.rmtree(self.folder / name)
                 os.replace(temporary, self.folder / name)
@@ -101,17 +101,6 @@ class CheckpointStore:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         return name
-
-    @staticmethod
-    def _write(folder: Path, tensors: dict[str, dict[str, Array]], state: dict[str, Any]) -> None:
-        """Write the files of a checkpoint to a new folder."""
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        hashes = {}
-        for file_name, named in tensors.items():
-            hashes[file_name] = write_tensors(folder / file_name, named)
-        write_json(folder / STATE, {"format_version": FORMAT_VERSION, **state, "sha256": hashes})
-        sync_folder(folder)
 
     def mark_best(self, name: str) -> None:
         """Make ``name`` the best checkpoint."""
@@ -136,6 +125,17 @@ class CheckpointStore:
                 "again with `bptool train RUN --resume`"
             )
         return self.folder / name
+
+
+def write_folder(folder: Path, tensors: dict[str, dict[str, Array]], state: dict[str, Any]) -> None:
+    """Write the files of a checkpoint, tensors by file, to a new folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    hashes = {}
+    for file_name, named in tensors.items():
+        hashes[file_name] = write_tensors(folder / file_name, named)
+    write_json(folder / STATE, {"format_version": FORMAT_VERSION, **state, "sha256": hashes})
+    sync_folder(folder)
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
