@@ -257,8 +257,8 @@ class RunConfig(Section):
     )
     lora: LoraConfig | None = Field(
         default=None,
-        description="low-rank adapters that are trained while all else is frozen; null: all weights "
-        "are trained",
+        description="low-rank adapters that are trained while all else is frozen; null: all "
+        "weights are trained",
     )
     chat: ChatConfig | None = Field(
         default=None, description="how conversations are written; null: the model writes plain text"

@@ -223,7 +223,7 @@ def _linear(rng: np.random.Generator, bias: bool) -> Differentiable:
 
 
 def _low_rank(rng: np.random.Generator) -> Differentiable:
-    """Members wait for each other inside, so there is one; what is there of y and dx is added to."""
+    """Members wait for each other inside, so there is one; y and dx are added to."""
     engine, scale = blas_engine(np.float64), 0.7
     shapes = {"x": (11, 5), "A": (3, 5), "B": (18, 3), "y before": (11, 18)}
     inputs = {name: rng.normal(size=shape) for name, shape in shapes.items()}

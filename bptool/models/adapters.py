@@ -2,9 +2,9 @@
 
     W' = W + s B A,  s = alpha / rank
 
-for the linear maps that are adapted (``ops/low_rank.py``). The flat buffers of an adapted model, and
-so gradients, optimizer state and checkpoints, hold A and B alone (and embeddings, if they are to be
-trained whole). A frozen tensor has a gradient without elements, which kernels leave alone.
+for the linear maps that are adapted (``ops/low_rank.py``). The flat buffers of an adapted model,
+and so gradients, optimizer state and checkpoints, hold A and B alone (and embeddings, if they are
+to be trained whole). A frozen tensor has a gradient without elements, which kernels leave alone.
 
 Source: Hu et al. 2021, "LoRA: Low-rank adaptation of large language models", arXiv:2106.09685.
 """

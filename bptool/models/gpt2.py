@@ -174,21 +174,9 @@ def gpt2_backward(hyper, params, grads, acts, tokens, starts, key, adds, team): 
             *(branch, acts.act[layer], params.fc_proj_w[layer], adds, team),
         )
         low_rank_backward(
-            *(
-                engine,
-                acts.dact,
-                grads.fc_proj_down[layer],
-                grads.fc_proj_up[layer],
-                acts.dlow,
-                branch,
-            ),
-            *(
-                acts.act[layer],
-                acts.low[3, layer],
-                params.fc_proj_down[layer],
-                params.fc_proj_up[layer],
-            ),
-            *(hyper.low_rank, adds, team),
+            *(engine, acts.dact, grads.fc_proj_down[layer], grads.fc_proj_up[layer], acts.dlow),
+            *(branch, acts.act[layer], acts.low[3, layer], params.fc_proj_down[layer]),
+            *(params.fc_proj_up[layer], hyper.low_rank, adds, team),
         )
         barrier(team)  # dact: columns
         dropout(acts.dact[own], p.hidden, key, 3 * n_layer + 1 + layer, row0)
@@ -199,9 +187,9 @@ def gpt2_backward(hyper, params, grads, acts, tokens, starts, key, adds, team): 
             *(acts.dfc, norm[i], params.fc_w[layer], adds, team),
         )
         low_rank_backward(
-            *(engine, dnorm, grads.fc_down[layer], grads.fc_up[layer], acts.dlow, acts.dfc),
-            *(norm[i], acts.low[2, layer], params.fc_down[layer], params.fc_up[layer]),
-            *(hyper.low_rank, adds, team),
+            *(engine, dnorm, grads.fc_down[layer], grads.fc_up[layer], acts.dlow),
+            *(acts.dfc, norm[i], acts.low[2, layer], params.fc_down[layer]),
+            *(params.fc_up[layer], hyper.low_rank, adds, team),
         )
         barrier(team)  # dnorm: columns
         layernorm_backward_share(
@@ -220,21 +208,9 @@ def gpt2_backward(hyper, params, grads, acts, tokens, starts, key, adds, team): 
             *(branch, acts.att[layer], params.attn_proj_w[layer], adds, team),
         )
         low_rank_backward(
-            *(
-                engine,
-                dnorm,
-                grads.attn_proj_down[layer],
-                grads.attn_proj_up[layer],
-                acts.dlow,
-                branch,
-            ),
-            *(
-                acts.att[layer],
-                acts.low[1, layer],
-                params.attn_proj_down[layer],
-                params.attn_proj_up[layer],
-            ),
-            *(hyper.low_rank, adds, team),
+            *(engine, dnorm, grads.attn_proj_down[layer], grads.attn_proj_up[layer], acts.dlow),
+            *(branch, acts.att[layer], acts.low[1, layer], params.attn_proj_down[layer]),
+            *(params.attn_proj_up[layer], hyper.low_rank, adds, team),
         )
         barrier(team)  # dnorm: columns
         attention_backward(
@@ -247,9 +223,9 @@ def gpt2_backward(hyper, params, grads, acts, tokens, starts, key, adds, team): 
             *(acts.dqkv, norm[i], params.attn_w[layer], adds, team),
         )
         low_rank_backward(
-            *(engine, dnorm, grads.attn_down[layer], grads.attn_up[layer], acts.dlow, acts.dqkv),
-            *(norm[i], acts.low[0, layer], params.attn_down[layer], params.attn_up[layer]),
-            *(hyper.low_rank, adds, team),
+            *(engine, dnorm, grads.attn_down[layer], grads.attn_up[layer], acts.dlow),
+            *(acts.dqkv, norm[i], acts.low[0, layer], params.attn_down[layer]),
+            *(params.attn_up[layer], hyper.low_rank, adds, team),
         )
         barrier(team)  # dnorm: columns
         layernorm_backward_share(

@@ -1,7 +1,7 @@
 """What an adapter of low rank adds to a linear map: y += s (x A^T) B^T.
 
-Shapes: x (N, I), A (r, I), B (O, r), y (N, O); u and du (N, r), of which u = s x A^T is kept. Without
-elements in A there is no adapter, and nothing happens.
+Shapes: x (N, I), A (r, I), B (O, r), y (N, O); u and du (N, r), of which u = s x A^T is kept.
+Without elements in A there is no adapter, and nothing happens.
 Backward: du = s dy B,  dx += du A,  dA = du^T x and dB = dy^T u, added where ``adds``.
 Every member of a team makes its part of each product; x and dy must be there whole, and y and dx
 are so only after a barrier.

@@ -236,7 +236,8 @@ def build(
         corpus = prepare(config.data, context_of(config), progress, tokenizer=tokenizer)
     model = build_model(config, corpus.tokenizer.vocab_size)
     if config.lora is not None:
-        assert start is not None and start.weights is not None  # the configuration has a start
+        assert start is not None  # the configuration says so
+        assert start.weights is not None
         model = build_adapted(config, model, start.weights) or model
     plan = sizes(config, model, corpus.n_train, n_workers, split)
     if config.training.early_stopping is not None:

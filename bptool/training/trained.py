@@ -51,7 +51,7 @@ class TrainedRun:
 def open_run(
     path: Path, last: bool = False, which: Literal["raw", "average"] | None = None
 ) -> TrainedRun:
-    """Open a run's best checkpoint by validation, or its last; adapters are folded into the weights.
+    """Open a run's best checkpoint by validation, or its last, with adapters folded in.
 
     Args:
         which: weights as trained, or their average; by default the average where the run makes one,

@@ -82,7 +82,8 @@ def adapters(given: str) -> dict[str, Any]:
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not (key and equals and value):
             raise ConfigError(
-                f"--lora: found '{part}', need key=value, as in rank=8,alpha=16,targets=attention+mlp"
+                f"--lora: found '{part}', need key=value, as in "
+                "rank=8,alpha=16,targets=attention+mlp"
             )
         found[key] = value.split("+") if key == "targets" else _number(value)
     return found
