@@ -36,8 +36,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gradcheck": PARTS,
     "inference": PARTS,
     "training": PARTS | {"inference"},
+    "feedback": PARTS | {"inference"},
     "comparison": PARTS | {"inference", "training"},
-    "cli": PARTS | {"comparison", "gradcheck", "inference", "training"},
+    "cli": PARTS | {"comparison", "feedback", "gradcheck", "inference", "training"},
 }
 
 OPS_PACKAGES = {"numpy", "numba", "scipy", "llvmlite", "threadpoolctl", "platformdirs"}

@@ -29,6 +29,9 @@ COMMANDS: dict[str, Entry] = {
     "finetune": Entry(
         "bptool.cli.finetune:app", "Train a trained model further, on conversations."
     ),
+    "feedback": Entry(
+        "bptool.cli.feedback:feedback", "Collect judgements of a trained model's answers."
+    ),
     "merge": Entry("bptool.cli.merge:merge", "Fold low-rank adapters into a run's weights."),
     "gradcheck": Entry(
         "bptool.cli.gradcheck:gradcheck", "Check every gradient against finite differences."
