@@ -60,8 +60,12 @@ def measure(workload: str, prompts: int, tokens: int, n_turns: int, threads: int
 def _sampling(
     shards: Any, params: Any, n: int, tokens: int, n_turns: int
 ) -> dict[str, list[float]]:
+    from bptool.data.chat.rendering import Rendering
+    from bptool.data.tokenizers.byte import ByteConfig, ByteTokenizer
     from bptool.training.answers_now import sample_answers
 
+    # answers go on to their last token, since the tokenizer has none that ends them
+    rendering = Rendering(None, ByteTokenizer.train([], ByteConfig()))
     rng = np.random.default_rng(3)
     vocab = shards.model.n_vocab
     prompts = [
@@ -70,13 +74,13 @@ def _sampling(
 
     def batched() -> float:
         start = time.perf_counter()
-        sample_answers(shards, params, prompts, 1, tokens, None, 0)
+        sample_answers(shards, params, prompts, 1, tokens, rendering, 0)
         return (time.perf_counter() - start) / (n * tokens)
 
     def alone() -> float:
         start = time.perf_counter()
         for number, prompt in enumerate(prompts[:ALONE]):
-            sample_answers(shards, params, [prompt], 1, tokens, None, 0, number)
+            sample_answers(shards, params, [prompt], 1, tokens, rendering, 0, number)
         return (time.perf_counter() - start) / (min(ALONE, n) * tokens)
 
     turns = {

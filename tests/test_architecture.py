@@ -35,8 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": LOW | {"objectives"},
     "gradcheck": PARTS,
     "inference": PARTS,
-    "training": PARTS | {"inference"},
     "feedback": PARTS | {"inference"},
+    "training": PARTS | {"inference", "feedback"},
     "comparison": PARTS | {"inference", "training"},
     "cli": PARTS | {"comparison", "feedback", "gradcheck", "inference", "training"},
 }

@@ -12,12 +12,12 @@ import training_runs as runs
 
 from bptool.cli.finetune.request import settle_preferences
 from bptool.data.chat.records import Message
-from bptool.errors import ConfigError, RunError
+from bptool.errors import ConfigError, RunError, UserError
 from bptool.training.calibration import calibration_error, reliability, wilson
 from bptool.training.events import Evaluated, Notice, StepDone
 from bptool.training.lessons.pairs import Pairs
 from bptool.training.reliability import judge_reward_run
-from bptool.training.scorer import Rules, Scorer
+from bptool.training.scorer import RuledRewards, Scorer
 from bptool.training.setup import build
 from bptool.training.workers import WorkerTeam
 
@@ -150,7 +150,7 @@ def test_a_reward_model_ranks_answers_it_has_not_seen(places: Any, tmp_path: Pat
     first = next(event for event in recorder.events if isinstance(event, StepDone))
     assert first.loss == pytest.approx(np.log(2), abs=1e-6)  # a new head gives 0 to all
     last = evaluations(recorder)[-1].statistics
-    assert last["accuracy, low"] <= last["accuracy"] <= last["accuracy, high"]
+    assert last["accuracy at least"] <= last["accuracy"] <= last["accuracy at most"]
     assert last["accuracy"] > 0.7
     found = judge_reward_run(asked.folder.path)
     assert found.accuracy == pytest.approx(last["accuracy"])
@@ -172,13 +172,13 @@ def test_rules_score_answers_and_their_mistakes_are_one_line(tmp_path: Path) -> 
     path = tmp_path / "rules.py"
     path.write_text("def reward(prompt, answer):\n    return len(answer) / len(prompt)\n")
     prompts = [(Message("user", "abcd"),)] * 2
-    assert Rules(path).scores(prompts, ["ab", "abcd"]).tolist() == [0.5, 1.0]
-    with pytest.raises(ConfigError, match=r"reward\(\) failed on an answer: ZeroDivisionError"):
-        Rules(path).scores([(Message("user", ""),)], ["x"])
+    assert RuledRewards(path).scores(prompts, ["ab", "abcd"]).tolist() == [0.5, 1.0]
+    with pytest.raises(UserError, match="reward fails: ZeroDivisionError"):
+        RuledRewards(path).scores([(Message("user", ""),)], ["x"])
     other = tmp_path / "none.py"
-    other.write_text("x = 1\n")
+    other.write_text("def judge(prompt, left, right):\n    return 'tie'\n")
     with pytest.raises(ConfigError, match="has no function reward"):
-        Rules(other)
+        RuledRewards(other)
 
 
 def test_calibration_of_a_model_that_is_as_sure_as_it_is_right() -> None:

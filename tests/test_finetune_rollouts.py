@@ -11,8 +11,7 @@ import pytest
 import training_runs as runs
 
 from bptool.cli.finetune.request import settle_preferences, settle_rollouts
-from bptool.data.prompts import read_prompts
-from bptool.errors import DataError, RunError
+from bptool.errors import RunError
 from bptool.objectives.mixed import Mixed
 from bptool.training.answers_now import sample_answers
 from bptool.training.events import Evaluated, StepDone
@@ -148,7 +147,16 @@ def test_answers_are_functions_of_seed_and_number(places: Any, tmp_path: Path) -
 
         def answers(some: Any, n: int, first: int, seed: int = 1) -> list[list[int]]:
             found = sample_answers(
-                *(pieces.step.shards, pieces.step.params, some, n, 8, None, seed, first)
+                *(
+                    pieces.step.shards,
+                    pieces.step.params,
+                    some,
+                    n,
+                    8,
+                    lesson.prompts.rendering,
+                    seed,
+                    first,
+                )
             )
             return [d.ids[d.n_prompt :].tolist() for d in found.documents]
 
@@ -222,20 +230,6 @@ def test_failure_states_are_called_by_name_and_once() -> None:
     (over,) = again.after_evaluation({"reward": 0.5, "KL, k3 per answer": 3.0}, 0.5, 64)
     assert "over-optimisation" in over.text
     assert again.after_evaluation({"reward": 0.4, "KL, k3 per answer": 4.0}, 0.5, 64) == []
-
-
-def test_prompts_are_lines_or_records_each_once(tmp_path: Path) -> None:
-    lines = tmp_path / "p.txt"
-    lines.write_text("who?\n\n what? \nwho?\n", encoding="utf-8")
-    records = tmp_path / "p.jsonl"
-    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
-    values = [{"prompt": "why?", "more": 1}, {"messages": messages}, {"prompt": "who?"}]
-    records.write_text("".join(json.dumps(v) + "\n" for v in values), encoding="utf-8")
-    found = read_prompts([lines, records])
-    assert [prompt[-1].content for prompt in found] == ["who?", "what?", "why?", "hi"]
-    records.write_text('{"text": "x"}\n', encoding="utf-8")
-    with pytest.raises(DataError, match="neither a prompt nor messages"):
-        read_prompts([records])
 
 
 def test_the_commands(places: Any, tmp_path: Path) -> None:

@@ -33,6 +33,10 @@ COMMANDS: dict[str, Entry] = {
         "bptool.cli.feedback:feedback", "Collect judgements of a trained model's answers."
     ),
     "merge": Entry("bptool.cli.merge:merge", "Fold low-rank adapters into a run's weights."),
+    "evaluate-preference": Entry(
+        "bptool.cli.evaluate_preference:evaluate_preference",
+        "Compare the answers of two runs: a win rate with its interval.",
+    ),
     "gradcheck": Entry(
         "bptool.cli.gradcheck:gradcheck", "Check every gradient against finite differences."
     ),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptool.data.chat.rendering import Ids
+from bptool.data.chat.rendering import Ids, Rendering
 from bptool.data.preference_set import Document, PackedUnits, pack_documents
 from bptool.inference.generate import generate
 from bptool.inference.sampling import Sampling
@@ -34,12 +34,12 @@ def sample_answers(
     prompts: Sequence[Ids],
     n: int,
     max_tokens: int,
-    end_id: int | None,
+    rendering: Rendering,
     seed: int,
     first: int = 0,
 ) -> Answered:
     """``n`` answers to each prompt, at temperature 1, each of at most ``max_tokens`` and of what
-    the context has room for.
+    the context has room for, up to a special token.
 
     An answer is a function of the weights, the prompt, the seed and its number, which counts from
     ``first``.
@@ -48,7 +48,7 @@ def sample_answers(
     prompts = [prompt[-(context - 1) :] for prompt in prompts]
     n_texts = len(prompts) * n
     answers: list[list[int]] = [[] for _ in range(n_texts)]
-    stop = set() if end_id is None else {end_id}
+    end, stop = rendering.end_id, rendering.stop_ids
     longest = min(max_tokens, context - min(map(len, prompts)))
     steps = generate(
         *(shards.model, params, shards.team, prompts, longest, Sampling(1.0, None, None, seed)),
@@ -68,7 +68,7 @@ def sample_answers(
         )
         for text, answer in enumerate(answers)
     ]
-    ended = np.array([bool(answer) and answer[-1] in stop for answer in answers])
+    ended = np.array([bool(answer) and answer[-1] == end for answer in answers])
     return Answered(documents, ended)
 
 

@@ -13,7 +13,6 @@ from bptool.config.schema import RunConfig
 from bptool.data.chat.rendering import Rendering
 from bptool.data.corpus import Corpus
 from bptool.data.preference_set import PreferenceSet, Unit, pack_documents, prepare_preferences
-from bptool.data.prompts import PromptSet, prepare_prompts
 from bptool.data.text import read_texts
 from bptool.data.tokenizers import Tokenizer
 from bptool.errors import DataError
@@ -23,6 +22,7 @@ from bptool.registry import objectives
 from bptool.training.lessons.base import Lesson
 from bptool.training.lessons.pairs import Pairs
 from bptool.training.lessons.rollouts import Rollouts
+from bptool.training.prompt_set import PromptSet, prepare_prompts
 from bptool.training.scorer import identity_of, open_rewards
 from bptool.training.start import Start
 from bptool.training.step import TrainingStep

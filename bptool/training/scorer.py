@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,9 +12,9 @@ import numpy as np
 from bptool.data.chat.records import Message
 from bptool.data.chat.rendering import Rendering
 from bptool.data.preference_set import Document, fits, pack_documents
-from bptool.errors import ConfigError, RunError, UserError
+from bptool.errors import ConfigError, RunError
+from bptool.feedback.rules import Rules
 from bptool.models.base import Array
-from bptool.plugins import load_plugin
 from bptool.training.answers_now import rows_of
 from bptool.training.machine import Engine
 from bptool.training.token_shards import TokenShards
@@ -77,41 +76,27 @@ class Scorer:
         return document
 
 
-class Rules:
-    """Scores answers by a user's function ``reward(prompt, answer) -> float``.
+class RuledRewards:
+    """Scores answers by the ``reward`` of a rules file.
 
     Args:
         path: the Python file, which is run.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        module = load_plugin(path)
-        function = getattr(module, "reward", None)
-        if not callable(function):
+        self._rules = Rules(path)
+        if not self._rules.rewards:
             raise ConfigError(f"{path} has no function reward(prompt, answer); write one")
-        self._reward: Callable[[str, str], float] = function
 
     def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Array:
-        found = np.zeros(len(answers))
-        for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-            try:
-                found[i] = float(self._reward(prompt[-1].content, answer))
-            except UserError:
-                raise
-            except Exception as error:
-                raise ConfigError(
-                    f"{self.path}: reward() failed on an answer: {type(error).__name__}: {error}"
-                ) from error
-            if not math.isfinite(found[i]):
-                raise ConfigError(f"{self.path}: reward() gave {found[i]}; give a finite number")
-        return found
+        asked = [prompt[-1].content for prompt in prompts]
+        return np.array([self._rules.reward(p, a) for p, a in zip(asked, answers, strict=True)])
 
 
 def open_rewards(place: str, team: WorkerTeam) -> Rewards:
     """What ``place`` names: a Python file of rules, or the folder of a reward run."""
     path = Path(place)
-    return Rules(path) if path.suffix == ".py" else Scorer(path, team)
+    return RuledRewards(path) if path.suffix == ".py" else Scorer(path, team)
 
 
 def check_rewards(place: str) -> None:

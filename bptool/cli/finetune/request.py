@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 RATE = 0.5
 """Learning rate of fine-tuning, as a share of the parent's."""
-PREFERENCE_RATE = 0.2
-REWARD_RATE = 0.5
+PREFERENCE_RATE = 0.05
 LORA_RATE = 2.0
 """Adapters start at nothing and need larger steps."""
 WARMUP = 0.05
@@ -125,10 +124,11 @@ def settle_preferences(
         raise ConfigError(f"--epochs {epochs:g} is not a number above 0")
     parent = open_run(run, last=checkpoint == "last")
     name = objective["name"]
-    rate = REWARD_RATE if name == "reward" else PREFERENCE_RATE
+    rate = RATE if name == "reward" else PREFERENCE_RATE
     values = started_from(parent, run, checkpoint, rate)
     values["objective"] = objective
     values["data"] |= records_in(data, validation, skip_bad)
+    values["data"]["split"]["validation_fraction"] = 0.1
     if name == "reward":
         values["model"] = {**values["model"], "score_head": True}
         values["sample"]["max_tokens"] = 0
@@ -166,7 +166,7 @@ def settle_rollouts(
     from bptool.training.trained import open_run
 
     parent = open_run(run, last=checkpoint == "last")
-    values = started_from(parent, run, checkpoint, PREFERENCE_RATE)
+    values = started_from(parent, run, checkpoint, RATE)
     values["objective"] = {"name": objective}
     values["data"] |= records_in(prompts, validation, skip_bad=False)
     values["data"]["split"]["validation_fraction"] = 0.1

@@ -18,8 +18,8 @@ Ids = NDArray[np.int32]
 class Rendering:
     """Prompts and answers of one run.
 
-    Without a template a prompt is the text of its last message, and an answer goes on from there up
-    to the end-of-text token, if the tokenizer has one.
+    Without a template a prompt is the text of its messages, a line each, and an answer goes on from
+    there up to the end-of-text token, if the tokenizer has one.
 
     Args:
         template: the name of a chat template, or None. tokenizer: the run's.
@@ -36,6 +36,11 @@ class Rendering:
             return self._template.end_id(self.tokenizer)
         return self.tokenizer.special_tokens.get(END_OF_TEXT)
 
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids behind which nothing is generated: every special token."""
+        return frozenset(self.tokenizer.special_tokens.values())
+
     def prompt(self, messages: Sequence[Message]) -> Ids:
         """Ids up to where the answer begins, (t,), t >= 1.
 
@@ -44,7 +49,7 @@ class Rendering:
         """
         if self._template is not None:
             return self._template.prompt(messages, self.tokenizer)
-        return self.tokenizer.encode(messages[-1].content)
+        return self.tokenizer.encode("\n".join(message.content for message in messages))
 
     def answer(self, text: str) -> Ids:
         """Ids of an answer, its end included."""
@@ -53,5 +58,4 @@ class Rendering:
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of an answer, without its end."""
-        kept = [i for i in ids if i != self.end_id]
-        return self.tokenizer.decode(np.array(kept, np.int32))
+        return self.tokenizer.decode(ids, skip_special=True).strip()

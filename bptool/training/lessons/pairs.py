@@ -165,8 +165,8 @@ class Pairs(Lesson):
         margins = outputs.scores[packed.last].astype(np.float64).reshape(-1, 2) @ [1.0, -1.0]
         low, high = wilson(int((margins > 0).sum()), len(margins))
         return {
-            "accuracy, low": low,
-            "accuracy, high": high,
+            "accuracy at least": low,
+            "accuracy at most": high,
             "calibration error": calibration_error(margins),
         }
 
@@ -176,7 +176,7 @@ class Pairs(Lesson):
         prompts = list(dict.fromkeys(unit.prompt for unit in self._judged))[:SAMPLED]
         answered = sample_answers(
             *(self._shards, params, [rendering.prompt(p) for p in prompts], 1, SAMPLED_TOKENS),
-            *(rendering.end_id, self._training.seed),
+            *(rendering, self._training.seed),
         )
         packed = packed_answers(answered, self._context)
         rows, n = rows_of(packed), len(answered.documents)

@@ -27,7 +27,6 @@ from bptool.config.schema import TrainingConfig
 from bptool.data.batches import Batches
 from bptool.data.chat.records import Message
 from bptool.data.preference_set import PackedUnits
-from bptool.data.prompts import Prompt, PromptSet
 from bptool.errors import RunError
 from bptool.models.base import Array
 from bptool.objectives.base import Objective
@@ -41,6 +40,7 @@ from bptool.training.evaluation import Block, Evaluation
 from bptool.training.events import Notice
 from bptool.training.lessons.base import Judged, Lesson, LessonStep
 from bptool.training.lessons.records import epoch_rows
+from bptool.training.prompt_set import Asked, PromptSet
 from bptool.training.scorer import Rewards
 from bptool.training.step import TrainingStep
 from bptool.training.token_shards import Rows, TokenShards
@@ -126,10 +126,10 @@ class Rollouts(Lesson):
         return self._rewarded(params, asked, ids, n, self._training.seed, first)
 
     def _rewarded(
-        self, params: Any, asked: Sequence[Prompt], ids: Any, n: int, seed: int, first: int
+        self, params: Any, asked: Sequence[Asked], ids: Any, n: int, seed: int, first: int
     ) -> Sampled:
         rendering, most = self.prompts.rendering, self._settings.max_tokens
-        answered = sample_answers(self._shards, params, ids, n, most, rendering.end_id, seed, first)
+        answered = sample_answers(self._shards, params, ids, n, most, rendering, seed, first)
         texts = [rendering.text(d.ids[d.n_prompt :].tolist()) for d in answered.documents]
         prompts = [prompt for prompt in asked for _ in range(n)]
         rewards = self._rewards.scores(prompts, texts)

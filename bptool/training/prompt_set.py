@@ -1,9 +1,4 @@
-"""Prompts to answer: lines of a text file, or records that have a prompt.
-
-prompts.txt    a prompt a line; empty lines are left out
-prompts.jsonl  {"prompt": ...}, a string or a list of messages, or {"messages": [...]} up to the
-               last message of the user; JSON or JSON Lines, gzipped or not; other keys are free
-"""
+"""Prompts of a run that learns from rewards: those it answers in training, and those held out."""
 
 from __future__ import annotations
 
@@ -11,53 +6,24 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bptool.config.data_section import DataConfig
 from bptool.data.batches import shuffled
-from bptool.data.chat.objects import BadRecord, read_parsed, refuse_broken
-from bptool.data.chat.records import Message, parse_messages
+from bptool.data.chat.records import Message
 from bptool.data.chat.rendering import Ids, Rendering
-from bptool.data.text import read_text
 from bptool.errors import DataError
+from bptool.feedback.prompts import as_messages, read_prompts
 
-Prompt = tuple[Message, ...]
-RECORDS = {".json", ".jsonl", ".gz"}
+Asked = tuple[Message, ...]
+"""A prompt as messages."""
 
 
-def read_prompts(paths: Sequence[Path | str], skip_bad: bool = False) -> list[Prompt]:
-    """The prompts of files, in order, each once.
-
-    Raises:
-        DataError: a file cannot be read; or, unless ``skip_bad``, a record is broken.
-    """
-    found: list[Prompt] = []
-    for path in paths:
-        if Path(path).suffix in RECORDS:
-            records, broken = read_parsed([path], parse_prompt)
-            refuse_broken(broken, skip_bad)
-            found += records
-        else:
-            lines = (line.strip() for line in read_text(path).splitlines())
-            found += [(Message("user", line),) for line in lines if line]
+def read_all(paths: Sequence[Path | str], skip_bad: bool) -> list[Asked]:
+    """The prompts of files as messages, each once."""
+    found = [as_messages(prompt) for prompt in read_prompts(paths, skip_bad)]
     return list(dict.fromkeys(found))
-
-
-def parse_prompt(value: dict[str, Any], place: str) -> Prompt:
-    """The prompt of a JSON object; BadRecord where it has none."""
-    asked = value.get("prompt") or value.get("messages")
-    if isinstance(asked, str):
-        return (Message("user", asked),)
-    if not asked:
-        raise BadRecord("has neither a prompt nor messages")
-    messages = parse_messages(asked, "prompt" if value.get("prompt") else "messages")
-    while messages and messages[-1].role != "user":
-        messages = messages[:-1]
-    if not messages:
-        raise BadRecord("nothing in it is said by the user")
-    return messages
 
 
 @dataclass(frozen=True)
@@ -69,8 +35,8 @@ class PromptSet:
         sha256: hash of all ids, and of how they were divided.
     """
 
-    train: tuple[Prompt, ...]
-    validation: tuple[Prompt, ...]
+    train: tuple[Asked, ...]
+    validation: tuple[Asked, ...]
     train_ids: tuple[Ids, ...]
     validation_ids: tuple[Ids, ...]
     rendering: Rendering
@@ -89,9 +55,9 @@ def prepare_prompts(
     assert config.records is not None
     skip, place = config.records.skip_bad, ", ".join(config.text)
     named = config.records.validation
-    parts = [_fitting(read_prompts(config.text, skip), rendering, context - max_tokens)]
+    parts = [_fitting(read_all(config.text, skip), rendering, context - max_tokens)]
     if named:
-        aside = _fitting(read_prompts(named, skip), rendering, context - max_tokens)
+        aside = _fitting(read_all(named, skip), rendering, context - max_tokens)
         parts.append(aside)
     else:
         kept, ids, n_long = parts[0]
@@ -120,8 +86,8 @@ def prepare_prompts(
 
 
 def _fitting(
-    prompts: Sequence[Prompt], rendering: Rendering, most: int
-) -> tuple[list[Prompt], list[Ids], int]:
+    prompts: Sequence[Asked], rendering: Rendering, most: int
+) -> tuple[list[Asked], list[Ids], int]:
     kept, ids = [], []
     for prompt in prompts:
         own = rendering.prompt(prompt)
