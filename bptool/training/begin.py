@@ -42,20 +42,20 @@ def start_run(
             for listener in listeners:
                 listener(notice)
         training = Training(pieces, folder, listeners)
-        folder.create()
+        made = folder.begin()
         try:
-            lock = RunLock(folder.path)
-            lock.acquire()
-            _keep(lock, pieces, listeners)
-            require_space(folder.checkpoints, checkpoint_bytes(pieces))
+            require_space(made.checkpoints, checkpoint_bytes(pieces))
             with writing(folder.path):
-                write_text(folder.config, to_yaml(config))
-                pieces.corpus.tokenizer.save(folder.tokenizer)
-                write_json(folder.manifest, describe(pieces))
+                write_text(made.config, to_yaml(config))
+                pieces.corpus.tokenizer.save(made.tokenizer)
+                write_json(made.manifest, describe(pieces))
+            folder.finish(made)
         except BaseException:
-            pieces.release()
-            folder.discard()
+            made.discard()
             raise
+        lock = RunLock(folder.path)
+        lock.acquire()
+        _keep(lock, pieces, listeners)
     except BaseException:
         pieces.close()
         raise
