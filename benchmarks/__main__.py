@@ -141,6 +141,22 @@ def generate(
 
 
 @app.command()
+def rollouts(
+    workload: Annotated[str, typer.Option(help=f"Of {', '.join(WORKLOADS)}.")] = "B",
+    prompts: Annotated[int, typer.Option(help="Prompts that are answered at once.", min=1)] = 64,
+    tokens: Annotated[int, typer.Option(help="Tokens of each answer.", min=1)] = 32,
+    pairs: Turns = 10,
+    threads: Threads = 0,
+    out: Out = None,
+) -> None:
+    """Answers sampled side by side or one by one, and a step of DPO beside one of pretraining."""
+    from benchmarks.rollouts import measure
+
+    n = _cores(threads)
+    _finish(n, [measure(workload, prompts, tokens, pairs, n)], out)
+
+
+@app.command()
 def data(
     workloads: Workloads = "A,B", pairs: Turns = 10, threads: Threads = 0, out: Out = None
 ) -> None:

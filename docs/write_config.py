@@ -48,7 +48,7 @@ This page is written by `make docs` from that schema.
 """
 SECTIONS = (
     *("model", "data", "training", "optimizer", "schedule", "regularizers", "averaging"),
-    *("start", "chat", "sample"),
+    *("start", "chat", "objective", "rollouts", "sample"),
 )
 INTRODUCTIONS = {
     "model": "`gpt2` is the transformer of Radford et al. (2019): normalisation before each "
@@ -69,6 +69,8 @@ INTRODUCTIONS = {
     "start": "The model, its sizes and the tokenizer are then those of that run; see "
     "[fine-tuning.md](fine-tuning.md).",
     "chat": "[fine-tuning.md](fine-tuning.md) has the templates.",
+    "objective": "What pretraining and `bptool finetune sft` minimise is `next-token`; the others "
+    "are those of `bptool finetune dpo`, `reward`, `ppo` and `grpo`.",
     "averaging": "With an average, each evaluation measures it beside the weights as trained; the "
     "best checkpoint is the one whose average is best, and `generate` and `eval` load the average.",
 }

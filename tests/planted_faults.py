@@ -320,6 +320,14 @@ OPERATION_FAULTS = [
         ("index", "if targets[i] >= 0 else real(0.0)", "if targets[i - 1] >= 0 else real(0.0)"),
     ),
     *_faults(
+        "ops/score.py",
+        "score_backward",
+        ("score",),
+        ("sign", "dx[i, j] += dscore[i] * w[j]", "dx[i, j] -= dscore[i] * w[j]"),
+        ("missing", "db[0] += dscore[i]", "pass"),
+        ("index", "share(w.size, LINE, team)", "share(w.size - 1, LINE, team)"),
+    ),
+    *_faults(
         "objectives/answers.py",
         "answer_sums_backward",
         ("objective dpo", "objective ipo", "objective kto"),
@@ -459,6 +467,21 @@ MODEL_FAULTS = [
             "stochastic_depth(branch[own], rate, key, 2 * layer + 1, row0, tokens.shape[1])\n"
             "        barrier",
             "barrier",
+        ),
+    ),
+    *_faults(
+        "models/gpt2.py",
+        "gpt2_token_pass",
+        ("ppo through gpt2",),
+        (
+            "missing",
+            "*(dscore, norm, params.score_w, team),",
+            "*(dlogp, norm, params.score_w, team),",
+        ),
+        (
+            "index",
+            "*(norm, head, params.ln_f_w[:0], flat, dlogp, adds, team),",
+            "*(norm, head, params.ln_f_w[:0], flat, dlogp[::-1].copy(), adds, team),",
         ),
     ),
 ]

@@ -35,6 +35,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "stochastic_depth": {"rate": 0.5, "rule": "uniform"},
     },
 }
+TOKEN_PASS = "ppo through gpt2"
 TERMS = {"label_smoothing": 0.1, "z_loss": 0.01}
 wanted: set[str] = set()
 problems: dict[str, list[str]] = {}
@@ -90,6 +91,7 @@ def check_operations() -> None:
 def check_models() -> None:
     from bptool.gradcheck.check import Effort, check
     from bptool.gradcheck.model import model_function
+    from bptool.gradcheck.objective_model import objective_function
     from bptool.ops.logit_terms import LogitTerms
     from bptool.registry import models
 
@@ -102,11 +104,17 @@ def check_models() -> None:
         for name, g in function.gradients().items():
             gradients[f"{model}/{name}"] = g.copy()
         problems[model] = check(function, effort=Effort(4, 2)).failures()
+    if not wanted or TOKEN_PASS in wanted:
+        config = models.get("gpt2").Config(**MODELS["gpt2"], score_head=True)
+        through = objective_function(models.get("gpt2")(config, 7), "ppo")
+        for name, g in through.gradients().items():
+            gradients[f"{TOKEN_PASS}/{name}"] = g.copy()
+        problems[TOKEN_PASS] = check(through, effort=Effort(4, 2)).failures()
 
 
 def check_training() -> None:
     """What ``bptool gradcheck CONFIG`` does for the program that trains."""
-    from bptool.cli import gradcheck_session as session
+    from bptool.cli import gradcheck_training as session
     from bptool.gradcheck.model import model_function
     from bptool.training.setup import build
 

@@ -35,9 +35,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": LOW | {"objectives"},
     "gradcheck": PARTS,
     "inference": PARTS,
-    "training": PARTS | {"inference"},
+    "feedback": PARTS | {"inference"},
+    "training": PARTS | {"inference", "feedback"},
     "comparison": PARTS | {"inference", "training"},
-    "cli": PARTS | {"comparison", "gradcheck", "inference", "training"},
+    "cli": PARTS | {"comparison", "feedback", "gradcheck", "inference", "training"},
 }
 
 OPS_PACKAGES = {"numpy", "numba", "scipy", "llvmlite", "threadpoolctl", "platformdirs"}

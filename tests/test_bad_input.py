@@ -82,7 +82,7 @@ TEXTS: dict[str, tuple[bytes | None, list[str]]] = {
     "missing": (None, ["bad.txt: no such file"]),
     "empty": (b"", ["bad.txt: the file is empty"]),
     "only a byte order mark": (b"\xef\xbb\xbf", ["bad.txt: the file is empty"]),
-    "binary": (b"abc\0def" * 50, ["bad.txt: not a text file", "byte 3"]),
+    "binary": (b"abc\0def" * 50, ["bad.txt, line 1: not a text file", "byte 3"]),
     "not UTF-8": (b"one\ntwo\nthr\xe9e " * 40, ["bad.txt, line 3: byte 0xE9 at offset 11"]),
     "shorter than a context": (b"abcdef", ["bad.txt", "needs at least"]),
     "one kind of character": (b"a" * 4000, ["bad.txt", "at least two different characters"]),
@@ -102,8 +102,8 @@ def test_a_text_that_cannot_be_trained_on(case: Any, config: Path, refused: Refu
 
 def test_a_folder_or_a_missing_data_set_is_no_text(config: Path, refused: Refused) -> None:
     Path("folder").mkdir()
-    assert "folder: is a folder" in refused("train", config, "--text", "folder")
-    assert "folder is a folder" in refused("train", "folder")
+    assert "folder: the folder holds no text" in refused("train", config, "--text", "folder")
+    assert "folder: the folder holds no text" in refused("train", "folder")
     assert "'no-such-set'" in refused("train", "dataset:no-such-set")
 
 

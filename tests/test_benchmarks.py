@@ -244,6 +244,15 @@ def test_generating_beside_memory(tmp_path: Path) -> None:
     assert found[0].rates["memory"]
 
 
+def test_rollouts_side_by_side_and_dpo_beside_pretraining() -> None:
+    from benchmarks import rollouts
+
+    sampled, trained = rollouts.measure("tiny", prompts=3, tokens=2, n_turns=1, threads=2)
+    assert [s.name for s in sampled.series] == ["batched", "one at a time", "no cache"]
+    assert [s.name for s in trained.series] == ["pretraining", "DPO"]
+    assert all(s.samples[0] > 0 for s in (*sampled.series, *trained.series))
+
+
 def test_scaling_has_a_result_for_each_peer_and_the_machine() -> None:
     found = scaling.measure("tiny", [], 1, 2)
     assert [result.case for result in found] == ["tiny, bptool", "tiny, multiply-adds"]

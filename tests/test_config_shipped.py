@@ -243,6 +243,7 @@ def test_nanogpts_cpu_recipe_is_kept_in_every_detail() -> None:
         "n_layer": 4,
         "n_head": 4,
         "n_embd": 128,
+        "score_head": False,
         "context": 64,
         "bias": False,
         "activation": "gelu",

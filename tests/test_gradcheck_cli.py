@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bptool.cli import gradcheck_session
+from bptool.cli import gradcheck_training
 from bptool.cli.main import main
 from bptool.gradcheck.model import ModelFunction
 
@@ -81,14 +81,35 @@ def test_json_holds_every_number(config, capsys):
     ]
 
 
+@pytest.mark.parametrize(("objective", "n_tensors"), [("dpo", 28), ("ppo", 30)])
+def test_an_objective_is_checked_through_the_model(config, capsys, objective, n_tensors):
+    gpt2 = "model={name: gpt2, n_layer: 2, n_head: 2, n_embd: 8, context: 6, dropout: 0.1}"
+    assert main(["gradcheck", config, "--objective", objective, "--json", "--set", gpt2]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["failures"] == []
+    assert found["model"]["name"] == f"{objective} through gpt2"
+    assert len(found["model"]["tensors"]) == n_tensors
+    assert [path["name"] for path in found["training"]] == [
+        "the checked rows, split batch",
+        "the checked rows, split inside",
+    ]
+
+
+def test_an_objective_that_cannot_be_checked_is_one_line_and_exit_code_2(config, capsys):
+    assert main(["gradcheck", config, "--objective", "dpo"]) == 2
+    assert "model 'mlp' gives its loss only" in capsys.readouterr().err
+    assert main(["gradcheck", config, "--objective", "dbo"]) == 2
+    assert "did you mean 'dpo'" in capsys.readouterr().err
+
+
 def test_training_that_differs_is_reported_with_exit_code_1(config, capsys, monkeypatch):
-    original = gradcheck_session.gradient_of
+    original = gradcheck_training.gradient_of
 
     def halved(step, function):
         loss, gradient = original(step, function)
         return loss, gradient * 0.5
 
-    monkeypatch.setattr(gradcheck_session, "gradient_of", halved)
+    monkeypatch.setattr(gradcheck_training, "gradient_of", halved)
     assert main(["gradcheck", config]) == 1
     out = capsys.readouterr().out
     assert "WRONG" in out

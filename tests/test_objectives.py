@@ -41,7 +41,7 @@ def drawn(name: str, seed: int, dtype: Any = np.float64) -> tuple[Any, Any, Any]
 
 
 def test_the_objectives_of_the_papers_are_registered() -> None:
-    assert NAMES == ["dpo", "grpo", "ipo", "kto", "ppo", "reward"]
+    assert NAMES == ["dpo", "grpo", "ipo", "kto", "next-token", "ppo", "reward"]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -17,10 +17,10 @@ ACTIVATIONS = {
 }
 
 
-def gpt2_logits(
+def gpt2_hidden(
     config: Any, tensors: dict[str, torch.Tensor], tokens: torch.Tensor, masks: Any = None
 ) -> torch.Tensor:
-    """Logits (B, T, V) of GPT-2 with the tensors named as in a checkpoint.
+    """What goes into GPT-2's head, (B, T, C), with the tensors named as in a checkpoint.
 
     ``masks(site, layer)`` is what ``embedding``, ``attention`` (B, H, T, T), ``hidden``, and the
     branches ``attn`` and ``mlp`` are multiplied by; None: nothing is dropped.
@@ -49,8 +49,43 @@ def gpt2_logits(
         x = x + linear(y, f"{h}.attn.c_proj") * factor("attn", layer)
         up = ACTIVATIONS[config.activation](linear(norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc"))
         x = x + linear(up * factor("hidden", layer), f"{h}.mlp.c_proj") * factor("mlp", layer)
-    head = tensors.get("lm_head.weight", tensors["wte.weight"])
-    return F.linear(norm(x, "ln_f"), head)
+    return norm(x, "ln_f")
+
+
+def gpt2_head(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Output weights (V, C), which may be the embedding."""
+    return tensors.get("lm_head.weight", tensors["wte.weight"])
+
+
+def gpt2_logits(
+    config: Any, tensors: dict[str, torch.Tensor], tokens: torch.Tensor, masks: Any = None
+) -> torch.Tensor:
+    """Logits (B, T, V) of GPT-2; see :func:`gpt2_hidden`."""
+    return F.linear(gpt2_hidden(config, tensors, tokens, masks), gpt2_head(tensors))
+
+
+def gpt2_outputs(
+    config: Any,
+    tensors: dict[str, torch.Tensor],
+    tokens: torch.Tensor,
+    targets: torch.Tensor,
+    starts: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of each target, 0 where masked, and the score of each position, (B*T,).
+
+    Each document goes through the model alone.
+    """
+    logp, scores = [], []
+    for row, of_row, begins in zip(tokens, targets, starts, strict=True):
+        for start in begins.unique().tolist():
+            inside = begins == start
+            x = gpt2_hidden(config, tensors, row[inside][None].long())[0]
+            y = F.linear(x, gpt2_head(tensors)).log_softmax(1)
+            wanted = of_row[inside].long()
+            taken = y.gather(1, wanted.clamp(min=0)[:, None])[:, 0]
+            logp.append(torch.where(wanted >= 0, taken, 0.0))
+            scores.append(x @ tensors["score.weight"] + tensors["score.bias"])
+    return torch.cat(logp), torch.cat(scores)
 
 
 def mlp_logits(config: Any, tensors: dict[str, torch.Tensor], tokens: torch.Tensor) -> torch.Tensor:

@@ -30,6 +30,8 @@ def loss_of(name: str, config: Any, batch: Any, logp: Any, scores: Any) -> torch
         near = old + (scores - old).clamp(-config.value_clip, config.value_clip)
         worse = torch.maximum((scores - returns) ** 2, (near - returns) ** 2)
         return policy + 0.5 * config.value_weight * (weights * worse).sum()
+    if name == "next-token":
+        return -logp[constant(batch.targets) >= 0].sum() * batch.inverse_n_targets
     owner = constant(batch.owner).long()
     sums = torch.stack([logp[owner == a].sum() for a in range(int(owner.max()) + 1)])
     ratios = sums - constant(batch.reference)

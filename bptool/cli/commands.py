@@ -25,9 +25,17 @@ class Entry(NamedTuple):
 COMMANDS: dict[str, Entry] = {
     "train": Entry("bptool.cli.train:train", "Train a model from a configuration or text files."),
     "generate": Entry("bptool.cli.generate:generate", "Write text with a trained model."),
+    "chat": Entry("bptool.cli.chat:chat", "Talk with a model that was fine-tuned to answer."),
     "eval": Entry("bptool.cli.eval:evaluate", "Measure a trained model on the validation text."),
     "finetune": Entry(
         "bptool.cli.finetune:app", "Train a trained model further, on conversations."
+    ),
+    "feedback": Entry(
+        "bptool.cli.feedback:feedback", "Collect judgements of a trained model's answers."
+    ),
+    "evaluate-preference": Entry(
+        "bptool.cli.evaluate_preference:evaluate_preference",
+        "Compare the answers of two runs: a win rate with its interval.",
     ),
     "gradcheck": Entry(
         "bptool.cli.gradcheck:gradcheck", "Check every gradient against finite differences."

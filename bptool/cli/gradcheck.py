@@ -18,6 +18,14 @@ def gradcheck(
         bool,
         typer.Option("--ops", help="Check every operation, loss and regulariser alone as well."),
     ] = False,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            "--objective",
+            help="Check this objective of fine-tuning through the model instead of its loss: dpo, "
+            "ipo, kto, reward, ppo or grpo.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights, batch and probes.")] = 0,
     sets: Annotated[
         list[str] | None,
@@ -39,12 +47,12 @@ def gradcheck(
     for name in plugin or []:
         load_plugin(name)
     found = session.Findings()
-    model_asked_for = config is not None or bool(sets)
+    model_asked_for = config is not None or bool(sets) or objective is not None
     with session.progress(quiet=json) as watch:
         if ops or not model_asked_for:
             session.check_operations(found, seed, watch)
         if model_asked_for:
-            session.check_model(found, config, sets or [], seed, watch)
+            session.check_model(found, config, sets or [], seed, watch, objective)
     if json:
         typer.echo(json_module.dumps(found.to_json()))
     else:

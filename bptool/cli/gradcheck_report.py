@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bptool.cli.gradcheck_session import TRAINING_BATCH, Findings
+from bptool.cli.gradcheck_session import Findings
+from bptool.cli.gradcheck_training import TRAINING_BATCH
 
 MAX_FAILURES = 12
 PLAIN_WIDTH = 132

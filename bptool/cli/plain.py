@@ -81,11 +81,11 @@ class PlainLines(LineListener):
                 best = ", the best so far" if event.is_best else ""
                 average = ""
                 if event.average_val_loss is not None:
-                    average = f"{wording.decimal(event.average_val_loss)} of the average weights, "
+                    average = f", {wording.decimal(event.average_val_loss)} of the average weights"
                 self.write(
                     f"step {event.step:,}: training loss {wording.decimal(event.train_loss)}, "
-                    f"validation loss {wording.decimal(event.val_loss)}, {average}"
-                    f"{wording.decimal(event.judged_bits_per_byte, 3)} bits per byte{best}"
+                    f"validation loss {wording.decimal(event.val_loss)}{average}"
+                    f"{wording.bits_per_byte(event.judged_bits_per_byte)}{best}"
                 )
                 self._show_statistics("validation", event.statistics)
             case Sampled():

@@ -46,7 +46,8 @@ def best_result(progress: TrainingProgress) -> str:
         return "not evaluated"
     text = f"{end.best_val_loss:.4f} at step {end.best_step:,}"
     if progress.best is not None and progress.best.step == end.best_step:
-        text += f" ({progress.best.judged_bits_per_byte:.3f} bits per byte)"
+        if not math.isnan(progress.best.judged_bits_per_byte):
+            text += f" ({progress.best.judged_bits_per_byte:.3f} bits per byte)"
         if progress.best.average_val_loss is not None:
             text += ", of the average weights"
     return text

@@ -81,7 +81,9 @@ def settle(
     which = checkpoint or "last"
     run = Path(source[0]) if len(source) == 1 and Path(source[0]).is_dir() else None
     if run is not None and not resume:
-        raise UserError(f"{run} is a folder; name a CONFIG.yaml or a text, or add --resume")
+        if RunFolder(run).holds_run():
+            raise UserError(f"{run} holds a run; to go on with it, add --resume")
+        run = None  # a folder of texts
     if run is not None and (texts or out not in (None, run)):
         raise UserError(f"to resume {run}, leave --text and --out away: the run knows its own")
     if run is not None:
@@ -100,7 +102,8 @@ def settle(
 
 def name_of(source: list[str]) -> str:
     """What a folder for the results of ``source`` is called."""
-    return Path(source[0].removeprefix("dataset:")).stem or "run"
+    name = Path(source[0].removeprefix("dataset:")).stem
+    return "".join(c for c in name if c not in "*?[]") or "run"
 
 
 def _is_config(path: str) -> bool:
@@ -123,10 +126,10 @@ def _fitted(texts: list[str], sets: list[str]) -> Resolved:
     """Settings that suit the size of ``texts``."""
     from bptool.config.defaults import for_text
     from bptool.config.load import resolve
-    from bptool.data.text import read_texts
+    from bptool.data.sources import read_sources
 
     entries = [_entry(text) for text in texts]
-    contents = read_texts(entries)
+    contents = [source.text for source in read_sources(entries)]
     size = sum(map(len, contents)), len(set("".join(contents)))
     named = {"data": {"text": entries}}
     fitted = for_text(*size)

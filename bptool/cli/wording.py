@@ -26,6 +26,11 @@ def decimal(number: float | None, digits: int = 4) -> str:
     return MISSING if number is None or math.isnan(number) else f"{number:.{digits}f}"
 
 
+def bits_per_byte(number: float) -> str:
+    """``, 1.234 bits per byte``; nothing where no text is predicted."""
+    return "" if math.isnan(number) else f", {number:.3f} bits per byte"
+
+
 def statistic(number: float | None) -> str:
     """A number of any size to three or four digits; a dash for what is not known."""
     if number is None or math.isnan(number):

@@ -227,9 +227,10 @@ def _resolve_paths(tree: _Tree) -> None:
                 if isinstance(file, str):
                     origin = tree.origin(("data", "records", "validation", index))
                     files[index] = _absolute(file, origin)
-    start = tree.value.get("start")
-    if isinstance(start, dict) and isinstance(start.get("run"), str):
-        start["run"] = _absolute(start["run"], tree.origin(("start", "run")))
+    for section, key in (("start", "run"), ("rollouts", "reward")):
+        named = tree.value.get(section)
+        if isinstance(named, dict) and isinstance(named.get(key), str):
+            named[key] = _absolute(named[key], tree.origin((section, key)))
     workloads = tree.value.get("workloads")
     for index, workload in enumerate(workloads if isinstance(workloads, list) else ()):
         if isinstance(workload, dict) and isinstance(workload.get("config"), str):

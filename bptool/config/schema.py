@@ -9,11 +9,13 @@ from pydantic import Field, field_validator, model_validator
 from bptool.config import data_section
 from bptool.config.choice import Choice, ChoiceFrom, fill_choices
 from bptool.config.data_section import SplitConfig
+from bptool.config.rollouts_section import RolloutsConfig
 from bptool.config.section import Section, refuse
 from bptool.errors import ConfigError
 from bptool.registry import (
     averages,
     models,
+    objectives,
     optimizers,
     regularizers,
     schedules,
@@ -43,6 +45,7 @@ OPTIMIZER = ChoiceFrom(optimizers, default="adamw")
 SCHEDULE = ChoiceFrom(schedules, default="constant")
 REGULARIZER = ChoiceFrom(regularizers)
 AVERAGE = ChoiceFrom(averages, default="none")
+OBJECTIVE = ChoiceFrom(objectives, default="next-token")
 
 ModelChoice = Annotated[Choice, MODEL]
 TokenizerChoice = Annotated[Choice, TOKENIZER]
@@ -50,6 +53,7 @@ OptimizerChoice = Annotated[Choice, OPTIMIZER]
 ScheduleChoice = Annotated[Choice, SCHEDULE]
 RegularizerChoice = Annotated[Choice, REGULARIZER]
 AverageChoice = Annotated[Choice, AVERAGE]
+ObjectiveChoice = Annotated[Choice, OBJECTIVE]
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Steps = Annotated[int, Field(ge=1, le=10**9)]
@@ -294,6 +298,14 @@ class RunConfig(Section):
     chat: ChatConfig | None = Field(
         default=None, description="how conversations are written; null: the model writes plain text"
     )
+    objective: ObjectiveChoice = Field(
+        default="next-token",
+        validate_default=True,
+        description="what is minimised; all but next-token need start and data.records",
+    )
+    rollouts: RolloutsConfig | None = Field(
+        default=None, description="how ppo and grpo sample answers and what rewards them"
+    )
     sample: SampleConfig = Field(
         default_factory=lambda: SampleConfig(), description="the sample shown at each evaluation"
     )
@@ -307,6 +319,20 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _objective_has_what_it_needs(self) -> RunConfig:
+        name = self.objective.name
+        if name == "next-token":
+            return self
+        command = {"dpo": "dpo", "ipo": "dpo", "kto": "dpo"}.get(name, name)
+        use = f"use `bptool finetune {command} RUN`"
+        if self.start is None or self.data.records is None:
+            refuse("objective.name", name, f"'{name}' needs start and data.records; {use}")
+        if (name in ("ppo", "grpo")) != (self.rollouts is not None):
+            what = "without" if self.rollouts is None else "with"
+            refuse("objective.name", name, f"'{name}' {what} rollouts; {use}")
+        return self
+
+    @model_validator(mode="after")
     def _schedule_fits_the_run(self) -> RunConfig:
         for key, value, message in self.schedule.config.misfits(self.training.steps):
             refuse(f"schedule.{key}", value, message)
@@ -315,7 +341,7 @@ class RunConfig(Section):
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of a configuration file, with every registered part in it."""
-    choices = (MODEL, TOKENIZER, OPTIMIZER, SCHEDULE, REGULARIZER, AVERAGE)
+    choices = (MODEL, TOKENIZER, OPTIMIZER, SCHEDULE, REGULARIZER, AVERAGE, OBJECTIVE)
     schema = fill_choices(RunConfig.model_json_schema(), choices)
     title = {"$schema": SCHEMA_DIALECT, **schema}
     return {**title, "title": "bptool training configuration"}

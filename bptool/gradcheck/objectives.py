@@ -18,6 +18,7 @@ from bptool.objectives.answers import Answers
 from bptool.objectives.base import Array, Objective
 from bptool.objectives.clipped import MAX_LOG_RATIO
 from bptool.objectives.grpo import GroupRollout, group_advantages
+from bptool.objectives.next_token import Targets
 from bptool.objectives.ppo import Rollout
 from bptool.objectives.reward import ScoredPairs
 from bptool.registry import objectives
@@ -37,6 +38,7 @@ KERNELS: dict[str, tuple[str, ...]] = {
     "reward": ("reward_backward",),
     "ppo": ("clipped_policy_backward", "clipped_value_backward"),
     "grpo": ("clipped_policy_backward", "kl_backward"),
+    "next-token": ("next_token_backward",),
 }
 
 
@@ -60,6 +62,8 @@ def objective_batch(
     ``logp`` and ``scores`` that every branch of the objective is met."""
     n_answers = int(owner.max()) + 1
     inside = owner >= 0
+    if name == "next-token":
+        return Targets(owner, 1 / 7)
     if name == "reward":
         return ScoredPairs(np.array([np.flatnonzero(owner == a)[-1] for a in range(n_answers)]))
     old = logp + rng.choice((-1.0, 1.0), owner.size) * rng.uniform(0.05, 0.4, owner.size)

@@ -42,6 +42,7 @@ from bptool.ops.logit_terms import (
 )
 from bptool.ops.matmul import blas_engine
 from bptool.ops.residual import residual_backward, residual_forward
+from bptool.ops.score import score_backward, score_forward
 from bptool.ops.stochastic_depth import stochastic_depth
 from bptool.ops.team import ALONE, make_team, share
 from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
@@ -104,6 +105,7 @@ def cases() -> Iterator[Case]:
     yield Case("head over tiles", ("head_backward",), partial(_head, terms=NO_TERMS))
     both = ("head_backward", "logit_terms_backward")
     yield Case("head with terms", both, partial(_head, terms=TERMS["both"]))
+    yield Case("score", ("score_backward",), _score)
     yield Case("next_token", ("next_token_backward",), _next_token)
     yield from objective_cases()
     for name in regularizers.names():
@@ -357,6 +359,24 @@ def _head(rng: np.random.Generator, terms: LogitTerms) -> Differentiable:
 
     name = "head over tiles" if terms == NO_TERMS else "head with terms"
     return Composed(name, {"x": x, "W": w, "b": b}, forward, backward)
+
+
+def _score(rng: np.random.Generator) -> Differentiable:
+    x, w, b = rng.normal(size=(5, 18)), rng.normal(size=18), rng.normal(size=1)
+    score = overwritten((5,))
+    dx, dw, db = (Addend(rng, a.shape) for a in (x, w, b))
+
+    def forward() -> dict[str, Array]:
+        score_forward(score, x, w, b)
+        return {"score": score}
+
+    def backward(d: dict[str, Array]) -> dict[str, Array]:
+        parts = dx.reset(), dw.reset(), db.reset()
+        for member in TEAM:
+            score_backward(*parts, d["score"], x, w, member)
+        return {"x": dx.added, "w": dw.added, "b": db.added}
+
+    return Composed("score", {"x": x, "w": w, "b": b}, forward, backward)
 
 
 def _next_token(rng: np.random.Generator) -> Differentiable:

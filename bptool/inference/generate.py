@@ -21,12 +21,14 @@ def generate(
     sampling: Sampling,
     n_samples: int = 1,
     stop: Collection[int] = (),
+    numbers: Sequence[int] | None = None,
 ) -> Iterator[list[int | None]]:
     """Yield, step by step, the next token id of each text, None once it has ended.
 
     The prompts, each of shape (t,) with t >= 1, may differ in length. Each is processed once and
     its samples go on from there: text ``p * n_samples + s`` is sample s of prompt p. A text depends
     on its prompt, the seed and s, and not on what else is generated, nor on the workers.
+    ``numbers`` gives each text a number of its own in place of s.
 
     Where a model's context is full, the later half of it is kept and processed anew, so that the
     cost stays bounded; a longer prompt is cut to its last ``context`` tokens. A text ends after one
@@ -44,10 +46,11 @@ def generate(
     logits = logits[parents]
     histories = [starts[parent].tolist() for parent in parents]
     alive = list(range(n_texts))  # the text that each of the decoder's sequences is
+    drawn = [text % n_samples for text in range(n_texts)] if numbers is None else numbers
     for position in range(max_tokens):
         step: list[int | None] = [None] * n_texts
         for text, scores in zip(alive, logits, strict=True):
-            step[text] = sampling.choose(scores, text % n_samples, position)
+            step[text] = sampling.choose(scores, drawn[text], position)
         yield step
         going = [i for i, text in enumerate(alive) if step[text] not in stop]
         if not going or position + 1 == max_tokens:

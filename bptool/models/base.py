@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bptool.config.section import Section
+from bptool.errors import ConfigError
 from bptool.models.operation import Operation
 from bptool.ops.documents import ONE_DOCUMENT
 from bptool.ops.logit_terms import NO_TERMS, LogitTerms
@@ -253,10 +254,60 @@ class Model(ABC):
         """Sum (not mean) of the negative log-likelihoods over this member's unmasked targets, and
         of what ``terms`` add; nothing is dropped."""
 
+    def forward_tokens(
+        self,
+        params: Any,
+        acts: Any,
+        tokens: Array,
+        targets: Array,
+        key: Any,
+        team: Team = ALONE,
+        starts: Array = ONE_DOCUMENT,
+        of_logp: bool = True,
+    ) -> None:
+        """Forward to :meth:`token_logprobs`, if ``of_logp``, and :meth:`token_scores`, if the model
+        has a scalar head. ``key`` None: nothing is dropped. Arguments as for
+        :meth:`loss_and_gradient`."""
+        raise self._not_fine_tuned()
+
+    def backward_tokens(
+        self,
+        params: Any,
+        grads: Any,
+        acts: Any,
+        tokens: Array,
+        targets: Array,
+        key: Any,
+        dlogp: Array,
+        dscores: Array,
+        team: Team = ALONE,
+        adds: bool = True,
+        starts: Array = ONE_DOCUMENT,
+        of_logp: bool = True,
+    ) -> None:
+        """Backward from the gradients of log-probabilities and scores, (N,), of the same shard's
+        last :meth:`forward_tokens`, to ``grads``, as :meth:`loss_and_gradient` leaves them."""
+        raise self._not_fine_tuned()
+
+    def _not_fine_tuned(self) -> ConfigError:
+        return ConfigError(
+            f"model '{self.name}' gives its loss only, no log-probabilities to learn from; "
+            "preferences and rewards need model 'gpt2'"
+        )
+
+    def token_scores(self, acts: Any) -> Array:
+        """Scores of the scalar head in the last :meth:`forward_tokens`, (N,)."""
+        raise self._not_fine_tuned()
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether there is a scalar head."""
+        return False
+
     @abstractmethod
     def token_logprobs(self, acts: Any) -> Array:
-        """Log-probability of each target in the last :meth:`loss` of a whole team, (N,), 0 where
-        masked."""
+        """Log-probability of each target in the last :meth:`loss` or :meth:`forward_tokens` of a
+        whole team, (N,), 0 where masked."""
 
     @abstractmethod
     def decoder(self, params: Any, capacity: int, workers: Any) -> Any:
@@ -330,7 +381,8 @@ class Model(ABC):
 
 
 def grow_vocabulary(old: Model, weights: Array, new: Model, seed: int) -> Array:
-    """Weights of ``new``, which has more token ids than ``old`` and is the same otherwise.
+    """Weights of ``new``, which has more token ids than ``old`` and is the same otherwise; a scalar
+    head that ``old`` has not starts at 0.
 
     A new id starts as the mean of the others and a little noise: a row like no other would draw all
     probability to itself, or none. Tables with rows behind those of the ids keep these behind.
@@ -338,6 +390,8 @@ def grow_vocabulary(old: Model, weights: Array, new: Model, seed: int) -> Array:
     grown = new.layout.allocate(weights.dtype)
     before, after = old.layout.named(weights), new.layout.named(grown)
     for name, tensor in after.items():
+        if name not in before:
+            continue
         was = before[name]
         n_new = len(tensor) - len(was)
         if n_new == 0:

@@ -30,73 +30,28 @@ from bptool.models.gpt2_operations import (
     gpt2_intermediates,
     gpt2_operations,
 )
-from bptool.models.head_loss import head_loss_and_gradient
+from bptool.models.gpt2_tensors import Activations, Params, gpt2_shapes, gpt2_specs
+from bptool.models.head_loss import (
+    head_logprobs,
+    head_logprobs_backward,
+    head_loss_and_gradient,
+)
 from bptool.models.operation import Operation
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
-from bptool.ops.attention import BLOCK, attention_backward, attention_forward
+from bptool.ops.attention import attention_backward, attention_forward
 from bptool.ops.documents import ONE_DOCUMENT
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
-from bptool.ops.head import tile_rows
 from bptool.ops.jit import composition
 from bptool.ops.layernorm import layernorm_backward_share, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_forward
 from bptool.ops.logit_terms import NO_TERMS, LogitTerms
 from bptool.ops.matmul import MatmulEngine
 from bptool.ops.residual import residual_backward, residual_forward
+from bptool.ops.score import score_backward, score_forward
 from bptool.ops.stochastic_depth import depth_rate, stochastic_depth
 from bptool.ops.team import ALONE, Team, barrier, share
 from bptool.registry import models
-
-
-class Params(NamedTuple):
-    """Parameters (or gradients), layers stacked on the first axis. F = 4C."""
-
-    wte: Array  # (V, C)
-    wpe: Array  # (context, C)
-    ln_1_w: Array  # (L, C)
-    ln_1_b: Array  # (L, C) or (L, 0)
-    attn_w: Array  # (L, 3C, C)
-    attn_b: Array  # (L, 3C) or (L, 0)
-    attn_proj_w: Array  # (L, C, C)
-    attn_proj_b: Array  # (L, C) or (L, 0)
-    ln_2_w: Array  # (L, C)
-    ln_2_b: Array  # (L, C) or (L, 0)
-    fc_w: Array  # (L, F, C)
-    fc_b: Array  # (L, F) or (L, 0)
-    fc_proj_w: Array  # (L, C, F)
-    fc_proj_b: Array  # (L, C) or (L, 0)
-    ln_f_w: Array  # (C,)
-    ln_f_b: Array  # (C,) or (0,)
-    head_w: Array  # (V, C), or (0, C) when tied
-
-
-class Activations(NamedTuple):
-    """What the forward saves for the backward, and scratch, of one team; N = B*T rows."""
-
-    x: Array  # (2L+1, N, C) the residual stream before each norm
-    norm: Array  # (2L+1, N, C) outputs of the norms
-    mean: Array  # (2L+1, N)
-    rstd: Array  # (2L+1, N)
-    qkv: Array  # (L, N, 3C)
-    row_stats: Array  # (L, B, H, T, 2) of the attention weights
-    att: Array  # (L, N, C) attention outputs
-    fc: Array  # (1, N, F) before the activation; (L, N, F) where that is a ReLU, for relu_inputs
-    act: Array  # (L, N, F) after it
-    slope: Array  # (L, N, F) of the activation
-    logits: Array  # (R, V) of a tile of rows, overwritten by their gradient
-    logp: Array  # (N,)
-    dlogp: Array  # (N,)
-    log_sum: Array  # (N,)
-    added: Array  # (N,) to each row's loss, by label smoothing and z-loss
-    branch: Array  # (N, C) scratch: what is about to be added to the stream
-    dx: Array  # (N, C) gradient of the residual stream
-    dnorm: Array  # (N, C)
-    dqkv: Array  # (N, 3C)
-    dact: Array  # (N, F)
-    dfc: Array  # (N, F)
-    scratch: Array  # (members, 2, BLOCK, T) for attention
-    partial: Array  # (members - 1, 2, C) sums of a norm's gradients
 
 
 class Hyper(NamedTuple):
@@ -111,8 +66,6 @@ class Hyper(NamedTuple):
 
 
 NO_KEY = MaskKey(0, 0, 0)
-POSITION_AMPLITUDE = 0.1
-"""Of sinusoidal initial positions; 0.2 did no better."""
 
 
 @composition
@@ -287,6 +240,61 @@ def gpt2_loss_and_gradient(  # type: ignore[no-untyped-def]
     return loss, penalty
 
 
+@composition
+def gpt2_token_pass(  # type: ignore[no-untyped-def]
+    hyper,
+    params,
+    grads,
+    acts,
+    tokens,
+    targets,
+    starts,
+    key,
+    dlogp,
+    dscore,
+    forward,
+    backward,
+    of_logp,
+    adds,
+    team,
+):
+    """A member's part of the forward to ``acts.logp`` and ``acts.score``, or of the backward from
+    their gradients, which follows the forward. Without ``of_logp`` the output weights are not
+    used. One function for both, as for ``gpt2_loss_and_gradient``."""
+    norm, flat = acts.norm[2 * params.ln_1_w.shape[0]], targets.reshape(targets.size)
+    head = params.wte if hyper.tied else params.head_w
+    d_head = grads.wte if hyper.tied else grads.head_w
+    scored = params.score_w.size > 0
+    first, stop = share(tokens.size, 1, team)
+    own = slice(first, stop)
+    barrier(team)  # the last call has read the activations, and the gradients are cleared
+    if forward:
+        gpt2_forward(hyper, params, acts, tokens, starts, key, team)
+        if of_logp:
+            head_logprobs(hyper.engine, acts, norm, head, params.ln_f_w[:0], flat, team)
+        if scored:
+            score_forward(acts.score[own], norm[own], params.score_w, params.score_b)
+        barrier(team)  # logp, score: rows
+    if backward:
+        if of_logp:
+            head_logprobs_backward(
+                *(hyper.engine, acts, acts.dnorm, d_head, params.ln_f_w[:0]),
+                *(norm, head, params.ln_f_w[:0], flat, dlogp, adds, team),
+            )
+        else:
+            acts.dnorm[own] = acts.dnorm.dtype.type(0.0)
+            if not adds:
+                first, stop = share(d_head.shape[0], 1, team)
+                d_head[first:stop] = d_head.dtype.type(0.0)
+        if scored:
+            barrier(team)  # dnorm: a product
+            score_backward(
+                *(acts.dnorm, grads.score_w, grads.score_b),
+                *(dscore, norm, params.score_w, team),
+            )
+        gpt2_backward(hyper, params, grads, acts, tokens, starts, key, adds, team)
+
+
 class Workspace(NamedTuple):
     """Activations of a team and one member's numbers for the two ways to run it."""
 
@@ -308,83 +316,10 @@ class GPT2(Model):
         return frozenset({"attn_w", "attn_proj_w", "fc_w", "fc_proj_w", head})
 
     def make_specs(self) -> tuple[ParamSpec, ...]:
-        c, n_layer, n_vocab = self.config.n_embd, self.config.n_layer, self.n_vocab
-        f = 4 * c
-        n_bias = 1 if self.config.bias else 0
-        std = self.config.init_std
-        std_residual = std / math.sqrt(2 * n_layer)
-
-        def weight(field: str, name: str, *shape: int, init: float = std) -> ParamSpec:
-            return ParamSpec(field, name, shape, init, decay=True)
-
-        sinusoidal = self.config.position_init == "sinusoidal"
-        positions = ParamSpec(
-            "wpe",
-            "wpe.weight",
-            (self.config.context, c),
-            POSITION_AMPLITUDE if sinusoidal else std,
-            kind="sinusoidal" if sinusoidal else "normal",
-            decay=True,
-            table=True,
-        )
-
-        def table(field: str, name: str, *shape: int) -> ParamSpec:
-            return ParamSpec(field, name, shape, std, decay=True, table=True)
-
-        def norm(field: str, name: str, *shape: int) -> ParamSpec:
-            return ParamSpec(field, name, shape, 1.0, kind="constant")
-
-        def bias(field: str, name: str, *shape: int) -> ParamSpec:
-            return ParamSpec(field, name, (*shape[:-1], shape[-1] * n_bias), 0.0, kind="constant")
-
-        return (
-            table("wte", "wte.weight", n_vocab, c),
-            positions,
-            norm("ln_1_w", "h.{}.ln_1.weight", n_layer, c),
-            bias("ln_1_b", "h.{}.ln_1.bias", n_layer, c),
-            weight("attn_w", "h.{}.attn.c_attn.weight", n_layer, 3 * c, c),
-            bias("attn_b", "h.{}.attn.c_attn.bias", n_layer, 3 * c),
-            weight("attn_proj_w", "h.{}.attn.c_proj.weight", n_layer, c, c, init=std_residual),
-            bias("attn_proj_b", "h.{}.attn.c_proj.bias", n_layer, c),
-            norm("ln_2_w", "h.{}.ln_2.weight", n_layer, c),
-            bias("ln_2_b", "h.{}.ln_2.bias", n_layer, c),
-            weight("fc_w", "h.{}.mlp.c_fc.weight", n_layer, f, c),
-            bias("fc_b", "h.{}.mlp.c_fc.bias", n_layer, f),
-            weight("fc_proj_w", "h.{}.mlp.c_proj.weight", n_layer, c, f, init=std_residual),
-            bias("fc_proj_b", "h.{}.mlp.c_proj.bias", n_layer, c),
-            norm("ln_f_w", "ln_f.weight", c),
-            bias("ln_f_b", "ln_f.bias", c),
-            table("head_w", "lm_head.weight", 0 if self.config.tie_embeddings else n_vocab, c),
-        )
+        return gpt2_specs(self.config, self.n_vocab)
 
     def _shapes(self, n_sequences: int, n_time: int, n_members: int) -> dict[str, tuple[int, ...]]:
-        c, n_layer, n_head = self.config.n_embd, self.config.n_layer, self.config.n_head
-        n, f = n_sequences * n_time, 4 * c
-        return {
-            "x": (2 * n_layer + 1, n, c),
-            "norm": (2 * n_layer + 1, n, c),
-            "mean": (2 * n_layer + 1, n),
-            "rstd": (2 * n_layer + 1, n),
-            "qkv": (n_layer, n, 3 * c),
-            "row_stats": (n_layer, n_sequences, n_head, n_time, 2),
-            "att": (n_layer, n, c),
-            "fc": (n_layer if self.config.activation == "relu" else 1, n, f),
-            "act": (n_layer, n, f),
-            "slope": (n_layer, n, f),
-            "logits": (tile_rows(n, self.n_vocab), self.n_vocab),
-            "logp": (n,),
-            "dlogp": (n,),
-            "log_sum": (n,),
-            "added": (n,),
-            "branch": (n, c),
-            "dx": (n, c),
-            "dnorm": (n, c),
-            "dqkv": (n, 3 * c),
-            "dact": (n, f),
-            "dfc": (n, f),
-            "scratch": (n_members, 2, BLOCK, n_time),
-            "partial": (n_members - 1, 2, c),
-        }
+        return gpt2_shapes(self.config, self.n_vocab, n_sequences, n_time, n_members)
 
     def hyper(self, engine: MatmulEngine, training: bool) -> Hyper:
         """The numbers that compiled code needs; nothing is dropped but in training."""
@@ -446,8 +381,53 @@ class GPT2(Model):
             )
         )
 
+    def forward_tokens(
+        self,
+        params: Any,
+        acts: Workspace,
+        tokens: Array,
+        targets: Array,
+        key: MaskKey | None,
+        team: Team = ALONE,
+        starts: Array = ONE_DOCUMENT,
+        of_logp: bool = True,
+    ) -> None:
+        hyper = acts.evaluating if key is None else acts.training
+        none = acts.acts.dlogp
+        gpt2_token_pass(
+            *(hyper, params, params, acts.acts, tokens, targets, starts, key or NO_KEY),
+            *(none, none, True, False, of_logp, True, team),
+        )
+
+    def backward_tokens(
+        self,
+        params: Any,
+        grads: Any,
+        acts: Workspace,
+        tokens: Array,
+        targets: Array,
+        key: MaskKey,
+        dlogp: Array,
+        dscores: Array,
+        team: Team = ALONE,
+        adds: bool = True,
+        starts: Array = ONE_DOCUMENT,
+        of_logp: bool = True,
+    ) -> None:
+        gpt2_token_pass(
+            *(acts.training, params, grads, acts.acts, tokens, targets, starts, key),
+            *(dlogp, dscores, False, True, of_logp, adds, team),
+        )
+
     def token_logprobs(self, acts: Workspace) -> Array:
         return acts.acts.logp
+
+    def token_scores(self, acts: Workspace) -> Array:
+        return acts.acts.score
+
+    @property
+    def has_scores(self) -> bool:
+        return bool(self.config.score_head)
 
     def decoder_bytes(self, n_sequences: int) -> int:
         scratch = sum(bytes_of(shapes, 4) for shapes in scratch_shapes(self))

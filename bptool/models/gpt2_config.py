@@ -71,6 +71,11 @@ class GPT2Config(Section):
         "from which neighbours are told apart at once",
     )
     tie_embeddings: bool = Field(True, description="use the token embedding as output weights")
+    score_head: bool = Field(
+        False,
+        description="a scalar beside the logits of every position, which reward models and value "
+        "functions read; pretraining has no use for it",
+    )
     dropout: float | DropoutSites = Field(
         0.0,
         description="one probability for GPT-2's own places (embedding, attention, residual), or a "

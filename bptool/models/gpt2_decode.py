@@ -23,7 +23,8 @@ from bptool.ops.memory import aligned_zeros
 from bptool.ops.team import ALONE, barrier, share
 
 if TYPE_CHECKING:
-    from bptool.models.gpt2 import GPT2, Params
+    from bptool.models.gpt2 import GPT2
+    from bptool.models.gpt2_tensors import Params
 
 BLOCK_ROWS = 96
 """Rows that go through the layers at once; longer prompts are taken in blocks."""

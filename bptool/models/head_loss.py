@@ -1,7 +1,9 @@
 """The last part of every language model's step: head, next-token loss, and their backward.
 
 A tile of rows at a time (``ops/head.py``). Cross-entropy knows dlogp of a tile as soon as its logp,
-so its backward follows at once, while the logits are there. ``acts`` has the fields logits (R, V),
+so its backward follows at once, while the logits are there. An objective that needs every logp
+first has a forward and a backward of its own, which makes the logits of each tile anew unless there
+is only one. ``acts`` has the fields logits (R, V),
 logp, dlogp, log_sum, added (N,); x (N, C) is what goes into the head, and targets (N,).
 """
 
@@ -14,7 +16,7 @@ from bptool.objectives.next_token import (
 )
 from bptool.ops.head import head_backward, head_forward, head_terms, own_rows
 from bptool.ops.jit import composition
-from bptool.ops.logit_terms import has_terms
+from bptool.ops.logit_terms import NO_TERMS, has_terms
 
 
 @composition
@@ -52,3 +54,24 @@ def head_loss_and_gradient(  # type: ignore[no-untyped-def]
             *(x, w, targets, terms, start, adds, team),
         )
     return loss, penalty
+
+
+@composition
+def head_logprobs(engine, acts, x, w, b, targets, team):  # type: ignore[no-untyped-def]
+    """Fill acts.logp; the last tile's logits stay as they are."""
+    for start in range(0, targets.size, acts.logits.shape[0]):
+        head_forward(engine, acts.logp, acts.log_sum, acts.logits, x, w, b, targets, start, team)
+
+
+@composition
+def head_logprobs_backward(engine, acts, dx, dw, db, x, w, b, targets, dlogp, adds, team):  # type: ignore[no-untyped-def]
+    """From dlogp (N,), after ``head_logprobs``; dx, dw, db as in ``head_loss_and_gradient``."""
+    for start in range(0, targets.size, acts.logits.shape[0]):
+        if targets.size > acts.logits.shape[0]:
+            head_forward(
+                engine, acts.logp, acts.log_sum, acts.logits, x, w, b, targets, start, team
+            )
+        head_backward(
+            *(engine, dx, dw, db, dlogp, acts.log_sum, acts.logits),
+            *(x, w, targets, NO_TERMS, start, adds, team),
+        )

@@ -9,7 +9,12 @@ the same number (``logit_terms``).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from bptool.config.section import Section
+from bptool.objectives.base import Array, Objective
 from bptool.ops.jit import kernel
+from bptool.registry import objectives
 
 
 @kernel
@@ -36,3 +41,30 @@ def next_token_backward(dlogp, targets, inverse_n_targets):  # type: ignore[no-u
     real = dlogp.dtype.type
     for i in range(dlogp.size):
         dlogp[i] = real(-inverse_n_targets) if targets[i] >= 0 else real(0.0)
+
+
+class NextTokenConfig(Section):
+    """Settings of ``next-token``: there are none."""
+
+
+class Targets(NamedTuple):
+    """The targets of one step."""
+
+    targets: Array
+    """(N,), -1 where masked."""
+    inverse_n_targets: float
+
+
+@objectives.register("next-token")
+class NextToken(Objective):
+    """Cross-entropy, as pretraining and supervised fine-tuning minimise it."""
+
+    Config = NextTokenConfig
+
+    def loss(self, batch: Targets, logp: Array, scores: Array) -> float:
+        return float(next_token_forward(logp, *batch))
+
+    def gradient(
+        self, batch: Targets, logp: Array, scores: Array, dlogp: Array, dscores: Array
+    ) -> None:
+        next_token_backward(dlogp, *batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_args
 
@@ -22,6 +23,9 @@ from bptool.training.run_folder import RunFolder, read_json, writing
 from bptool.training.setup import Pieces, build
 from bptool.training.split import Split
 from bptool.training.start import Start, open_start
+
+NO_REFERENCE = ("next-token", "reward")
+"""Objectives that never look back at the weights a run started from."""
 
 
 def start_run(
@@ -122,15 +126,18 @@ def _start_again(
     origin = saved.get("start")
     if not isinstance(origin, dict):
         raise RunError(f"{folder.manifest} is damaged: it has no 'start'; restore it from a copy")
-    if checkpoint != "last" or _last_of(folder) is not None:
+    has_checkpoint = checkpoint != "last" or _last_of(folder) is not None
+    needs_reference = config.objective.name not in NO_REFERENCE
+    if has_checkpoint and not needs_reference:
         return Start(load_tokenizer(folder.tokenizer), None, origin)
     start = open_start(config)
     if start.origin.get("weights_sha256") != origin.get("weights_sha256"):
+        why = "is held to those weights" if has_checkpoint else "has no checkpoint yet"
         raise RunError(
             f"{start.origin['run']} has been trained on since {folder.path} started from it, which "
-            "has no checkpoint yet; start a new run"
+            f"{why}; start a new run"
         )
-    return start
+    return dataclasses.replace(start, weights=None) if has_checkpoint else start
 
 
 def _check_same_data(

@@ -75,6 +75,12 @@ def measure(run: TrainedRun, texts: list[str], estimator: bool = False) -> Measu
         DataError: a text cannot be read, is too short, or is not the one of the run.
     """
     context = run.model.context
+    objective = run.config.objective.name
+    if not texts and objective != "next-token":
+        raise DataError(
+            f"{run.folder.path} was trained by {objective}, which has no loss of the next token; "
+            "name a text with --text"
+        )
     records = None if texts else _own_records(run)
     tokens = np.zeros(0, np.int32)
     if records is None:

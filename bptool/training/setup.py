@@ -23,6 +23,7 @@ from bptool.optim.tensor_rule import TensorRule
 from bptool.registry import optimizers, regularizers, schedules, templates
 from bptool.training import early_stopping
 from bptool.training.averaging import Averaging, average_elements
+from bptool.training.fine_tuning import Material, open_material
 from bptool.training.lessons.base import Lesson
 from bptool.training.lessons.next_token import NextToken
 from bptool.training.lessons.records import Records
@@ -37,6 +38,7 @@ from bptool.training.regularization import Clipping
 from bptool.training.split import Split, choose_split
 from bptool.training.start import Start, open_start
 from bptool.training.step import Shards, TrainingStep
+from bptool.training.token_shards import TokenShards
 from bptool.training.update import elements_held, tensor_settings
 from bptool.training.workers import WorkerTeam
 
@@ -221,7 +223,12 @@ def build(
     if start is None and config.start is not None:
         start = open_start(config)
     records: ChatSet | None = None
-    if config.data.records is not None:
+    material: Material | None = None
+    if config.objective.name != "next-token":
+        assert start is not None  # the configuration says so
+        material = open_material(config, start, context_of(config))
+        corpus = material.corpus
+    elif config.data.records is not None:
         records = _records(config, start)
         corpus = _corpus_of(records)
     if corpus is None:
@@ -235,11 +242,11 @@ def build(
     chosen = choose_engine(engine or config.training.engine)
     team = WorkerTeam(plan.n_workers)
     terms = LogitTerms(config.training.label_smoothing, config.training.z_loss)
-    shards = Shards(
+    shards = (TokenShards if material else Shards)(
         *(model, team, chosen, plan.micro_rows, plan.n_time),
         split=plan.split,
         terms=terms,
-        documents=records is not None,
+        documents=records is not None or material is not None,
     )
     average = build_average(config)
     step = TrainingStep(
@@ -253,7 +260,10 @@ def build(
         model.initialise(step.weights, config.training.seed)
     elif start.weights is not None:
         step.weights[:] = start.weights
-    lesson = _lesson(config, corpus, records, step, plan)
+    if material is None:
+        lesson = _lesson(config, corpus, records, step, plan)
+    else:
+        lesson = material.lesson(config, step, plan.batch_rows)
     schedule = schedules.get(config.schedule.name)(config.schedule.config)
     return Pieces(config, corpus, model, plan, chosen, team, step, schedule, lesson, start)
 

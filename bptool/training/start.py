@@ -24,11 +24,14 @@ class Start:
         tokenizer: the other run's, with the special tokens that conversations need.
         weights: flat buffer of the layout of the new model; None where a checkpoint has them.
         origin: what a manifest says: the run, its step, the hash of its weights.
+        reference: the weights that it started from, wherever it stands now; None where it is not
+            asked for.
     """
 
     tokenizer: Tokenizer
     weights: Array | None
     origin: dict[str, Any]
+    reference: Array | None = None
 
 
 def open_start(config: RunConfig) -> Start:
@@ -50,7 +53,7 @@ def open_start(config: RunConfig) -> Start:
         "weights": run.kind,
         "weights_sha256": hashlib.sha256(run.weights.tobytes()).hexdigest(),
     }
-    return Start(tokenizer, weights, origin)
+    return Start(tokenizer, weights, origin, weights)
 
 
 def with_chat_tokens(tokenizer: Tokenizer, config: RunConfig) -> Tokenizer:
@@ -67,7 +70,8 @@ def _check_same(model: Model, other: Model, config: RunConfig) -> None:
             f"model.name is {model.name}, but {config.start.run} is a {other.name}; name the same"
         )
     for own, its in zip(model.specs, other.specs, strict=True):
-        if own.shape != its.shape:
+        new_head = own.field.startswith("score_") and its.size == 0
+        if own.shape != its.shape and not new_head:
             raise ConfigError(
                 f"the model of {config.start.run} has {its.name} of shape {its.shape}, the "
                 f"configured one {own.shape}; leave the model's sizes as they are there"

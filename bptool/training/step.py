@@ -79,6 +79,7 @@ class Shards:
     ) -> None:
         self.model, self.team, self.rows, self.n_time = model, team, rows, n_time
         self.split, self.engine, self.terms = split, engine, terms
+        self._dtype = np.dtype(dtype)
         self.n_shards = 1 if split == "inside" else team.n
         self.rows_each = -(-rows // self.n_shards)
         shape = (self.rows_each, n_time)
@@ -324,6 +325,10 @@ class TrainingStep:
         found = self.shards.loss_and_gradient(
             self.params, tokens, targets, n_targets, seed, step, starts
         )
+        return self.reduced(found)
+
+    def reduced(self, found: Losses) -> StepResult:
+        """The same for losses whose gradient the shards hold, one part each."""
         gradient = self.shards.gradients[0]
 
         def work(worker: int) -> tuple[float, float]:
@@ -350,6 +355,10 @@ class TrainingStep:
         the loss is not accepted."""
         found = self.compute_gradient(tokens, targets, n_targets, seed, step, starts)
         self.last_batch = Batch(tokens, targets, n_targets, seed, step, starts)
+        return self.apply(found, learning_rate, seed)
+
+    def apply(self, found: StepResult, learning_rate: float, seed: int) -> StepResult:
+        """The update by the gradient that :meth:`reduced` left, as in a whole step."""
         if not (math.isfinite(found.loss) and math.isfinite(found.grad_norm)):
             return found
         if not self.accepts(found.loss):

@@ -42,6 +42,11 @@ class TrainedRun:
     kind: Literal["raw", "average"]
     """Which weights these are: as trained, or their average."""
 
+    @property
+    def chat_template(self) -> str | None:
+        """Name of the template that conversations are written by, if it has one."""
+        return self.config.chat.template if self.config.chat else None
+
 
 def open_run(
     path: Path, last: bool = False, which: Literal["raw", "average"] | None = None

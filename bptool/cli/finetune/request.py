@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 RATE = 0.5
 """Learning rate of fine-tuning, as a share of the parent's."""
+PREFERENCE_RATE = 0.05
 WARMUP = 0.05
 EVALUATIONS = 8
 
@@ -46,14 +47,7 @@ def settle_sft(
         raise ConfigError(f"--epochs {epochs:g} is not a number above 0")
     parent = open_run(run, last=checkpoint == "last")
     values = started_from(parent, run, checkpoint)
-    values["data"] |= {
-        "text": [str(Path(path).absolute()) for path in data],
-        "records": {
-            "validation": [str(Path(path).absolute()) for path in validation],
-            "skip_bad": skip_bad,
-        },
-        "split": {"by": "document", "validation_fraction": 0.05},
-    }
+    values["data"] |= records_in(data, validation, skip_bad)
     own = parent.config.chat.template if parent.config.chat else "roles"
     values["chat"] = {"template": template or own}
     config = resolved(values, sets, steps=1)
@@ -68,14 +62,109 @@ def settle_sft(
     return request(resolved(values, sets, steps), run, "sft", out)
 
 
-def started_from(parent: TrainedRun, run: Path, checkpoint: str) -> dict[str, Any]:
+def settle_preferences(
+    run: Path,
+    objective: dict[str, Any],
+    *,
+    data: list[str],
+    validation: list[str],
+    epochs: float,
+    skip_bad: bool,
+    checkpoint: str,
+    sets: list[str],
+    out: Path | None,
+) -> Request:
+    """A run that learns from preferences by ``objective``; its steps follow from ``epochs`` and how
+    the pairs pack.
+
+    Raises:
+        UserError: the parent, the preferences or a setting is unfit.
+    """
+    from bptool.data.chat.rendering import Rendering
+    from bptool.data.preference_set import UnitBatches, prepare_preferences
+    from bptool.training.trained import open_run
+
+    if not 0 < epochs < math.inf:
+        raise ConfigError(f"--epochs {epochs:g} is not a number above 0")
+    parent = open_run(run, last=checkpoint == "last")
+    name = objective["name"]
+    rate = RATE if name == "reward" else PREFERENCE_RATE
+    values = started_from(parent, run, checkpoint, rate)
+    values["objective"] = objective
+    values["data"] |= records_in(data, validation, skip_bad)
+    values["data"]["split"]["validation_fraction"] = 0.1
+    if name == "reward":
+        values["model"] = {**values["model"], "score_head": True}
+        values["sample"]["max_tokens"] = 0
+    config = resolved(values, sets, steps=1)
+    context = parent.model.context
+    units = prepare_preferences(
+        *(config.data, Rendering(parent.chat_template, parent.tokenizer), context),
+        single_sided=name == "kto",
+    )
+    batch = config.training.batch_size
+    rows = len(units.train) * 2 if batch == "full" else batch
+    batches = UnitBatches(units.train, context, rows, config.training.data_seed, name == "reward")
+    return request(resolved(values, sets, batches.steps(epochs)), run, name, out)
+
+
+def settle_rollouts(
+    run: Path,
+    objective: str,
+    *,
+    reward: str,
+    prompts: list[str],
+    validation: list[str],
+    steps: int,
+    checkpoint: str,
+    rollouts: dict[str, Any],
+    sets: list[str],
+    out: Path | None,
+) -> Request:
+    """A run that learns from rewards of the answers it samples.
+
+    Raises:
+        UserError: the parent, the prompts, what rewards or a setting is unfit.
+    """
+    from bptool.training.scorer import check_rewards
+    from bptool.training.trained import open_run
+
+    parent = open_run(run, last=checkpoint == "last")
+    values = started_from(parent, run, checkpoint, RATE)
+    values["objective"] = {"name": objective}
+    values["data"] |= records_in(prompts, validation, skip_bad=False)
+    values["data"]["split"]["validation_fraction"] = 0.1
+    values["rollouts"] = {"reward": str(Path(reward).absolute()), **rollouts}
+    if objective == "ppo":
+        values["model"] = {**values["model"], "score_head": True}
+    config = resolved(values, sets, steps)
+    assert config.rollouts is not None
+    check_rewards(config.rollouts.reward)
+    return request(config, run, objective, out)
+
+
+def records_in(data: list[str], validation: list[str], skip_bad: bool) -> dict[str, Any]:
+    """Keys of the data section for files of records."""
+    return {
+        "text": [str(Path(path).absolute()) for path in data],
+        "records": {
+            "validation": [str(Path(path).absolute()) for path in validation],
+            "skip_bad": skip_bad,
+        },
+        "split": {"by": "document", "validation_fraction": 0.05},
+    }
+
+
+def started_from(
+    parent: TrainedRun, run: Path, checkpoint: str, rate: float = RATE
+) -> dict[str, Any]:
     """Settings of a run that starts from ``parent``: its model and data, and milder training."""
     was: dict[str, Any] = parent.config.model_dump(mode="json")
     training = was["training"]
     kept = ("batch_size", "micro_batch_size", "seed", "workers", "split", "engine")
     clipping = ("clip_norm", "clip_value", "clip_adaptive")
     optimizer = dict(was["optimizer"])
-    optimizer["learning_rate"] = float(f"{RATE * optimizer['learning_rate']:.3g}")
+    optimizer["learning_rate"] = float(f"{rate * optimizer['learning_rate']:.3g}")
     return {
         "model": was["model"],
         "data": {"tokenizer": was["data"]["tokenizer"]},

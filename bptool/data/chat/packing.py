@@ -80,10 +80,11 @@ def pack(records: Sequence[Encoded], context: int) -> Packed:
         free[row] -= n
         if free[row] == 0:
             still_open.remove(row)
-    return _fill(rows, records, context)
+    return fill_rows(rows, records, context)
 
 
-def _fill(rows: list[list[int]], records: Sequence[Encoded], context: int) -> Packed:
+def fill_rows(rows: list[list[int]], records: Sequence[Encoded], context: int) -> Packed:
+    """The arrays of rows that hold the records of such numbers, in this order."""
     shape = (len(rows), context)
     tokens, starts = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     targets = np.full(shape, MASKED, np.int32)

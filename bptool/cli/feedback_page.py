@@ -1,0 +1,174 @@
+"""Judging on a page in the browser: a small server on this machine, for this user only.
+
+It listens on the loopback address; every path begins with a secret that is drawn anew each time,
+and requests whose Host is another name are refused, so that no other page of a browser reaches it.
+The page needs nothing from anywhere else. One request is served at a time: there is one reviewer.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bptool.errors import BptoolError, UserError
+from bptool.feedback.prompts import said_last
+from bptool.feedback.store import CHOICES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bptool.feedback.session import Session
+
+PAGE = Path(__file__).with_name("feedback_page.html")
+MOST_BYTES = 1 << 20
+"""Of what a page may send."""
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+)
+
+
+class Server(HTTPServer):
+    """Serves one session.
+
+    Attributes:
+        url: where the page is.
+    """
+
+    def __init__(self, session: Session, port: int = 0) -> None:
+        self.session = session
+        self.secret = secrets.token_urlsafe(16)
+        try:
+            super().__init__(("127.0.0.1", port), Handler)
+        except OSError as error:
+            raise UserError(
+                f"port {port} cannot be had: {error.strerror or error}; name another with --port"
+            ) from None
+        self.url = f"http://127.0.0.1:{self.server_port}/{self.secret}/"
+
+    def state(self) -> dict[str, Any]:
+        """What the page shows next."""
+        pair, session = self.session.next(), self.session
+        shown = None
+        if pair is not None:
+            shown = {
+                "number": pair.number,
+                "prompt": said_last(pair.prompt),
+                "left": pair.left,
+                "right": pair.right,
+            }
+        return {
+            "pair": shown,
+            "done": session.total - len(session.left_over),
+            "total": session.total,
+        }
+
+    def judge(self, value: Any) -> dict[str, Any]:
+        """Record what the page sent of the pair that it showed."""
+        pair = self.session.next()
+        if not isinstance(value, dict) or value.get("choice") not in CHOICES:
+            raise UserError("that is no judgement")
+        if pair is None or value.get("number") != pair.number:
+            raise UserError("that pair is judged already; load the page again")
+        if value["choice"] != "edit":
+            self.session.judge(pair, value["choice"])
+            return self.state()
+        side, text = value.get("side"), value.get("text")
+        if side not in ("left", "right") or not isinstance(text, str) or not text.strip():
+            raise UserError("write the better answer first")
+        if text.strip() == (pair.left if side == "left" else pair.right):
+            raise UserError("the answer was not changed")
+        self.session.edit(pair, side, text.strip())
+        return self.state()
+
+    def undo(self) -> dict[str, Any]:
+        """Take back the last judgement."""
+        if self.session.undo() is None:
+            raise UserError("there is nothing to undo")
+        return self.state()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The requests of the page."""
+
+    server: Server
+    server_version = "bptool"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        """The page, and the pair it shows first."""
+        path = self._path()
+        if path == "":
+            self._send(200, PAGE.read_bytes(), "text/html; charset=utf-8")
+        elif path == "pair":
+            self._act(self.server.state)
+        elif path is not None:
+            self._send(404, b"not here", "text/plain")
+
+    def do_POST(self) -> None:
+        """A judgement, or its undoing."""
+        path = self._path()
+        if path is None:
+            return
+        try:
+            length = int(self.headers.get("Content-Length", ""))
+            if not 0 <= length <= MOST_BYTES:
+                raise ValueError(length)
+            value = json.loads(self.rfile.read(length).decode("utf-8"))
+        except (ValueError, RecursionError):
+            self._json(400, {"error": "that is not JSON, or too long"})
+            return
+        if path == "judge":
+            self._act(lambda: self.server.judge(value))
+        elif path == "undo":
+            self._act(self.server.undo)
+        else:
+            self._send(404, b"not here", "text/plain")
+
+    def _path(self) -> str | None:
+        """What comes after the secret; None, and refused, without it or from elsewhere."""
+        host = self.headers.get("Host", "")
+        own = f"127.0.0.1:{self.server.server_port}", f"localhost:{self.server.server_port}"
+        prefix = f"/{self.server.secret}/"
+        if host not in own or not self.path.startswith(prefix):
+            self._send(403, b"refused", "text/plain")
+            return None
+        return self.path[len(prefix) :]
+
+    def _act(self, action: Any) -> None:
+        try:
+            self._json(200, action())
+        except BptoolError as error:
+            self._json(409, {"error": str(error)})
+
+    def _json(self, status: int, value: Any) -> None:
+        data = json.dumps(value).encode("utf-8")
+        self._send(status, data, "application/json; charset=utf-8")
+
+    def _send(self, status: int, data: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Security-Policy", POLICY)
+        self.send_header("Referrer-Policy", "no-referrer")
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Nothing: the terminal shows what matters."""
+
+
+def serve(session: Session, console: Console, port: int) -> None:
+    """Serve the page until Ctrl-C."""
+    server = Server(session, port)
+    console.print(f"Judge at {server.url}", highlight=False, soft_wrap=True)
+    console.print("Ctrl-C ends it; every judgement is saved at once.", style="dim")
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        console.print()
+    finally:
+        server.server_close()

@@ -1,0 +1,46 @@
+"""The end of ``bptool finetune reward``: agreement with judgements that were held out."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+
+import typer
+
+
+def show_reliability(run: Path, quiet: bool, json: bool) -> None:
+    """Print how a finished reward run does on its validation pairs."""
+    from dataclasses import asdict
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from bptool.training.reliability import PLOT, judge_reward_run
+
+    found = judge_reward_run(run)
+    if json:
+        bins = [
+            {k: None if v != v else v for k, v in b._asdict().items()}  # no NaN in JSON
+            for b in found.bins
+        ]
+        event = {"event": "reliability", **asdict(found), "bins": bins}
+        typer.echo(json_module.dumps(event))
+        return
+    low, high = found.interval
+    typer.echo(
+        f"agrees with {100 * found.accuracy:.1f} % of {found.n:,} held-out pairs "
+        f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %), "
+        f"calibration error {found.error:.3f}"
+    )
+    if quiet:
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("surer than", "pairs", "mean probability", "right"):
+        table.add_column(title, justify="right")
+    for b in found.bins:
+        if b.n:
+            row = f"{b.low:.2f}", f"{b.n:,}", f"{b.confidence:.3f}", f"{b.accuracy:.3f}"
+            table.add_row(*row)
+    Console().print(table)
+    typer.echo(f"plot: {run / PLOT}")

@@ -1,0 +1,349 @@
+"""Preferences as tokens: pairs of documents that a step trains on together.
+
+A document is a prompt and an answer. A *unit* is two documents: the chosen and the rejected answer;
+or, for single-sided judgements, an answer and the next record's answer behind the same prompt,
+which only measures how far the model is from its reference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bptool.config.data_section import DataConfig
+from bptool.data.batches import MASKED, shuffled
+from bptool.data.best_fit import BestFit
+from bptool.data.chat.packing import Packed, fill_rows
+from bptool.data.chat.records import Message
+from bptool.data.chat.rendering import Ids, Rendering
+from bptool.data.chat.templates import Encoded
+from bptool.data.preferences import Judgement, Preference, Preferences, read_preferences
+from bptool.errors import DataError
+
+
+class Document(NamedTuple):
+    """A prompt and an answer, one after the other."""
+
+    ids: Ids
+    n_prompt: int
+
+    @property
+    def n_answer(self) -> int:
+        """Tokens of the answer, its end included."""
+        return len(self.ids) - self.n_prompt
+
+
+class Unit(NamedTuple):
+    """Two documents of one prompt, and a label: 0 for a pair, else whether the first answer is
+    desirable (1) or not (-1)."""
+
+    first: Document
+    second: Document
+    label: int
+    prompt: tuple[Message, ...]
+    place: str
+
+
+@dataclass(frozen=True)
+class PreferenceSet:
+    """Units that train and units that validate.
+
+    Attributes:
+        rendering: what made tokens of them.
+        n_undecided, n_broken, n_too_long: records that were left out.
+        sha256: hash of all tokens and labels, and of how they were divided.
+    """
+
+    train: tuple[Unit, ...]
+    validation: tuple[Unit, ...]
+    rendering: Rendering
+    n_undecided: int
+    n_broken: int
+    n_too_long: int
+    sha256: str
+
+    def notes(self, context: int) -> Iterator[str]:
+        """What the user should know of the records, one line each."""
+        if self.n_broken:
+            yield f"{_records(self.n_broken)} broken and left out"
+        if self.n_undecided:
+            ties = (
+                "1 tie or skip" if self.n_undecided == 1 else f"{self.n_undecided:,} ties and skips"
+            )
+            yield f"{ties} left out"
+        if self.n_too_long:
+            yield (
+                f"{_records(self.n_too_long)} longer than the model's context of {context} tokens "
+                "and left out"
+            )
+
+
+def prepare_preferences(
+    config: DataConfig, rendering: Rendering, context: int, single_sided: bool = False
+) -> PreferenceSet:
+    """Read, tokenize and divide the preferences of ``config``; ``single_sided``: for KTO.
+
+    Records of one prompt are on one side of the division.
+
+    Raises:
+        DataError: a file cannot be read, a record is broken or of the other kind, or too few are
+            left to train on or to validate with.
+    """
+    assert config.records is not None
+    skip, place = config.records.skip_bad, ", ".join(config.text)
+    read = [read_preferences(config.text, skip)]
+    units, n_long = _units(read[0], rendering, context, single_sided, place)
+    if config.records.validation:
+        read.append(read_preferences(config.records.validation, skip))
+        place_of_others = ", ".join(config.records.validation)
+        others, n_more = _units(read[1], rendering, context, single_sided, place_of_others)
+        train, validation, n_long = units, others, n_long + n_more
+    else:
+        train, validation = _divide(units, config, place)
+    return PreferenceSet(
+        train=tuple(train),
+        validation=tuple(validation),
+        rendering=rendering,
+        n_undecided=sum(x.n_undecided for x in read),
+        n_broken=sum(len(x.broken) for x in read),
+        n_too_long=n_long,
+        sha256=_sha256(train, validation),
+    )
+
+
+def _units(
+    found: Preferences, rendering: Rendering, context: int, single_sided: bool, place: str
+) -> tuple[list[Unit], int]:
+    if single_sided:
+        units, n_long = _judged(found, rendering, context)
+    else:
+        if found.judgements and not found.pairs:
+            raise DataError(
+                f"{place}: the records judge single answers; use --loss kto, which learns from them"
+            )
+        units, n_long = _pairs(found.pairs, rendering, context)
+    if not units:
+        why = f"all {n_long} are longer" if n_long else "there are none"
+        raise DataError(f"{place}: no judgement of at most {context} tokens to use: {why}")
+    return units, n_long
+
+
+def _document(prompt: Ids, answer: str, rendering: Rendering) -> Document:
+    return Document(np.concatenate([prompt, rendering.answer(answer)]), len(prompt))
+
+
+def fits(document: Document, context: int) -> bool:
+    """Whether a row has room for it, and for a score behind its last token."""
+    return len(document.ids) <= context
+
+
+def _pairs(
+    pairs: Sequence[Preference], rendering: Rendering, context: int
+) -> tuple[list[Unit], int]:
+    units, n_long = [], 0
+    for pair in pairs:
+        try:
+            prompt = rendering.prompt(pair.prompt)
+            both = [_document(prompt, text, rendering) for text in (pair.chosen, pair.rejected)]
+        except DataError as error:
+            raise DataError(f"{pair.place}: {error}") from None
+        if all(fits(document, context) for document in both):
+            units.append(Unit(both[0], both[1], 0, pair.prompt, pair.place))
+        else:
+            n_long += 1
+    return units, n_long
+
+
+def _judged(found: Preferences, rendering: Rendering, context: int) -> tuple[list[Unit], int]:
+    """Judgements, and the two that each pair makes."""
+    judged = list(found.judgements)
+    for pair in found.pairs:
+        judged.append(Judgement(pair.prompt, pair.chosen, True, pair.place))
+        judged.append(Judgement(pair.prompt, pair.rejected, False, pair.place))
+    made: list[tuple[Judgement, Ids, Document]] = []
+    n_long = 0
+    for one in judged:
+        try:
+            prompt = rendering.prompt(one.prompt)
+            document = _document(prompt, one.answer, rendering)
+        except DataError as error:
+            raise DataError(f"{one.place}: {error}") from None
+        if fits(document, context):
+            made.append((one, prompt, document))
+        else:
+            n_long += 1
+    units = []
+    for number, (one, prompt, document) in enumerate(made):
+        other = _other_answer(made, number, context)
+        mixed = Document(np.concatenate([prompt, other]), len(prompt))
+        label = 1 if one.good else -1
+        units.append(Unit(document, mixed, label, one.prompt, one.place))
+    return units, n_long
+
+
+def _other_answer(
+    made: Sequence[tuple[Judgement, Ids, Document]], number: int, context: int
+) -> Ids:
+    """The answer of the next record with another prompt, of those that fit; else its own."""
+    own, prompt, own_document = made[number]
+    for step in range(1, len(made)):
+        other, _, document = made[(number + step) % len(made)]
+        if other.prompt != own.prompt and len(prompt) + document.n_answer <= context:
+            return document.ids[document.n_prompt :]
+    return own_document.ids[own_document.n_prompt :]
+
+
+def _divide(units: Sequence[Unit], config: DataConfig, place: str) -> tuple[list[Unit], list[Unit]]:
+    prompts = list(dict.fromkeys(unit.prompt for unit in units))
+    if len(prompts) < 2:
+        raise DataError(
+            f"{place}: the records have one prompt; give some with others, to validate with, or "
+            "name such a file with --validation"
+        )
+    n = len(prompts)
+    wanted = max(1, min(n - 1, round(n * config.split.validation_fraction)))
+    places = shuffled(np.arange(wanted, dtype=np.uint64), n, config.split.seed, 0)
+    aside = {prompts[i] for i in places.tolist()}
+    return (
+        [unit for unit in units if unit.prompt not in aside],
+        [unit for unit in units if unit.prompt in aside],
+    )
+
+
+def _sha256(*parts: Sequence[Unit]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        for unit in part:
+            digest.update(unit.label.to_bytes(1, "little", signed=True))
+            for document in unit[:2]:
+                for number in (len(document.ids), document.n_prompt):
+                    digest.update(number.to_bytes(8, "little"))
+                digest.update(document.ids.astype("<i4").tobytes())
+    return digest.hexdigest()
+
+
+def _records(n: int) -> str:
+    return "1 record is" if n == 1 else f"{n:,} records are"
+
+
+class PackedUnits(NamedTuple):
+    """Documents of units in rows."""
+
+    rows: Packed
+    owner: NDArray[np.int32]
+    """(rows * context,): the document that each target of an answer belongs to, -1 for none."""
+    last: NDArray[np.int64]
+    """(documents,): where in the flat rows each document's last token is an input, if it is."""
+
+
+def pack_documents(documents: Sequence[Document], context: int, scored: bool) -> PackedUnits:
+    """Rows of documents, each alone in its part of a row.
+
+    ``scored``: every token is an input, the last one too, and there are no targets, so that the
+    last token can be scored; else answers are targets.
+    """
+    encoded = []
+    for ids, n_prompt in documents:
+        trained = np.arange(len(ids)) >= n_prompt
+        if scored:
+            ids, trained = np.append(ids, np.int32(0)), np.zeros(len(ids) + 1, np.bool_)
+        encoded.append(Encoded(ids, trained))
+    fit = BestFit(context)
+    for number, (ids, _) in enumerate(encoded):
+        placed = fit.place(number, len(ids) - 1)
+        assert placed is not None  # what is too long has been left out
+    rows = fill_rows(fit.rows, encoded, context)
+    owner = np.full(rows.tokens.shape, -1, np.int32)
+    last = np.zeros(len(documents), np.int64)
+    for row, numbers in enumerate(rows.documents):
+        place = 0
+        for number in numbers:
+            stop = place + len(encoded[number].ids) - 1
+            owner[row, place:stop] = number
+            last[number] = row * context + stop - 1
+            place = stop
+    return PackedUnits(rows, np.where(rows.targets == MASKED, -1, owner).reshape(-1), last)
+
+
+AHEAD = 32
+"""Units that wait for a later step, since they found no room in this one."""
+
+
+class UnitBatches:
+    """Which units each step trains on: every unit once an epoch in a fresh order, as many a step as
+    fit into its rows. A function of the seed and the step's number.
+
+    Args:
+        units: to draw from. context, n_rows: of a step.
+    """
+
+    def __init__(
+        self, units: Sequence[Unit], context: int, n_rows: int, seed: int, scored: bool
+    ) -> None:
+        extra = 0 if scored else 1
+        self._lengths = [[len(d.ids) - extra for d in unit[:2]] for unit in units]
+        self._context, self._n_rows, self._seed = context, n_rows, seed
+        self._epochs: list[list[list[int]]] = []
+
+    def batch(self, number: int) -> list[int]:
+        """Numbers of the units of step ``number``, from 1."""
+        left, epoch = number - 1, 0
+        while True:
+            steps = self.epoch(epoch)
+            if left < len(steps):
+                return steps[left]
+            left, epoch = left - len(steps), epoch + 1
+
+    def epoch(self, epoch: int) -> list[list[int]]:
+        """The steps of an epoch, from 0."""
+        while len(self._epochs) <= epoch:
+            self._epochs.append(self._divide(len(self._epochs)))
+        return self._epochs[epoch]
+
+    def steps(self, epochs: float) -> int:
+        """Steps that so many epochs take, at least one."""
+        whole = sum(len(self.epoch(e)) for e in range(int(epochs)))
+        part = epochs - int(epochs)
+        return max(1, whole + (round(part * len(self.epoch(int(epochs)))) if part else 0))
+
+    def _divide(self, epoch: int) -> list[list[int]]:
+        n = len(self._lengths)
+        order = shuffled(np.arange(n, dtype=np.uint64), n, self._seed, epoch).tolist()
+        steps: list[list[int]] = []
+        waiting = order[:AHEAD]
+        drawn = len(waiting)
+        while waiting:
+            fit = BestFit(self._context, self._n_rows)
+            step = [unit for unit in waiting if self._place(unit, fit)]
+            taken = set(step)
+            waiting = [unit for unit in waiting if unit not in taken]
+            while drawn < n:
+                unit = order[drawn]
+                if self._place(unit, fit):
+                    step.append(unit)
+                elif len(waiting) < AHEAD:
+                    waiting.append(unit)
+                else:
+                    break
+                drawn += 1
+            if not step:  # the first needs more rows than there are, and is a step of its own
+                step, waiting = waiting[:1], waiting[1:]
+            steps.append(step)
+        return steps
+
+    def _place(self, unit: int, fit: BestFit) -> bool:
+        """Put both documents of a unit into rows, or neither."""
+        first, second = self._lengths[unit]
+        row = fit.place(2 * unit, first)
+        if row is None:
+            return False
+        if fit.place(2 * unit + 1, second) is None:
+            fit.take_back(row, first)
+            return False
+        return True

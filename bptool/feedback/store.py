@@ -1,0 +1,171 @@
+"""The file of judgements: one JSON object a line, on the disk before the next is asked for.
+
+    {"prompt", "chosen", "rejected", "choice", "left", "right", "reviewer", ...}
+
+Lines with ``chosen`` and ``rejected`` are preference data as other tools read it; of a tie and of
+what was skipped both are null. A line is appended and flushed to the disk as soon as a judgement is
+made. A line that a crash tore is dropped when the file is opened again: nothing was answered by it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from bptool.data.chat.objects import BadRecord
+from bptool.errors import DataError
+from bptool.feedback.prompts import as_messages, from_json, to_json
+from bptool.files import sync_folder, write_text
+from bptool.inference.answers import Prompt
+
+FORMAT_VERSION = 1
+Choice = Literal["left", "right", "tie", "skip", "edit"]
+CHOICES = get_args(Choice)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One pair of answers, and what a reviewer said of it.
+
+    Attributes:
+        prompt: what was asked. left, right: the answers, as they were shown.
+        choice: ``edit``: the reviewer wrote a better answer than the one that is rejected.
+        chosen, rejected: the better and the worse answer; None of a tie and of what was skipped.
+        reviewer: who judged. seed, number: what the answers were drawn by.
+        source: the run, its step, and the file of rules where it was no person.
+    """
+
+    prompt: Prompt
+    left: str
+    right: str
+    choice: Choice
+    chosen: str | None
+    rejected: str | None
+    reviewer: str
+    seed: int
+    number: int
+    source: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "prompt": to_json(self.prompt),
+            "chosen": self.chosen,
+            "rejected": self.rejected,
+            "choice": self.choice,
+            "left": self.left,
+            "right": self.right,
+            "reviewer": self.reviewer,
+            "seed": self.seed,
+            "number": self.number,
+            "source": self.source,
+            "format_version": FORMAT_VERSION,
+        }
+
+
+def decided(
+    prompt: Prompt, left: str, right: str, choice: Choice, edited: str | None = None, **rest: Any
+) -> Judgement:
+    """The judgement of a choice. Of an ``edit``, ``edited`` replaces what ``left`` then is."""
+    pairs = {"left": (left, right), "right": (right, left), "edit": (edited, left)}
+    chosen, rejected = pairs.get(choice, (None, None))
+    return Judgement(prompt, left, right, choice, chosen, rejected, **rest)
+
+
+class Store:
+    """A file of judgements, read when it is opened.
+
+    Attributes:
+        judgements: all there are, in order.
+
+    Raises:
+        DataError: the file is not one of judgements.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.judgements = self._read()
+
+    def add(self, judgement: Judgement) -> None:
+        """Append a judgement; it is on the disk when this returns."""
+        line = json.dumps(judgement.to_json(), ensure_ascii=False) + "\n"
+        is_new = not self.path.exists()
+        try:
+            with self.path.open("ab") as file:
+                file.write(line.encode("utf-8"))
+                file.flush()
+                os.fsync(file.fileno())
+            if is_new:
+                sync_folder(self.path.resolve().parent)
+        except OSError as error:
+            raise DataError(
+                f"{self.path} cannot be written: {error.strerror or error}; "
+                f"the {len(self.judgements):,} judgements before are kept"
+            ) from None
+        self.judgements.append(judgement)
+
+    def undo(self, reviewer: str) -> Judgement | None:
+        """Take back the last judgement of ``reviewer``; None where there is none."""
+        own = [i for i, j in enumerate(self.judgements) if j.reviewer == reviewer]
+        if not own:
+            return None
+        taken = self.judgements.pop(own[-1])
+        self._rewrite(self.judgements)
+        return taken
+
+    def answered(self, reviewer: str) -> set[tuple[Any, ...]]:
+        """The prompts that ``reviewer`` has judged, as messages."""
+        return {as_messages(j.prompt) for j in self.judgements if j.reviewer == reviewer}
+
+    def _rewrite(self, judgements: Sequence[Judgement]) -> None:
+        lines = (json.dumps(j.to_json(), ensure_ascii=False) + "\n" for j in judgements)
+        write_text(self.path, "".join(lines))
+
+    def _read(self) -> list[Judgement]:
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read: {error.strerror or error}") from None
+        whole, _, torn = data.rpartition(b"\n")
+        found = list(self._lines(whole))
+        if torn.strip():  # the process ended while it wrote
+            self._rewrite(found)
+        return found
+
+    def _lines(self, data: bytes) -> Iterator[Judgement]:
+        for number, line in enumerate(data.split(b"\n"), 1):
+            if not line.strip():
+                continue
+            try:
+                yield _judgement(json.loads(line.decode("utf-8")))
+            except (ValueError, RecursionError, BadRecord) as error:
+                raise DataError(
+                    f"{self.path}:{number} is no judgement ({error}); mend it, or name another "
+                    "file with --out"
+                ) from None
+
+
+def _judgement(value: Any) -> Judgement:
+    if not isinstance(value, dict) or value.get("choice") not in CHOICES:
+        raise BadRecord("it has no choice")
+    for key in ("left", "right", "reviewer"):
+        if not isinstance(value.get(key), str):
+            raise BadRecord(f"{key} is not a text")
+    for key in ("chosen", "rejected"):
+        if not isinstance(value.get(key), str | None):
+            raise BadRecord(f"{key} is neither a text nor null")
+    for key in ("seed", "number"):
+        if not isinstance(value.get(key), int):
+            raise BadRecord(f"{key} is not a whole number")
+    names = ("left", "right", "choice", "chosen", "rejected", "reviewer", "seed", "number")
+    source = value.get("source")
+    return Judgement(
+        prompt=from_json(value.get("prompt")),
+        source=source if isinstance(source, dict) else {},
+        **{name: value[name] for name in names},
+    )

@@ -1,0 +1,119 @@
+"""What scores answers: a reward run, or a user's rules."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from bptool.data.chat.records import Message
+from bptool.data.chat.rendering import Rendering
+from bptool.data.preference_set import Document, fits, pack_documents
+from bptool.errors import ConfigError, RunError
+from bptool.feedback.rules import Rules
+from bptool.models.base import Array
+from bptool.training.answers_now import rows_of
+from bptool.training.machine import Engine
+from bptool.training.token_shards import TokenShards
+from bptool.training.trained import TrainedRun, open_run
+from bptool.training.workers import WorkerTeam
+
+Prompt = Sequence[Message]
+ROWS = 8
+"""Rows that go through a reward model at once, for each worker."""
+
+
+class Rewards(Protocol):
+    """Scores answers to prompts."""
+
+    def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Array:
+        """A score of each answer, float64 (A,)."""
+
+
+class Scorer:
+    """Scores answers by a run of ``bptool finetune reward``.
+
+    Args:
+        run: its folder, or the run opened. team: the workers.
+
+    Raises:
+        UserError: there is no such run, it is damaged, or it has no scalar head.
+    """
+
+    def __init__(self, run: Path | TrainedRun, team: WorkerTeam) -> None:
+        self.run = open_run(run) if isinstance(run, Path) else run
+        model, place = self.run.model, self.run.folder.path
+        if not model.has_scores or self.run.config.objective.name != "reward":
+            raise RunError(f"{place} is no reward model; make one with `bptool finetune reward`")
+        self._rendering = Rendering(self.run.chat_template, self.run.tokenizer)
+        engine: Engine = self.run.engine
+        self._shards = TokenShards(
+            *(model, team, engine, ROWS * team.n, model.context),
+            with_gradients=False,
+            documents=True,
+        )
+
+    def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Array:
+        """A score of each answer, float64 (A,). Of a prompt that leaves too little room only the
+        end is read."""
+        documents = [self._document(p, a) for p, a in zip(prompts, answers, strict=True)]
+        if not documents:
+            return np.zeros(0)
+        packed = pack_documents(documents, self.run.model.context, scored=True)
+        outputs = self._shards.outputs(self.run.params, rows_of(packed), of_logp=False)
+        return outputs.scores[packed.last].astype(np.float64)
+
+    def _document(self, prompt: Prompt, answer: str) -> Document:
+        ids, said = self._rendering.prompt(prompt), self._rendering.answer(answer)
+        context = self.run.model.context
+        said = said[-context:]
+        ids = ids[max(0, len(ids) + len(said) - context) :]
+        document = Document(np.concatenate([ids, said]).astype(np.int32), len(ids))
+        assert fits(document, context)
+        return document
+
+
+class RuledRewards:
+    """Scores answers by the ``reward`` of a rules file.
+
+    Args:
+        path: the Python file, which is run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._rules = Rules(path)
+        if not self._rules.rewards:
+            raise ConfigError(f"{path} has no function reward(prompt, answer); write one")
+
+    def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Array:
+        asked = [prompt[-1].content for prompt in prompts]
+        return np.array([self._rules.reward(p, a) for p, a in zip(asked, answers, strict=True)])
+
+
+def open_rewards(place: str, team: WorkerTeam) -> Rewards:
+    """What ``place`` names: a Python file of rules, or the folder of a reward run."""
+    path = Path(place)
+    return RuledRewards(path) if path.suffix == ".py" else Scorer(path, team)
+
+
+def check_rewards(place: str) -> None:
+    """Raise a UserError unless ``place`` can reward answers."""
+    with WorkerTeam(1) as team:
+        open_rewards(place, team)
+
+
+def identity_of(place: Path) -> str:
+    """A hash of what rewards: of the rules, or of a reward run's best weights.
+
+    Raises:
+        UserError: there is nothing of the kind.
+    """
+    if place.suffix == ".py":
+        try:
+            return hashlib.sha256(place.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ConfigError(f"{place} cannot be read: {error.strerror}") from None
+    return hashlib.sha256(open_run(place).weights.tobytes()).hexdigest()

@@ -1,0 +1,234 @@
+"""Learning from preferences: DPO, IPO, KTO and reward models, their resume, and real commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import training_runs as runs
+
+from bptool.cli.finetune.request import settle_preferences
+from bptool.data.chat.records import Message
+from bptool.errors import ConfigError, RunError, UserError
+from bptool.training.calibration import calibration_error, reliability, wilson
+from bptool.training.events import Evaluated, Notice, StepDone
+from bptool.training.lessons.pairs import Pairs
+from bptool.training.reliability import judge_reward_run
+from bptool.training.scorer import RuledRewards, Scorer
+from bptool.training.setup import build
+from bptool.training.workers import WorkerTeam
+
+NAMES = ("ann", "bob", "cat", "dan")
+THINGS = ("hat", "big red hen", "tree", "dog", "hen")
+MODEL = runs.GPT2 | {"context": 48, "dropout": 0.0}
+
+
+def write_pairs(path: Path, n: int = 60) -> Path:
+    """Names are better answers than things."""
+    values = []
+    for i in range(n):
+        name, thing = NAMES[i % 4], THINGS[i % 5]
+        asked = f"{name} sees a {thing}. who?"
+        values.append({"prompt": asked, "chosen": NAMES[i % 3], "rejected": THINGS[i % 4]})
+    path.write_text("".join(json.dumps(v) + "\n" for v in values), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: Any) -> tuple[Path, Path]:
+    """A pretrained run, and preferences."""
+    folder = tmp_path_factory.mktemp("preferences")
+    with pytest.MonkeyPatch.context() as patch:
+        runs.make_quick(patch, folder / "cache")
+        text = folder / "text.txt"
+        words = " ".join(f"{n} sees a {t}. who? {n}" for n in NAMES for t in ("hat", "tree", "dog"))
+        text.write_text(20 * f"{words} big red hen cat dog\n", encoding="utf-8")
+        config = runs.config_of(runs.settings(text, MODEL))
+        runs.train(config, folder / "base")
+    return folder / "base", write_pairs(folder / "pairs.jsonl")
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    runs.make_quick(monkeypatch, tmp_path / "cache")
+
+
+def request(
+    places: tuple[Path, Path], out: Path, objective: str = "dpo", sets: Any = (), **changes: Any
+) -> Any:
+    run, data = places
+    options: dict[str, Any] = {
+        "data": [str(data)],
+        "validation": [],
+        "epochs": 2.0,
+        "skip_bad": False,
+        "checkpoint": "best",
+        "out": out,
+        "sets": ["training.batch_size=4", "training.eval_interval=4", *sets],
+    }
+    return settle_preferences(run, {"name": objective}, **options | changes)
+
+
+def evaluations(recorder: runs.Recorder) -> list[Evaluated]:
+    return [event for event in recorder.events if isinstance(event, Evaluated)]
+
+
+LEARNING = ["optimizer.learning_rate=0.005", "data.split.validation_fraction=0.2"]
+
+
+@pytest.mark.parametrize("objective", ["dpo", "ipo", "kto"])
+def test_margins_grow_in_training_and_on_pairs_held_out(
+    places: Any, tmp_path: Path, objective: str
+) -> None:
+    asked = request(places, tmp_path / "run", objective, LEARNING, epochs=3.0)
+    recorder = runs.train(asked.config, asked.folder.path)
+    steps = [event for event in recorder.events if isinstance(event, StepDone)]
+    assert abs(steps[0].statistics["reward margin"]) < 1e-5  # the reference is where it starts
+    judged = evaluations(recorder)
+    assert judged[-1].val_loss < judged[0].val_loss
+    last = judged[-1].statistics
+    assert last["reward margin"] > 0.05
+    assert last["KL, k3 per answer"] > 0
+    assert 1 <= last["answer length"] <= 48
+    if objective != "kto":
+        assert steps[0].loss == pytest.approx({"dpo": np.log(2), "ipo": 25.0}[objective], rel=1e-4)
+        assert last["accuracy"] > 0.7
+
+
+@pytest.mark.parametrize("objective", ["dpo", "reward"])
+def test_stopped_and_resumed_equals_unbroken(places: Any, tmp_path: Path, objective: str) -> None:
+    sets = ["training.steps=8", "model.dropout=0.1", "training.micro_batch_size=2"]
+    first = request(places, tmp_path / "unbroken", objective, sets)
+    runs.train(first.config, tmp_path / "unbroken")
+    runs.train(first.config, tmp_path / "resumed", stop_at=3)
+    runs.resume(tmp_path / "resumed")
+    found = [runs.measured(tmp_path / name) for name in ("resumed", "unbroken")]
+    assert found[0] == found[1]
+    hashes = [
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for path in (tmp_path / name / "checkpoints").rglob("*.safetensors")
+        }
+        for name in ("resumed", "unbroken")
+    ]
+    assert hashes[0] == hashes[1]
+
+
+def test_a_reference_that_was_trained_on_is_refused(places: Any, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    runs.train(runs.resolve(places[0] / "config.yaml").config, base)
+    asked = request((base, places[1]), tmp_path / "run", sets=["training.steps=8"])
+    runs.train(asked.config, tmp_path / "run", stop_at=4)
+    runs.resume(base, ["training.steps=16"])
+    with pytest.raises(RunError, match="is held to those weights"):
+        runs.resume(tmp_path / "run")
+
+
+def test_rows_micro_batches_and_workers_give_the_same_step(places: Any, tmp_path: Path) -> None:
+    found = []
+    for workers, micro in ((1, 4), (2, 2)):
+        sets = [f"training.workers={workers}", f"training.micro_batch_size={micro}"]
+        pieces = build(request(places, tmp_path / "run", sets=sets).config)
+        try:
+            assert isinstance(pieces.lesson, Pairs)
+            taken = pieces.lesson.step(1, 1e-3)
+            assert taken.n_tokens > 0.7 * pieces.lesson.tokens_per_step
+            found.append((taken.result.grad_norm, pieces.step.weights.copy()))
+        finally:
+            pieces.close()
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=2e-5)
+
+
+def test_a_reward_model_ranks_answers_it_has_not_seen(places: Any, tmp_path: Path) -> None:
+    sets = [*LEARNING, "training.eval_interval=1000"]
+    asked = request(places, tmp_path / "reward", "reward", sets, epochs=4.0)
+    recorder = runs.train(asked.config, asked.folder.path)
+    first = next(event for event in recorder.events if isinstance(event, StepDone))
+    assert first.loss == pytest.approx(np.log(2), abs=1e-6)  # a new head gives 0 to all
+    last = evaluations(recorder)[-1].statistics
+    assert last["accuracy at least"] <= last["accuracy"] <= last["accuracy at most"]
+    assert last["accuracy"] > 0.7
+    found = judge_reward_run(asked.folder.path)
+    assert found.accuracy == pytest.approx(last["accuracy"])
+    assert found.error == pytest.approx(last["calibration error"])
+    assert sum(b.n for b in found.bins) == found.n
+    assert (asked.folder.path / "calibration.png").stat().st_size > 5000
+    with WorkerTeam(2) as team:
+        scorer = Scorer(asked.folder.path, team)
+        asked_of = [(Message("user", f"{name} sees a dog. who?"),) for name in NAMES]
+        right = scorer.scores(asked_of, NAMES)
+        wrong = scorer.scores(asked_of, THINGS[:4])
+        assert right.mean() > wrong.mean()
+        assert scorer.scores(asked_of[:1], NAMES[:1])[0] == pytest.approx(right[0], rel=1e-5)
+        with pytest.raises(RunError, match="is no reward model"):
+            Scorer(places[0], team)
+
+
+def test_rules_score_answers_and_their_mistakes_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "rules.py"
+    path.write_text("def reward(prompt, answer):\n    return len(answer) / len(prompt)\n")
+    prompts = [(Message("user", "abcd"),)] * 2
+    assert RuledRewards(path).scores(prompts, ["ab", "abcd"]).tolist() == [0.5, 1.0]
+    with pytest.raises(UserError, match="reward fails: ZeroDivisionError"):
+        RuledRewards(path).scores([(Message("user", ""),)], ["x"])
+    other = tmp_path / "none.py"
+    other.write_text("def judge(prompt, left, right):\n    return 'tie'\n")
+    with pytest.raises(ConfigError, match="has no function reward"):
+        RuledRewards(other)
+
+
+def test_calibration_of_a_model_that_is_as_sure_as_it_is_right() -> None:
+    rng = np.random.default_rng(2)
+    margins = rng.normal(scale=2, size=20_000)
+    right = rng.random(margins.size) < 1 / (1 + np.exp(-np.abs(margins)))
+    assert calibration_error(np.where(right, 1, -1) * np.abs(margins)) < 0.02
+    assert calibration_error(np.full(10, 50.0)) == pytest.approx(0)
+    assert calibration_error(np.full(10, -50.0)) == pytest.approx(1)
+    assert [b.n for b in reliability(np.array([0.0, 50.0]))] == [1, *[0] * 8, 1]
+    low, high = wilson(8, 10)
+    assert (low, high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
+
+
+def test_what_was_left_out_is_said(places: Any, tmp_path: Path) -> None:
+    data = tmp_path / "mixed.jsonl"
+    more = [
+        {"prompt": "x", "chosen": None, "rejected": None, "choice": "tie"},
+        {"prompt": 30 * "big hen", "chosen": "ann", "rejected": "bob"},
+        {"bad": 1},
+    ]
+    lines = "".join(json.dumps(value) + "\n" for value in more)
+    data.write_text(places[1].read_text(encoding="utf-8") + lines, encoding="utf-8")
+    asked = request((places[0], data), tmp_path / "run", sets=["training.steps=1"], skip_bad=True)
+    recorder = runs.train(asked.config, tmp_path / "run")
+    said = [event.text for event in recorder.events if isinstance(event, Notice)]
+    assert said == [
+        "1 record is broken and left out",
+        "1 tie or skip left out",
+        "1 record is longer than the model's context of 48 tokens and left out",
+    ]
+
+
+def test_the_commands(places: Any, tmp_path: Path) -> None:
+    run, data = places
+    common = ["--data", str(data), "--epochs", "1", "--set", "training.batch_size=4"]
+    for command, more in (("dpo", ["--beta", "0.2"]), ("reward", [])):
+        out = tmp_path / command
+        arguments = ["finetune", command, str(run), *common, *more, "--out", str(out), "--quiet"]
+        process = runs.process(*arguments)
+        said, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert "Best validation loss" in said
+    assert "held-out pairs" in said
+    assert "calibration error" in said
+    refused = runs.process("finetune", "dpo", str(run), *common, "--loss", "dbo")
+    _, errors = refused.communicate(timeout=300)
+    assert (refused.returncode, "known are dpo, ipo, kto" in errors) == (2, True), errors
+    generated = runs.process(
+        "generate", str(tmp_path / "dpo"), "--prompt", "ann", "--max-tokens", "4"
+    )
+    _, errors = generated.communicate(timeout=300)
+    assert generated.returncode == 0, errors

@@ -1,0 +1,202 @@
+"""Preferences: the shapes that are read, what is refused, units, and the steps they fill."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bptool.config.data_section import RecordsConfig
+from bptool.config.schema import DataConfig
+from bptool.data.chat.records import Message
+from bptool.data.chat.rendering import Rendering
+from bptool.data.preference_set import (
+    Document,
+    Unit,
+    UnitBatches,
+    pack_documents,
+    prepare_preferences,
+)
+from bptool.data.preferences import Judgement, Preference, read_preferences
+from bptool.data.tokenizers.byte import ByteConfig, ByteTokenizer
+from bptool.errors import DataError
+
+ASKED = (Message("user", "who?"),)
+ONE = {"role": "assistant", "content": "ann"}
+OTHER = {"role": "assistant", "content": "bob"}
+USER = {"role": "user", "content": "who?"}
+EARLIER = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+
+
+def written(path: Path, *values: Any) -> Path:
+    path.write_text("".join(json.dumps(v) + "\n" for v in values), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"prompt": "who?", "chosen": "ann", "rejected": "bob"},
+        {"prompt": [USER], "chosen": [ONE], "rejected": [OTHER]},
+        {"prompt": [USER], "chosen": [USER, ONE], "rejected": [USER, OTHER]},
+        {"chosen": [USER, ONE], "rejected": [USER, OTHER]},
+        {
+            "chosen": "\n\nHuman: who?\n\nAssistant: ann",
+            "rejected": "\n\nHuman: who?\n\nAssistant: bob",
+        },
+    ],
+)
+def test_every_shape_of_a_pair_is_one_preference(tmp_path: Path, value: Any) -> None:
+    path = written(tmp_path / "p.jsonl", value)
+    found = read_preferences([path])
+    assert found.pairs == (Preference(ASKED, "ann", "bob", f"{path}:1"),)
+
+
+def test_the_beginning_that_whole_conversations_share_is_the_prompt(tmp_path: Path) -> None:
+    whole = {"chosen": [*EARLIER, USER, ONE], "rejected": [*EARLIER, USER, OTHER]}
+    (pair,) = read_preferences([written(tmp_path / "p.jsonl", whole)]).pairs
+    assert [m.content for m in pair.prompt] == ["hi", "hello", "who?"]
+    assert (pair.chosen, pair.rejected) == ("ann", "bob")
+
+
+def test_single_judgements_ties_and_skips(tmp_path: Path) -> None:
+    path = tmp_path / "p.json.gz"
+    values = [
+        {"prompt": "who?", "completion": "ann", "label": True},
+        {"prompt": "who?", "chosen": None, "rejected": None, "choice": "tie"},
+        {"prompt": "who?", "chosen": None, "rejected": None, "choice": "skip"},
+        {"prompt": "who?", "chosen": "ann", "rejected": "bob", "choice": "left", "seed": 3},
+    ]
+    path.write_bytes(gzip.compress(json.dumps(values).encode()))
+    found = read_preferences([path])
+    assert found.judgements == (Judgement(ASKED, "ann", True, f"{path}, record 1"),)
+    assert len(found.pairs) == 1
+    assert found.n_undecided == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"prompt": "x", "chosen": "a"}, "rejected is missing or empty"),
+        ({"prompt": "x", "chosen": "a", "rejected": "a"}, "are the same answer"),
+        ({"prompt": "x", "completion": "a", "label": 1}, "label is not true or false"),
+        ({"prompt": "x", "completion": "a"}, "label is not true or false"),
+        ({"chosen": "a", "rejected": "b"}, "chosen is no conversation"),
+        ({"chosen": [USER, ONE], "rejected": [USER, ONE]}, "are the same conversation"),
+        ({"chosen": [ONE], "rejected": [OTHER]}, "share no beginning"),
+        ({"prompt": [USER, ONE], "chosen": "a", "rejected": "b"}, "not the user"),
+        ({"prompt": "x", "chosen": [ONE, USER, ONE], "rejected": "b"}, "more than one message"),
+        ({"prompt": "x", "chosen": [{"role": "bot", "content": "a"}], "rejected": "b"}, "'bot'"),
+    ],
+)
+def test_what_is_broken_is_named_by_line_and_left_out_on_demand(
+    tmp_path: Path, value: Any, reason: str
+) -> None:
+    good = {"prompt": "who?", "chosen": "ann", "rejected": "bob"}
+    path = written(tmp_path / "p.jsonl", good, value)
+    with pytest.raises(DataError, match=r"--skip-bad") as caught:
+        read_preferences([path])
+    assert f"{path}:2: " in str(caught.value)
+    assert reason in str(caught.value)
+    found = read_preferences([path], skip_bad=True)
+    assert (len(found.pairs), len(found.broken)) == (1, 1)
+
+
+def rendering(template: str | None = "roles") -> Rendering:
+    tokenizer = ByteTokenizer.train([], ByteConfig())
+    names = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+    return Rendering(template, tokenizer.with_special_tokens(names))
+
+
+def data_config(path: Path, **records: Any) -> DataConfig:
+    return DataConfig(text=[str(path)], records=RecordsConfig(**records))
+
+
+def test_units_are_divided_by_prompt_and_long_ones_counted(tmp_path: Path) -> None:
+    values = [
+        {"prompt": f"who {i // 2}?", "chosen": f"ann {i}", "rejected": "bob"} for i in range(40)
+    ]
+    values += [{"prompt": "who?", "chosen": "ann", "rejected": 90 * "x"}]
+    path = written(tmp_path / "p.jsonl", *values)
+    found = prepare_preferences(data_config(path), rendering(), context=48)
+    assert (len(found.train) + len(found.validation), found.n_too_long) == (40, 1)
+    prompts = [{unit.prompt for unit in part} for part in (found.train, found.validation)]
+    assert not prompts[0] & prompts[1]
+    assert prompts[1]
+    assert list(found.notes(48)) == [
+        "1 record is longer than the model's context of 48 tokens and left out"
+    ]
+    again = prepare_preferences(data_config(path), rendering(), context=48)
+    assert again.sha256 == found.sha256
+    first = found.train[0].first
+    text = found.rendering.text(first.ids[first.n_prompt :])
+    assert text.startswith("ann")
+    assert first.ids[-1] == found.rendering.end_id
+
+
+def test_kto_takes_pairs_and_judgements_and_mixes_answers_of_others(tmp_path: Path) -> None:
+    values: list[Any] = [
+        {"prompt": f"who {i}?", "completion": f"ann {i}", "label": i % 2 == 0} for i in range(4)
+    ]
+    values.append({"prompt": "and?", "chosen": "yes", "rejected": "no"})
+    path = written(tmp_path / "p.jsonl", *values)
+    found = prepare_preferences(data_config(path), rendering(), 48, single_sided=True)
+    units = [*found.train, *found.validation]
+    assert sorted(unit.label for unit in units) == [-1, -1, -1, 1, 1, 1]
+    for unit in units:
+        assert np.array_equal(
+            unit.first.ids[: unit.first.n_prompt], unit.second.ids[: unit.second.n_prompt]
+        )
+        assert not np.array_equal(unit.first.ids, unit.second.ids)
+    with pytest.raises(DataError, match="use --loss kto"):
+        prepare_preferences(data_config(written(path, *values[:4])), rendering(), 48)
+
+
+def test_a_run_without_a_template_goes_on_from_the_text(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "p.jsonl",
+        *({"prompt": f"once {i} ", "chosen": "up", "rejected": "down"} for i in range(3)),
+    )
+    found = prepare_preferences(data_config(path), rendering(None), 48)
+    unit = found.train[0]
+    assert bytes(unit.first.ids[: unit.first.n_prompt].tolist()).startswith(b"once")
+
+
+def test_the_owner_of_each_target_and_the_last_token() -> None:
+    a, b = (Document(np.arange(n, n + 5, dtype=np.int32), 2) for n in (10, 20))
+    packed = pack_documents([a, b], 9, scored=False)
+    assert packed.owner.tolist() == [-1, 0, 0, 0, -1, 1, 1, 1, -1]
+    assert packed.rows.targets.reshape(-1).tolist() == [-1, 12, 13, 14, -1, 22, 23, 24, -1]
+    scored = pack_documents([a, b], 12, scored=True)
+    assert scored.rows.tokens.reshape(-1)[scored.last].tolist() == [14, 24]
+    assert (scored.rows.targets == -1).all()
+    assert scored.rows.starts.reshape(-1).tolist() == [0] * 5 + [5] * 5 + [10] * 2
+
+
+LENGTHS = st.lists(st.tuples(st.integers(2, 20), st.integers(2, 20)), min_size=1, max_size=40)
+
+
+@given(LENGTHS, st.integers(1, 6), st.integers(0, 5))
+def test_every_unit_is_drawn_once_an_epoch_in_rows_that_hold_it(
+    lengths: list[tuple[int, int]], n_rows: int, seed: int
+) -> None:
+    units = [
+        Unit(*(Document(np.zeros(n, np.int32), 1) for n in both), 0, ASKED, "") for both in lengths
+    ]
+    batches = UnitBatches(units, 20, n_rows, seed, scored=False)
+    for epoch in range(2):
+        steps = batches.epoch(epoch)
+        assert sorted(i for step in steps for i in step) == list(range(len(units)))
+        for step in steps:
+            documents = [d for i in step for d in units[i][:2]]
+            n = len(pack_documents(documents, 20, scored=False).rows)
+            assert n <= n_rows or len(step) == 1
+    first = len(batches.epoch(0))
+    assert batches.batch(first + 1) == batches.epoch(1)[0]
+    assert batches.steps(2.0) == first + len(batches.epoch(1))
