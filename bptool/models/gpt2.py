@@ -489,14 +489,7 @@ class GPT2(Model):
 
     @classmethod
     def references(cls) -> list[Reference]:
-        return [
-            Reference(
-                cls(GPT2Config(**size, **variant), n_vocab), n, whole=variant == kernels.VARIANTS[0]
-            )
-            for size, n_vocab, n in kernels.SIZES
-            for variant in kernels.VARIANTS[
-                : 1 if size["n_embd"] > kernels.LARGEST_VARIANT else None
-            ]
+        return kernels.gpt2_references(cls)
         ]
 
     def flops_per_token(self, n_time: int) -> float:

@@ -49,22 +49,22 @@ def start_run(
             for listener in listeners:
                 listener(notice)
         training = Training(pieces, folder, listeners)
-        folder.create()
+        made = folder.begin()
         try:
-            lock = RunLock(folder.path)
-            lock.acquire()
-            _keep(lock, pieces, listeners)
-            require_space(folder.checkpoints, checkpoint_bytes(pieces))
+            require_space(made.checkpoints, checkpoint_bytes(pieces))
             with writing(folder.path):
-                write_text(folder.config, to_yaml(config))
-                pieces.corpus.tokenizer.save(folder.tokenizer)
+                write_text(made.config, to_yaml(config))
+                pieces.corpus.tokenizer.save(made.tokenizer)
                 if isinstance(pieces.model, AdaptedGPT2):
-                    _keep_base(pieces.model, folder)
-                write_json(folder.manifest, describe(pieces))
+                    _keep_base(pieces.model, made)
+                write_json(made.manifest, describe(pieces))
+            folder.finish(made)
         except BaseException:
-            pieces.release()
-            folder.discard()
+            made.discard()
             raise
+        lock = RunLock(folder.path)
+        lock.acquire()
+        _keep(lock, pieces, listeners)
     except BaseException:
         pieces.close()
         raise
