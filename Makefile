@@ -1,4 +1,6 @@
 # make demo    train, sample and say what to try next (sets up .venv the first time)
+# make demo-chat   from text to a model that answers: pretrain, fine-tune, judgements, DPO, chat
+# make demo-rlhf   go on with a reward model, PPO and GRPO
 # make test    the tests
 # make lint    ruff and mypy
 # make bench   all benchmarks against PyTorch and JAX, into bench.json (see docs/performance.md)
@@ -18,7 +20,7 @@ DEMO := runs/demo
 # Says that runs/demo may be removed by the next demo.
 MARK := $(DEMO)/made-by-make-demo.txt
 
-.PHONY: demo test lint bench bench-quick docs clean
+.PHONY: demo demo-chat demo-rlhf test lint bench bench-quick docs clean
 .DELETE_ON_ERROR:
 
 # Each stamp is newer than what it was made from, so that setting up happens once.
@@ -52,6 +54,19 @@ demo: $(VENV)/ready
 	@echo "Try next:            $(BIN)/bptool generate $(DEMO) --prompt \"Early one\""
 	@echo "Train on your text:  $(BIN)/bptool train book.txt"
 
+demo-chat: $(VENV)/ready
+	@if [ -e $(DEMO)-chat ] && [ ! -e $(DEMO)-chat/made-by-the-demo.txt ]; then \
+	  echo "$(DEMO)-chat was not made by 'make demo-chat'; move or remove it"; exit 2; fi
+	@rm -rf $(DEMO)-chat
+	@$(BIN)/python docs/demo_chat.py chat --out $(DEMO)-chat
+	@echo "Talk with it:  $(BIN)/bptool chat $(DEMO)-chat/dpo"
+	@echo "Go on with:    make demo-rlhf"
+
+demo-rlhf: $(VENV)/ready
+	@rm -rf $(DEMO)-chat/reward $(DEMO)-chat/ppo $(DEMO)-chat/grpo
+	@$(BIN)/python docs/demo_chat.py rlhf --out $(DEMO)-chat
+	@echo "Talk with it:  $(BIN)/bptool chat $(DEMO)-chat/grpo"
+
 test: $(VENV)/ready
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
@@ -72,4 +87,5 @@ docs: $(VENV)/ready
 
 clean:
 	@if [ -e $(MARK) ]; then rm -rf $(DEMO); fi
+	@if [ -e $(DEMO)-chat/made-by-the-demo.txt ]; then rm -rf $(DEMO)-chat; fi
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -25,7 +25,6 @@ from typing import Any
 STUDY = "study.yaml"
 CLOCK = ("step_seconds", "seconds_to_target")
 PATIENCE_SECONDS = 30.0
-STOPPED = 130
 CONFIG = """
 model: {name: mlp, window: 2, n_embd: 4, n_hidden: 8, context: 8}
 data: {text: book.txt, tokenizer: char}
@@ -118,7 +117,8 @@ def is_alive(pid: int) -> bool:
 def end(process: subprocess.Popen[str], number: int, group: bool = False) -> list[int]:
     """Signal a study, or its whole group, and wait; the children that outlive it.
 
-    A study that is stopped by SIGINT or SIGTERM ends by itself with exit code 130, once it listens.
+    A study that is stopped by SIGINT or SIGTERM ends by itself with exit code 130 or
+    143, once it listens.
     """
     children = children_of(process.pid)
     if group:
@@ -126,7 +126,7 @@ def end(process: subprocess.Popen[str], number: int, group: bool = False) -> lis
     else:
         process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode in (-number, STOPPED, 0), (process.returncode, err)
+    assert process.returncode in (-number, 128 + number, 0), (process.returncode, err)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while any(map(is_alive, children)) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -35,6 +35,10 @@ class RunError(UserError):
     """A run folder or a checkpoint cannot be used."""
 
 
+class DamagedError(RunError):
+    """A file of a run is missing, or not as it was written."""
+
+
 class DivergedError(BptoolError):
     """Training met numbers that are not finite and cannot go on."""
 

@@ -7,8 +7,11 @@ disk, and renamed over the old one: a reader sees the old file or the new one, n
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,3 +71,41 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON to ``path`` as a whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def require_regular(path: Path) -> int:
+    """Bytes of a file; OSError where it is missing, or a pipe or device that would never end."""
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return found.st_size
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """The bytes of a regular file; OSError where there are more than ``most``."""
+    if require_regular(path) > most:
+        raise OSError(errno.EFBIG, f"larger than {format_bytes(most)}", str(path))
+    with open(path, "rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"larger than {format_bytes(most)}", str(path))
+    return data
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Bytes that may still be written below ``folder``; None where the system does not say."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+def format_bytes(n: float) -> str:
+    """``1.5 GB`` (powers of ten)."""
+    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
+        if n < 999.5 or unit == "PB":
+            return f"{n:.3g} {unit}"
+        n /= 1000.0
+    raise AssertionError

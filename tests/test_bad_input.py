@@ -21,6 +21,7 @@ import training_runs as runs
 from bptool import files
 from bptool.cli.main import main
 from bptool.training.run_folder import RunFolder
+from bptool.training.seal import write_sealed
 
 Refused = Callable[..., str]
 
@@ -81,7 +82,7 @@ TEXTS: dict[str, tuple[bytes | None, list[str]]] = {
     "missing": (None, ["bad.txt: no such file"]),
     "empty": (b"", ["bad.txt: the file is empty"]),
     "only a byte order mark": (b"\xef\xbb\xbf", ["bad.txt: the file is empty"]),
-    "binary": (b"abc\0def" * 50, ["bad.txt: not a text file", "byte 3"]),
+    "binary": (b"abc\0def" * 50, ["bad.txt, line 1: not a text file", "byte 3"]),
     "not UTF-8": (b"one\ntwo\nthr\xe9e " * 40, ["bad.txt, line 3: byte 0xE9 at offset 11"]),
     "shorter than a context": (b"abcdef", ["bad.txt", "needs at least"]),
     "one kind of character": (b"a" * 4000, ["bad.txt", "at least two different characters"]),
@@ -101,8 +102,8 @@ def test_a_text_that_cannot_be_trained_on(case: Any, config: Path, refused: Refu
 
 def test_a_folder_or_a_missing_data_set_is_no_text(config: Path, refused: Refused) -> None:
     Path("folder").mkdir()
-    assert "folder: is a folder" in refused("train", config, "--text", "folder")
-    assert "folder is a folder" in refused("train", "folder")
+    assert "folder: the folder holds no text" in refused("train", config, "--text", "folder")
+    assert "folder: the folder holds no text" in refused("train", "folder")
     assert "'no-such-set'" in refused("train", "dataset:no-such-set")
 
 
@@ -197,6 +198,11 @@ def _edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(value), encoding="utf-8")
 
 
+def _seal(path: Path, **changes: Any) -> None:
+    """An edit by someone who knows the format."""
+    write_sealed(path, json.loads(path.read_text(encoding="utf-8")) | changes)
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a bit of the weights": (
         lambda run: _flip(_checkpoint(run) / "weights.safetensors"),
@@ -208,22 +214,22 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no weights": (
         lambda run: (_checkpoint(run) / "weights.safetensors").unlink(),
-        "weights.safetensors cannot be read",
+        "weights.safetensors cannot be read: No such file",
     ),
-    "no checkpoint": (lambda run: shutil.rmtree(_checkpoint(run)), "cannot be read"),
+    "no checkpoint": (lambda run: shutil.rmtree(_checkpoint(run)), "state.json is missing"),
     "no index": (lambda run: (run / "checkpoints/index.json").unlink(), "holds no checkpoint"),
     "index that leads elsewhere": (
-        lambda run: _edit(run / "checkpoints/index.json", best="../../elsewhere"),
+        lambda run: _seal(run / "checkpoints/index.json", best="../../elsewhere"),
         "not a checkpoint's name",
     ),
     "index of a later version": (
         lambda run: _edit(run / "checkpoints/index.json", format_version=9),
-        "index.json has format_version 9, this bptool reads 1",
+        "index.json has format_version 9, this bptool reads 1 and 2; update bptool",
     ),
     "index that is no JSON": (lambda run: _cut(run / "checkpoints/index.json"), "cannot be read"),
     "state": (lambda run: _cut(_checkpoint(run) / "state.json"), "state.json cannot be read"),
     "step": (
-        lambda run: _edit(_checkpoint(run) / "state.json", step="many"),
+        lambda run: _seal(_checkpoint(run) / "state.json", step="many"),
         "state.json is damaged: 'step' is 'many'",
     ),
     "manifest": (lambda run: (run / "manifest.json").write_bytes(b"\xff"), "manifest.json cannot"),
@@ -246,7 +252,7 @@ def test_a_damaged_run(case: Any, run: Path, refused: Refused) -> None:
     [
         (lambda run: _flip(_checkpoint(run) / "optimizer.safetensors"), "is damaged: its sha256"),
         (
-            lambda run: _edit(_checkpoint(run) / "state.json", best_val_loss="low"),
+            lambda run: _seal(_checkpoint(run) / "state.json", best_val_loss="low"),
             "'best_val_loss' is 'low'",
         ),
         (lambda run: _edit(run / "manifest.json", workers=None), "manifest.json is damaged"),
@@ -417,7 +423,8 @@ def test_a_disk_that_is_really_full(tmp_path: Path, config: Path) -> None:
         process = runs.process("train", str(config), "--out", str(disk / "run"))
         _, err = process.communicate(timeout=120)
         assert (process.returncode, err.count("\n")) == (2, 1), err
-        assert "No space left on device; free some space" in err
+        assert re.search(r"a checkpoint takes \d+ kB and [\d.]+ kB are free; free some space", err)
+        assert not (disk / "run").exists()
         assert not list(disk.rglob(f"{files.TEMPORARY_PREFIX}*"))
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from bptool.data.download import DATASETS, Dataset, get, is_here, path_of
-from bptool.data.text import read_text
+from bptool.data.sources import read_sources
 from bptool.errors import DataError
 
 GOOD = b"ann\nbob\n" * 30_000
@@ -78,7 +78,7 @@ def test_download(page: str, server: str, folder: Path) -> None:
     path = get("names", url=f"{server}/{page}", progress=lambda *call: calls.append(call))
     assert path == folder / "names.txt" == path_of("names")
     assert path.read_bytes() == GOOD
-    assert read_text("dataset:names") == GOOD.decode()
+    assert read_sources(["dataset:names"])[0].text == GOOD.decode()
     assert calls == sorted(calls)
     assert len(calls) > 2
     assert calls[-1] == (len(GOOD), len(GOOD))
@@ -172,7 +172,7 @@ def test_a_damaged_copy_is_fetched_again(server: str, folder: Path) -> None:
 def test_not_fetched_yet() -> None:
     assert not is_here("names")
     with pytest.raises(DataError, match="run `bptool data get names`"):
-        read_text("dataset:names")
+        read_sources(["dataset:names"])
 
 
 def test_an_unknown_name() -> None:

@@ -7,8 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bptool.config.data_section import SplitConfig
-from bptool.data.split import split_documents, split_texts
+from bptool.data.sources import Source
+from bptool.data.split import Split, split_documents
+from bptool.data.split import split_texts as split_sources
 from bptool.errors import DataError
+
+
+def split_texts(texts: list[str], config: SplitConfig) -> Split:
+    return split_sources([Source(text, "here") for text in texts], config)
 
 
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=4), st.floats(0.01, 0.99))

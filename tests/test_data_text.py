@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bptool.data.text import read_text, read_texts, sha256_of_texts
+from bptool.data.sources import read_sources
+from bptool.data.text import sha256_of_texts
 from bptool.errors import DataError
+
+
+def read_texts(paths: Iterable[Path | str]) -> list[str]:
+    return [source.text for source in read_sources(list(paths))]
+
+
+def read_text(path: Path | str) -> str:
+    (text,) = read_texts([path])
+    return text
 
 
 @pytest.fixture
@@ -37,7 +48,7 @@ def test_what_is_read(data: bytes, text: str, path: Path) -> None:
     [
         (b"", "the file is empty"),
         (b"\xef\xbb\xbf", "the file is empty"),
-        (b"abc\0def", r"not a text file \(NUL at byte 3\)"),
+        (b"abc\0def", r"line 1: not a text file \(NUL at byte 3\)"),
         (b"a\nb\ncaf\xe9\n", r"book\.txt, line 3: byte 0xE9 at offset 7 is not UTF-8"),
         (b"\xff\xfea\0", "not a text file"),
         (b"abc\xe2\x82", r"line 1: byte 0xE2 at offset 3 is not UTF-8"),
@@ -55,7 +66,7 @@ def test_what_is_refused(data: bytes, expected: str, path: Path) -> None:
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.txt: no such file"):
         read_text(tmp_path / "gone.txt")
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(DataError, match="the folder holds no text"):
         read_text(tmp_path)
     with pytest.raises(DataError, match="cannot be the name of a file"):
         read_text("a\0b")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import training_runs as runs
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bptool.cli.feedback_page import Server
@@ -144,7 +144,8 @@ def judgement(choice: str, reviewer: str = "ann", prompt: str = "p") -> Judgemen
     )
 
 
-@given(st.integers(0, 400))
+@settings(max_examples=20)
+@given(st.integers(0, 900))
 def test_a_torn_line_is_dropped_and_all_before_is_kept(tmp_path_factory: Any, cut: int) -> None:
     path = tmp_path_factory.mktemp("torn") / "prefs.jsonl"
     store = Store(path)
@@ -463,3 +464,41 @@ def test_bad_requests_are_one_line(
     assert reason in errors
     assert len(errors.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_runs_are_compared_by_rules(run: Path, tmp_path: Path) -> None:
+    asked = [
+        "evaluate-preference",
+        str(run),
+        str(run),
+        "--prompts",
+        str(run.parent / "prompts.txt"),
+    ]
+    rules = ["--judge", str(run.parent / "rules.py")]
+    process = runs.process(*asked, *rules, "--json", "--max-tokens", "4")
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    found = json.loads(said)
+    assert (found["win_rate"], found["ties"], found["n_prompts"]) == (0.5, 11, 11)  # with itself
+    assert found["interval_95"] == pytest.approx(wilson(0.5, 11))
+    assert found["reward"][0] == found["reward"][1]
+    shown = runs.process(*asked, *rules, "--max-tokens", "4", "--show", "1")
+    text, _ = shown.communicate(timeout=300)
+    assert "0 wins, 11 ties, 0 losses" in " ".join(text.split())
+    refused = runs.process(*asked)
+    _, errors = refused.communicate(timeout=300)
+    assert (refused.returncode, "--judge rules.py, or --reward RUN" in errors) == (2, True)
+
+
+def test_a_judge_that_goes_by_the_side_decides_nothing(run: Path, tmp_path: Path) -> None:
+    biased = tmp_path / "biased.py"
+    biased.write_text("def judge(prompt, left, right): return 'left'", encoding="utf-8")
+    asked = [
+        "evaluate-preference",
+        str(run),
+        str(run),
+        "--prompts",
+        str(run.parent / "prompts.txt"),
+    ]
+    process = runs.process(*asked, "--judge", str(biased), "--json", "--max-tokens", "4")
+    assert json.loads(process.communicate(timeout=300)[0])["ties"] == 11

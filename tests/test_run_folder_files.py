@@ -11,6 +11,7 @@ import yaml
 
 import bptool
 from bptool.errors import RunError
+from bptool.training.checkpoint import load_state
 from bptool.training.events import TrainingFinished
 from bptool.training.metrics import read_metrics
 from bptool.training.plot import plot_losses
@@ -41,8 +42,9 @@ def test_a_run_folder_holds_what_is_promised(run: Path) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     assert config["format_version"] == 1
     assert config["training"]["steps"] == 12
-    for name in ("tokenizer.json", "manifest.json", "checkpoints/index.json"):
+    for name in ("tokenizer.json", "manifest.json"):
         assert json.loads((run / name).read_text(encoding="utf-8"))["format_version"] == 1
+    assert json.loads((run / "checkpoints/index.json").read_bytes())["format_version"] == 2
     header = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0]
     assert json.loads(header)["format_version"] == 1
     assert "format_version 1" in (run / "samples.txt").read_text(encoding="utf-8").splitlines()[0]
@@ -60,7 +62,7 @@ def test_the_manifest_names_what_decides_the_bits(run: Path) -> None:
 
 
 def test_the_state_names_the_hashes_of_its_tensors(run: Path) -> None:
-    state = read_json(run / "checkpoints" / "step-00000012" / "state.json", "state")
+    state = load_state(run / "checkpoints" / "step-00000012")
     assert state["step"] == 12
     assert set(state["sha256"]) == {"weights.safetensors", "optimizer.safetensors"}
 

@@ -369,7 +369,7 @@ def test_steps_that_diverge_are_skipped_and_ten_in_a_row_end_the_run(
         return found
 
     monkeypatch.setattr(training.pieces.step, "compute_gradient", failing)
-    with pytest.raises(DivergedError, match="the last 10 steps up to 17"):
+    with pytest.raises(DivergedError, match="step 17: the last 10 steps had no finite"):
         training.run()
     training.pieces.close()
     skipped = [e.step for e in recorder.events if isinstance(e, StepDone) and e.skipped]

@@ -25,12 +25,17 @@ class Entry(NamedTuple):
 COMMANDS: dict[str, Entry] = {
     "train": Entry("bptool.cli.train:train", "Train a model from a configuration or text files."),
     "generate": Entry("bptool.cli.generate:generate", "Write text with a trained model."),
+    "chat": Entry("bptool.cli.chat:chat", "Talk with a model that was fine-tuned to answer."),
     "eval": Entry("bptool.cli.eval:evaluate", "Measure a trained model on the validation text."),
     "finetune": Entry(
         "bptool.cli.finetune:app", "Train a trained model further, on conversations."
     ),
     "feedback": Entry(
         "bptool.cli.feedback:feedback", "Collect judgements of a trained model's answers."
+    ),
+    "evaluate-preference": Entry(
+        "bptool.cli.evaluate_preference:evaluate_preference",
+        "Compare the answers of two runs: a win rate with its interval.",
     ),
     "gradcheck": Entry(
         "bptool.cli.gradcheck:gradcheck", "Check every gradient against finite differences."
@@ -43,6 +48,10 @@ COMMANDS: dict[str, Entry] = {
     "profile": Entry(
         "bptool.cli.profile:profile", "Show where a training step's time goes, by operation."
     ),
+    "verify-resume": Entry(
+        "bptool.cli.verify_resume:verify", "Prove that a run resumes exactly, on your own settings."
+    ),
+    "diff": Entry("bptool.cli.diff:diff", "Show why two runs differ, and from which step on."),
     "config": Entry("bptool.cli.config:app", "Show and check configurations."),
     "data": Entry("bptool.cli.data:app", "Fetch and prepare texts."),
 }

@@ -41,7 +41,10 @@ def compare(wanted: Request, *, mpi: bool, quiet: bool, json: bool) -> None:
             kind="warning")  # fmt: skip
     if not (quiet or json):
         print_opening(console, wanted, executor.n_slots)
-    with listener_for(console, silent=quiet or json) as listener, stopping(study.request_stop):
+    with (
+        listener_for(console, silent=quiet or json) as listener,
+        stopping(study.request_stop) as asked,
+    ):
         stopped = study.run([listener])
     bigrams = wanted.ground.bigram_losses
     analysis = analyse(wanted.plan, study.records, study.timings, bigrams)
@@ -58,7 +61,7 @@ def compare(wanted: Request, *, mpi: bool, quiet: bool, json: bool) -> None:
             f"stopped: {n} of {wanted.plan.n_trials} trials are done; go on with: "
             f"bptool compare-optimizers --resume {wording.argument(str(wanted.folder.path))}\n"
         )
-        raise Stopped
+        raise Stopped(asked.exit_code)
 
 
 def _executor(wanted: Request, mpi: bool) -> Executor:

@@ -5,6 +5,8 @@
 | a ``UserError``, wrong usage, a file that cannot be read or written | one line | 2 |
 | any other exception | one line, and how to see the traceback | 1 |
 | Ctrl-C | ``interrupted`` | 130 |
+| SIGINT or SIGTERM to what saves its work first | how to go on | 130 or 143 |
+| ``--time-limit`` has passed, and the work is saved | how to go on | 124 |
 | the reader of a pipe went away | nothing | 1 |
 """
 
@@ -25,7 +27,11 @@ USAGE_ERROR: type[BaseException] = typer.BadParameter.__mro__[1]
 
 
 class Stopped(Exception):
-    """The user stopped a command that has saved its work and said how to go on."""
+    """A command was stopped that has saved its work and said how to go on."""
+
+    def __init__(self, exit_code: int = 130) -> None:
+        super().__init__()
+        self.exit_code = exit_code
 
 
 REMEDIES = {
@@ -76,7 +82,7 @@ def report(error: BaseException) -> int:
     if isinstance(error, USAGE_ERROR):
         return _usage(error)
     if isinstance(error, Stopped):
-        return INTERRUPTED
+        return error.exit_code
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         typer.echo("interrupted", err=True)
         return INTERRUPTED

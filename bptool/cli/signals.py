@@ -1,28 +1,51 @@
-"""What Ctrl-C does while something runs that can be stopped between two steps."""
+"""What SIGINT and SIGTERM do while something runs that can be stopped between two steps."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+_SHOW_CURSOR = b"\x1b[?25h"
+
+
+class Asked:
+    """The signal that asked to stop, if one did."""
+
+    number: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """130 after SIGINT, 143 after SIGTERM, as a shell has it."""
+        return 128 + (self.number or signal.SIGINT)
+
 
 @contextlib.contextmanager
-def stopping(request_stop: Callable[[], None]) -> Iterator[None]:
-    """Inside the block the first SIGINT or SIGTERM calls ``request_stop``; a second one raises
-    KeyboardInterrupt at once."""
+def stopping(request_stop: Callable[[], None], at_once: bool = False) -> Iterator[Asked]:
+    """Inside the block the first SIGINT or SIGTERM calls ``request_stop``.
 
-    def stop(number: int, frame: Any) -> None:
-        request_stop()
-        signal.signal(number, signal.default_int_handler)
-
+    A second one raises KeyboardInterrupt; with ``at_once`` it ends the process there and then,
+    even in the middle of a long step.
+    """
+    asked = Asked()
     wanted = [signal.SIGINT]
     if hasattr(signal, "SIGTERM"):
         wanted.append(signal.SIGTERM)
+
+    def stop(number: int, frame: Any) -> None:
+        request_stop()
+        asked.number = asked.number or number
+        for each in wanted if at_once else [signal.Signals(number)]:
+            signal.signal(each, signal.SIG_DFL if at_once else signal.default_int_handler)
+        if at_once and sys.stdout.isatty():  # nobody would bring the cursor back
+            os.write(sys.stdout.fileno(), _SHOW_CURSOR)
+
     previous = {number: signal.signal(number, stop) for number in wanted}
     try:
-        yield
+        yield asked
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

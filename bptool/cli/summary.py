@@ -71,7 +71,7 @@ def closing_facts(progress: TrainingProgress) -> Iterator[tuple[str, str]]:
     assert end is not None
     yield "best validation loss", best_result(progress)
     if progress.n_skipped:
-        yield "skipped steps", f"{progress.n_skipped:,}, their gradient was not finite"
+        yield "skipped steps", f"{progress.n_skipped:,}, their weights were left as they were"
     if end.peak_memory_bytes is not None:
         from bptool.training.setup import format_bytes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,18 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run, exactly.")] = False,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="With --resume: go on from this one, step-00000500, not from the last."),
+    ] = None,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(help="Stop and save before so long, 55m or 1h30m, and exit with code 124."),
+    ] = None,
+    detect_anomaly: Annotated[
+        bool,
+        typer.Option(help="Stop at the first number that is not finite and say what made it."),
+    ] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Predict memory and time, and stop.")
     ] = False,
@@ -40,14 +53,17 @@ def train(
     """Train a language model.
 
     bptool train CONFIG.yaml, or bptool train book.txt for a model that fits the text, or
-    bptool train RUN --resume to go on with a run.
+    bptool train RUN --resume to go on with a run. Ctrl-C and SIGTERM finish the step, save,
+    and exit with code 130 or 143; a second one leaves at once, with the last checkpoint intact.
     """
+    from bptool.cli.time_limit import seconds_of
     from bptool.cli.training_request import settle
     from bptool.plugins import load_plugin
 
     for name in plugin or []:
         load_plugin(name)
-    request = settle(source, text or [], sets or [], out, resume)
+    seconds = None if time_limit is None else seconds_of(time_limit)
+    request = settle(source, text or [], sets or [], out, resume, checkpoint)
     if plan:
         from bptool.cli.training_plan import print_plan
 
@@ -55,4 +71,4 @@ def train(
         return
     from bptool.cli.training_session import train as run
 
-    run(request, quiet, json)
+    run(replace(request, seconds=seconds, detect_anomaly=detect_anomaly), quiet, json)

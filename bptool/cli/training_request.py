@@ -19,6 +19,9 @@ MAY_CHANGE = {
     "training.eval_interval",
     "training.log_interval",
     "training.checkpoint_interval",
+    "training.keep_last",
+    "training.keep_every",
+    "training.max_skipped",
     "training.eval_tokens",
     "training.workers",
     "training.split",
@@ -28,6 +31,8 @@ MAY_CHANGE = {
     "training.early_stopping.min_improvement",
 }
 """Settings that a resumed run may change; all others would make it another run."""
+DECIDES_NO_BIT = MAY_CHANGE - {"training.steps", "training.workers", "training.split"}
+"""Those of them that no weight depends on."""
 RUNS = Path("runs")
 
 
@@ -38,10 +43,23 @@ class Request:
     config: RunConfig
     folder: RunFolder
     resume: bool
+    checkpoint: str = "last"
+    """Which one a resumed run goes on from."""
+    seconds: float | None = None
+    """After which it stops and saves."""
+    detect_anomaly: bool = False
+    """Stop at the first number that is not finite."""
+    changes: tuple[str, ...] = ()
+    """What a resumed run does otherwise from here on, in one line each."""
 
 
 def settle(
-    source: list[str], texts: list[str], sets: list[str], out: Path | None, resume: bool
+    source: list[str],
+    texts: list[str],
+    sets: list[str],
+    out: Path | None,
+    resume: bool,
+    checkpoint: str | None = None,
 ) -> Request:
     """Settle what is to be trained, and where.
 
@@ -51,32 +69,41 @@ def settle(
         sets: ``key.path=value`` arguments.
         out: folder of the run; by default one named after the source in ``runs/``.
         resume: go on with the run that the folder holds.
+        checkpoint: the one to go on from, in place of the last.
 
     Raises:
         UserError: the request contradicts itself, the configuration or the run.
     """
     from bptool.training.run_folder import RunFolder, free_name
 
+    if checkpoint is not None and not resume:
+        raise UserError("--checkpoint names where to go on from; add --resume")
+    which = checkpoint or "last"
     run = Path(source[0]) if len(source) == 1 and Path(source[0]).is_dir() else None
     if run is not None and not resume:
-        raise UserError(f"{run} is a folder; name a CONFIG.yaml or a text, or add --resume")
+        if RunFolder(run).holds_run():
+            raise UserError(f"{run} holds a run; to go on with it, add --resume")
+        run = None  # a folder of texts
     if run is not None and (texts or out not in (None, run)):
         raise UserError(f"to resume {run}, leave --text and --out away: the run knows its own")
     if run is not None:
         folder = RunFolder(run)
-        return Request(_resumed(folder, None, sets), folder, True)
+        config, changes = _resumed(folder, None, sets)
+        return Request(config, folder, True, which, changes=changes)
     place = RUNS / name_of(source)
     if not resume:
         config = resolve_source(source, texts, sets).config
         return Request(config, RunFolder(out or free_name(place)), False)
     folder = RunFolder(out or place)
     folder.require_run()
-    return Request(_resumed(folder, resolve_source(source, texts, []), sets), folder, True)
+    config, changes = _resumed(folder, resolve_source(source, texts, []), sets)
+    return Request(config, folder, True, which, changes=changes)
 
 
 def name_of(source: list[str]) -> str:
     """What a folder for the results of ``source`` is called."""
-    return Path(source[0].removeprefix("dataset:")).stem or "run"
+    name = Path(source[0].removeprefix("dataset:")).stem
+    return "".join(c for c in name if c not in "*?[]") or "run"
 
 
 def _is_config(path: str) -> bool:
@@ -99,10 +126,10 @@ def _fitted(texts: list[str], sets: list[str]) -> Resolved:
     """Settings that suit the size of ``texts``."""
     from bptool.config.defaults import for_text
     from bptool.config.load import resolve
-    from bptool.data.text import read_texts
+    from bptool.data.sources import read_sources
 
     entries = [_entry(text) for text in texts]
-    contents = read_texts(entries)
+    contents = [source.text for source in read_sources(entries)]
     size = sum(map(len, contents)), len(set("".join(contents)))
     named = {"data": {"text": entries}}
     fitted = for_text(*size)
@@ -115,8 +142,10 @@ def _entry(text: str) -> str:
     return text if text.startswith("dataset:") else str(Path(text).absolute())
 
 
-def _resumed(folder: RunFolder, asked_for: Resolved | None, sets: list[str]) -> RunConfig:
-    """The run's own configuration, with the changes that a resume allows.
+def _resumed(
+    folder: RunFolder, asked_for: Resolved | None, sets: list[str]
+) -> tuple[RunConfig, tuple[str, ...]]:
+    """The run's own configuration, with the changes that a resume allows; and these in words.
 
     A configuration named beside --resume must not contradict the run's: what it sets itself and
     may not change must be as it was.
@@ -131,12 +160,24 @@ def _resumed(folder: RunFolder, asked_for: Resolved | None, sets: list[str]) -> 
         wanted = flatten(asked_for.config)
         refused += _contradictions(flatten(own), wanted, asked_for.provenance)
     if refused:
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise ConfigError(
-            f"{folder.path} was trained with {refused[0]}; a resumed run keeps its settings "
-            f"(only {', '.join(sorted(_shown(MAY_CHANGE)))} may change, by --set), "
-            "so leave it as it was or train a new run"
+            f"{folder.path} was trained with {refused[0]}{more}; that would make it another run, "
+            "so leave it as it was or train a new one; safe to change by --set are "
+            f"{', '.join(sorted(_shown(MAY_CHANGE)))}"
         )
-    return changed
+    return changed, tuple(_changes(flatten(own), flatten(changed)))
+
+
+def _changes(own: dict[str, str], wanted: dict[str, str]) -> Iterator[str]:
+    """Each setting that a resume changes, and what that means."""
+    for key in sorted(own.keys() | wanted.keys()):
+        was, now = own.get(key, "unset"), wanted.get(key, "unset")
+        if was == now:
+            continue
+        meaning = "" if key in DECIDES_NO_BIT else "; the bits will not be those of a run with "
+        meaning += "it from the start" if meaning else ""
+        yield f"{key} is {now} from here on, was {was}{meaning}"
 
 
 def _shown(keys: set[str]) -> set[str]:

@@ -7,21 +7,34 @@ import sys
 from bptool.cli import wording
 from bptool.cli.failures import Stopped
 from bptool.cli.signals import stopping
+from bptool.cli.time_limit import EXIT_CODE, TimeLimit
 from bptool.cli.training_request import Request
 
 
 def train(request: Request, quiet: bool, json: bool) -> None:
-    """Train; raises Stopped where the user stopped the run before its last step."""
+    """Train; raises Stopped where the run was stopped before its last step."""
     from rich.console import Console
 
     from bptool.cli.display import listener_for
     from bptool.training.begin import resume_run, start_run
+    from bptool.training.events import Notice
 
-    begin = resume_run if request.resume else start_run
+    limit = TimeLimit(request.seconds) if request.seconds is not None else None
     with listener_for(Console(), quiet=quiet, json=json) as listener:
-        training = begin(request.config, request.folder, [listener])
+        for change in request.changes:
+            listener(Notice(change))
+        listeners = [listener] if limit is None else [listener, limit]
+        if request.resume:
+            training = resume_run(
+                request.config, request.folder, listeners, checkpoint=request.checkpoint
+            )
+        else:
+            training = start_run(request.config, request.folder, listeners)
+        training.detect_anomaly = request.detect_anomaly
+        if limit is not None:
+            limit.training = training
         try:
-            with stopping(training.request_stop):
+            with stopping(training.request_stop, at_once=True) as asked:
                 interrupted = training.run()
         finally:
             training.pieces.close()
@@ -30,4 +43,5 @@ def train(request: Request, quiet: bool, json: bool) -> None:
     if quiet or json:  # the other displays have said so
         run = wording.argument(str(request.folder.path))
         sys.stderr.write(f"stopped and saved; go on with: bptool train {run} --resume\n")
-    raise Stopped
+    passed = limit is not None and limit.has_passed and asked.number is None
+    raise Stopped(EXIT_CODE if passed else asked.exit_code)

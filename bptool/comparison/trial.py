@@ -16,7 +16,6 @@ from bptool.config.schema import RunConfig
 from bptool.data.corpus import Corpus
 from bptool.ops import jit
 from bptool.training.evaluation import evaluate_split
-from bptool.training.loop import MAX_SKIPPED_IN_A_ROW
 from bptool.training.setup import Pieces, build, new_batch
 
 DIVERGED_AT = 10.0
@@ -166,7 +165,7 @@ class _Run:
                 self.skipped_in_a_row += 1
             if on_step:
                 on_step(self.step, result.loss)
-            if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            if self.skipped_in_a_row >= self.training.max_skipped:
                 return "diverged"
             last = self.step == self.training.steps
             if last or self.step % self.training.eval_interval == 0:

@@ -52,7 +52,21 @@ class DataConfig(Section):
     text: list[str] = Field(
         min_length=1,
         json_schema_extra=_or_one_text,
-        description="text files, in order, or dataset:NAME for one from `bptool data list`",
+        description="text files, folders or patterns, in order, or dataset:NAME for one from "
+        "`bptool data list`",
+    )
+    field: str = Field(
+        default="text",
+        min_length=1,
+        description="of JSON, JSON Lines, CSV and Parquet files: the field with the text",
+    )
+    encoding: str = Field(
+        default="utf-8", min_length=1, description="of the files: a codec's name, or detect"
+    )
+    errors: Literal["strict", "replace", "skip"] = Field(
+        default="strict",
+        description="bytes that are no characters, and NULs: an error that names them, U+FFFD in "
+        "their place, or left out",
     )
     tokenizer: Any = Field(default="char", description="a tokenizer by name, with its settings")
     split: SplitConfig = Field(

@@ -95,6 +95,27 @@ class EarlyStopping(Section):
     )
 
 
+class Spikes(Section):
+    """What is done about steps whose loss stands out; see the first lines of
+    ``training/spikes.py``."""
+
+    then: Literal["skip", "rollback"] = Field(
+        default="skip",
+        description="skip: leave the step's update out; rollback: go back to the last checkpoint "
+        "and on with a smaller learning rate",
+    )
+    standard_deviations: float = Field(
+        default=6.0, gt=0, le=1e6, description="a loss so many above the mean of those before"
+    )
+    over: int = Field(default=100, ge=4, le=10**5, description="steps that mean is of")
+    rate_factor: float = Field(
+        default=0.5, gt=0, le=1, description="what a rollback multiplies the learning rate by"
+    )
+    max_rollbacks: int = Field(
+        default=3, ge=1, le=1000, description="after so many, another spike ends the run"
+    )
+
+
 class TrainingConfig(Section):
     """How long, how fast and on what terms the model is trained."""
 
@@ -156,9 +177,29 @@ class TrainingConfig(Section):
         default_factory=lambda data: data.get("eval_interval", 1),
         description="updates between checkpoints; as eval_interval when left out",
     )
+    keep_last: int = Field(
+        default=2,
+        ge=1,
+        le=10**6,
+        description="how many of the newest checkpoints are kept, beside the best; with one, a "
+        "damaged checkpoint has none before it to go back to",
+    )
+    keep_every: Steps | None = Field(
+        default=None,
+        description="the checkpoints of every so many steps are kept too; null: none",
+    )
     eval_tokens: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
         description="most validation tokens an evaluation reads; null: the whole split",
+    )
+    max_skipped: int = Field(
+        default=10,
+        ge=1,
+        le=10**6,
+        description="steps in a row without a finite loss and gradient after which training stops",
+    )
+    spikes: Spikes | None = Field(
+        default=None, description="what is done about spikes of the loss; null: nothing"
     )
     early_stopping: EarlyStopping | None = Field(
         default=None, description="when to stop before the last step; null: never"

@@ -19,8 +19,9 @@ from bptool import __version__
 from bptool.config.choice import Choice
 from bptool.config.data_section import DataConfig
 from bptool.data.cache import cache_folder
-from bptool.data.split import Split, split_documents, split_texts
-from bptool.data.text import read_texts, sha256_of_texts
+from bptool.data.sources import Reading, Source, read_sources
+from bptool.data.split import Split, documents_of, split_texts
+from bptool.data.text import sha256_of_texts
 from bptool.data.tokenfile import TokenFile, forget_unused, open_token_file, write_token_file
 from bptool.data.tokenizers import (
     END_OF_TEXT,
@@ -95,10 +96,12 @@ def prepare(
     if config.records is not None:
         raise ConfigError("this works on a text, and the configuration trains on records")
     say = progress or _say_nothing
-    texts = read_texts(config.text)
+    sources = sources_of(config)
+    texts = [source.text for source in sources]
     text_sha256 = sha256_of_texts(texts)
     kind, settings = _tokenizer_choice(config, tokenizer)
-    key = _key(text_sha256, config, tokenizer.to_json() if tokenizer else settings)
+    apart = any(source.is_document for source in sources)
+    key = _key(text_sha256, config, apart, tokenizer.to_json() if tokenizer else settings)
     path = cache_folder("tokens", cache) / f"{key[:32]}.tokens"
     file = _open_if_whole(path, key)
     reused = file is not None
@@ -106,8 +109,8 @@ def prepare(
         forget_unused(path.parent)
         _check_variety(texts, config)
         if tokenizer is not None:
-            _check_known(tokenizer, texts, config)
-        split = split_texts(texts, config.split)
+            _check_known(tokenizer, sources)
+        split = split_texts(sources, config.split)
         if tokenizer is None:
             tokenizer = _train(kind, settings, texts, split, say)
         ends = config.split.by == "document"
@@ -136,14 +139,19 @@ def prepare(
     )
 
 
+def sources_of(config: DataConfig) -> list[Source]:
+    """The texts of ``config``, read as it says."""
+    return read_sources(config.text, Reading(config.encoding, config.errors, config.field))
+
+
 def describe(config: DataConfig, cache: Path | None = None) -> dict[str, int | float]:
     """Counts that show what the text of ``config`` becomes, by what they count."""
-    texts = read_texts(config.text)
+    texts = [source.text for source in sources_of(config)]
     corpus = prepare(config, context=1, cache=cache)
     n_tokens = corpus.n_train + corpus.n_validation
     n_special = len(corpus.tokenizer.special_tokens)
     return {
-        "files": len(texts),
+        "texts": len(texts),
         "bytes (UTF-8)": sum(len(text.encode("utf-8")) for text in texts),
         "characters": corpus.n_characters,
         "distinct characters": len(set[str]().union(*texts)),
@@ -164,13 +172,14 @@ def encode_all(config: DataConfig, tokenizer: Tokenizer) -> NDArray[np.int32]:
     Raises:
         DataError: a text cannot be read, or holds a character the tokenizer does not know.
     """
-    texts = read_texts(config.text)
-    _check_known(tokenizer, texts, config)
+    sources = sources_of(config)
+    _check_known(tokenizer, sources)
     by_document = config.split.by == "document"
-    documents, separator = texts, ""
+    apart = by_document or any(source.is_document for source in sources)
+    separator = config.split.separator if apart else ""
+    documents = [source.text for source in sources]
     if by_document:
-        separator = config.split.separator
-        documents = [d for text in texts for d in split_documents(text, separator)]
+        documents = documents_of(sources, separator)
     slices = encode_documents(documents, separator, by_document, tokenizer, _say_nothing, "text")
     return np.concatenate([np.empty(0, np.int32), *slices])
 
@@ -254,7 +263,7 @@ def _tokenizer_choice(
     return kind, settings
 
 
-def _key(text_sha256: str, config: DataConfig, tokenizer: Any) -> str:
+def _key(text_sha256: str, config: DataConfig, apart: bool, tokenizer: Any) -> str:
     """Hash of everything a token file follows from."""
     if isinstance(tokenizer, TokenizerConfig):
         import importlib.metadata
@@ -264,8 +273,9 @@ def _key(text_sha256: str, config: DataConfig, tokenizer: Any) -> str:
         tokenizer = [kind.name, library, tokenizer.model_dump()]
     split = config.split.model_dump()
     if split["by"] == "position":
-        split = {"by": "position", "validation_fraction": split["validation_fraction"]}
-    made_from = [__version__, text_sha256, split, tokenizer]
+        kept = ("by", "validation_fraction", *(("separator",) if apart else ()))
+        split = {key: split[key] for key in kept}
+    made_from = [__version__, text_sha256, split, tokenizer, *(["documents"] if apart else [])]
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
@@ -301,12 +311,12 @@ def _check_variety(texts: list[str], config: DataConfig) -> None:
         )
 
 
-def _check_known(tokenizer: Tokenizer, texts: list[str], config: DataConfig) -> None:
-    for path, text in zip(config.text, texts, strict=True):
+def _check_known(tokenizer: Tokenizer, sources: list[Source]) -> None:
+    for source in sources:
         try:
-            tokenizer.check(text)
+            tokenizer.check(source.text)
         except DataError as error:
-            raise DataError(f"{path}: {error}") from None
+            raise DataError(f"{source.place}: {error}") from None
 
 
 def _check_length(file: TokenFile, context: int, config: DataConfig) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from bptool.config.data_section import SplitConfig
 from bptool.data.batches import shuffled
+from bptool.data.sources import Source
 from bptool.errors import DataError
 
 
@@ -25,11 +26,13 @@ class Split:
     separator: str
 
 
-def split_texts(texts: list[str], config: SplitConfig) -> Split:
-    """Divide ``texts`` as ``config`` says.
+def split_texts(sources: list[Source], config: SplitConfig) -> Split:
+    """Divide the texts of ``sources`` as ``config`` says.
 
     By position: of the ``n`` characters of all texts in order, the first
     ``int(n * (1 - validation_fraction))`` train and the rest validates (nanoGPT, at 0.1).
+    Where texts are documents of their own, as the records of a file are, the separator stands
+    between them.
     By document: ``round(n * validation_fraction)`` documents, at least one, are set aside; which
     ones depends on their number and the seed alone, and they are spread over the whole text.
 
@@ -37,8 +40,11 @@ def split_texts(texts: list[str], config: SplitConfig) -> Split:
         DataError: fewer than two documents.
     """
     if config.by == "position":
-        return _by_position(texts, config.validation_fraction)
-    documents = [d for text in texts for d in split_documents(text, config.separator)]
+        apart = any(source.is_document for source in sources)
+        separator = config.separator if apart else ""
+        texts = [source.text for source in sources]
+        return _by_position(texts, config.validation_fraction, separator)
+    documents = documents_of(sources, config.separator)
     if len(documents) < 2:
         raise DataError(
             f"split by document finds {len(documents)} document(s) with the separator "
@@ -53,6 +59,17 @@ def split_texts(texts: list[str], config: SplitConfig) -> Split:
     return Split(train, [documents[i] for i in sorted(aside)], config.separator)
 
 
+def documents_of(sources: list[Source], separator: str) -> list[str]:
+    """Every document: a source that is one, or those that the separator cuts it into."""
+    found: list[str] = []
+    for source in sources:
+        if source.is_document:
+            found.append(source.text)
+        else:
+            found += split_documents(source.text, separator)
+    return found
+
+
 def split_documents(text: str, separator: str) -> list[str]:
     """Documents of ``text`` without their separators; empty ones are left out.
 
@@ -65,7 +82,7 @@ def split_documents(text: str, separator: str) -> list[str]:
     return [d for part in re.split(pattern, text) if (d := part.strip("\n"))]
 
 
-def _by_position(texts: list[str], validation_fraction: float) -> Split:
+def _by_position(texts: list[str], validation_fraction: float, separator: str) -> Split:
     n_train = int(sum(map(len, texts)) * (1.0 - validation_fraction))
     train, validation = [], []
     for text in texts:
@@ -74,4 +91,4 @@ def _by_position(texts: list[str], validation_fraction: float) -> Split:
         if tail := text[len(head) :]:
             validation.append(tail)
         n_train -= len(head)
-    return Split(train, validation, "")
+    return Split(train, validation, separator)

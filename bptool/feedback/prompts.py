@@ -8,7 +8,7 @@ from typing import Any
 
 from bptool.data.chat.objects import BadRecord, read_parsed, refuse_broken
 from bptool.data.chat.records import Message, parse_messages
-from bptool.data.text import read_text
+from bptool.data.sources import read_sources
 from bptool.errors import DataError
 from bptool.inference.answers import Prompt
 
@@ -26,7 +26,8 @@ def read_prompts(paths: Sequence[Path | str], skip_bad: bool = False) -> list[Pr
             refuse_broken(broken, skip_bad)
             found += parsed
         else:
-            found += [line.strip() for line in read_text(path).split("\n") if line.strip()]
+            (source,) = read_sources([path])
+            found += [line.strip() for line in source.text.split("\n") if line.strip()]
     unique = list(dict.fromkeys(found))
     if not unique:
         raise DataError(f"{', '.join(map(str, paths))}: no prompt; give one a line")

@@ -322,6 +322,11 @@ class Model(ABC):
         none. Gradient checks step around the kinks at 0."""
         return None
 
+    def intermediates(self, workspace: Any) -> Sequence[tuple[str, Array]]:
+        """What the operations of the last forward left behind, by name, in the order in which they
+        ran. Only what is there at the end: scratch that was used again is left out."""
+        return [("log-probabilities", self.token_logprobs(workspace))]
+
     @property
     def context(self) -> int:
         """Longest sequence the model takes."""

@@ -23,7 +23,13 @@ from bptool.models.base import Array, Losses, Model, ParamSpec, Reference, alloc
 from bptool.models.decoder import Workers
 from bptool.models.gpt2_config import NO_DEPTH, NO_DROPOUT, Depth, Dropout, GPT2Config
 from bptool.models.gpt2_decode import GPT2Decoder, page_shape, scratch_shapes
-from bptool.models.gpt2_operations import LARGEST_VARIANT, SIZES, VARIANTS, gpt2_operations
+from bptool.models.gpt2_operations import (
+    LARGEST_VARIANT,
+    SIZES,
+    VARIANTS,
+    gpt2_intermediates,
+    gpt2_operations,
+)
 from bptool.models.gpt2_tensors import Activations, Params, gpt2_shapes, gpt2_specs
 from bptool.models.head_loss import (
     head_logprobs,
@@ -427,6 +433,9 @@ class GPT2(Model):
         scratch = sum(bytes_of(shapes, 4) for shapes in scratch_shapes(self))
         cache = math.prod(page_shape(self, n_sequences))
         return scratch + 4 * (cache + n_sequences * self.n_vocab)
+
+    def intermediates(self, workspace: Workspace) -> list[tuple[str, Array]]:
+        return gpt2_intermediates(workspace.acts)
 
     def relu_inputs(self, workspace: Workspace) -> Array | None:
         return workspace.acts.fc if self.config.activation == "relu" else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bptool.models.base import Array
 from bptool.models.head_operations import HeadArrays, head_operations
 from bptool.models.operation import ITEM_BYTES, Operation, Shard, elementwise, linear
 from bptool.ops.activations import activation_backward, activation_forward
@@ -144,6 +145,24 @@ def _embedding(s: Shard, i: int) -> None:
 
 def _embedding_backward(s: Shard, i: int) -> None:
     embedding_backward(s.grads.wte, s.grads.wpe, s.work.acts.dx, s.tokens, ONE_DOCUMENT, s.team)
+
+
+def gpt2_intermediates(acts: Any) -> list[tuple[str, Array]]:
+    """What each operation of a forward left in ``acts``, in the order of the forward."""
+    found = [("embedding", acts.x[0])]
+    for layer in range(len(acts.qkv)):
+        i = 2 * layer
+        for name, array in (
+            ("first norm", acts.norm[i]),
+            ("queries, keys and values", acts.qkv[layer]),
+            ("attention", acts.att[layer]),
+            ("residual stream after attention", acts.x[i + 1]),
+            ("second norm", acts.norm[i + 1]),
+            ("activation", acts.act[layer]),
+            ("residual stream after the MLP", acts.x[i + 2]),
+        ):
+            found.append((f"{name}, layer {layer}", array))
+    return [*found, ("last norm", acts.norm[-1]), ("log-probabilities", acts.logp)]
 
 
 def _norm_weights(tensors: Any, i: int) -> tuple[Any, Any]:

@@ -21,7 +21,7 @@ from bptool.models.base import Array, Losses, Model, ParamSpec, Reference, alloc
 from bptool.models.decoder import Workers
 from bptool.models.head_loss import head_loss_and_gradient
 from bptool.models.mlp_decode import MLPDecoder
-from bptool.models.mlp_operations import SIZES, VARIANTS, mlp_operations
+from bptool.models.mlp_operations import SIZES, VARIANTS, mlp_intermediates, mlp_operations
 from bptool.models.operation import Operation
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
 from bptool.ops.documents import ONE_DOCUMENT
@@ -321,6 +321,9 @@ class MLP(Model):
 
     def token_logprobs(self, acts: Workspace) -> Array:
         return acts.acts.logp
+
+    def intermediates(self, workspace: Workspace) -> list[tuple[str, Array]]:
+        return mlp_intermediates(workspace.acts)
 
     def relu_inputs(self, workspace: Workspace) -> Array | None:
         return workspace.acts.pre if self.config.activation == "relu" else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bptool.models.base import Array
 from bptool.models.head_operations import HeadArrays, head_operations
 from bptool.models.operation import Operation, Shard, elementwise, linear
 from bptool.ops.activations import activation_backward, activation_forward
@@ -117,3 +118,12 @@ def _activation(s: Shard, i: int) -> None:
 def _activation_backward(s: Shard, i: int) -> None:
     a, own = s.work.acts, s.own
     activation_backward(a.dpre[own], a.dhidden[own], a.slope[i][own])
+
+
+def mlp_intermediates(acts: Any) -> list[tuple[str, Array]]:
+    """What each operation of a forward left in ``acts``, in the order of the forward."""
+    found = [("window of embeddings", acts.x)]
+    for layer in range(len(acts.pre)):
+        found.append((f"linear map, layer {layer}", acts.pre[layer]))
+        found.append((f"activation, layer {layer}", acts.hidden[layer]))
+    return [*found, ("log-probabilities", acts.logp)]

@@ -12,19 +12,13 @@ from bptool.data.tokenizers import load_tokenizer
 from bptool.errors import RunError
 from bptool.files import write_json, write_text
 from bptool.training import machine, metrics, samples
-from bptool.training.checkpoint import (
-    AVERAGE,
-    STATE,
-    CheckpointStore,
-    load_lesson,
-    load_optimizer,
-    load_state,
-    load_weights,
-)
+from bptool.training.checkpoint import CheckpointStore, require_space
 from bptool.training.events import Listener, Notice
+from bptool.training.lock import RunLock
 from bptool.training.loop import Training
 from bptool.training.manifest import describe, differences
 from bptool.training.progress import Progress
+from bptool.training.restore import checkpoint_bytes, load_checkpoint
 from bptool.training.run_folder import RunFolder, read_json, writing
 from bptool.training.setup import Pieces, build
 from bptool.training.split import Split
@@ -54,11 +48,16 @@ def start_run(
         training = Training(pieces, folder, listeners)
         folder.create()
         try:
+            lock = RunLock(folder.path)
+            lock.acquire()
+            _keep(lock, pieces, listeners)
+            require_space(folder.checkpoints, checkpoint_bytes(pieces))
             with writing(folder.path):
                 write_text(folder.config, to_yaml(config))
                 pieces.corpus.tokenizer.save(folder.tokenizer)
                 write_json(folder.manifest, describe(pieces))
         except BaseException:
+            pieces.release()
             folder.discard()
             raise
     except BaseException:
@@ -72,9 +71,12 @@ def resume_run(
     folder: RunFolder,
     listeners: Sequence[Listener] = (),
     progress: Callable[[str, int, int], None] | None = None,
+    checkpoint: str = "last",
 ) -> Training:
     """Go on with a run from its last checkpoint (from its start if it has none yet), with the
     workers, their split and the matrix engine that its manifest names.
+
+    ``checkpoint`` names another to go on from; later ones are given up.
 
     ``config`` is the run's own, with whatever may change on a resume changed. Where the bits will
     differ from an unbroken run, a Notice says why.
@@ -92,12 +94,19 @@ def resume_run(
             raise RunError(f"{folder.manifest} is damaged: workers is {n_workers!r}; restore it")
     if config.training.split == "auto" and saved.get("split") in get_args(Split):
         split = saved["split"]
-    start = _start_again(config, folder, saved) if config.start else None
-    pieces = build(config, None, n_workers, engine, split, progress, start)
+    lock = RunLock(folder.path)
+    lock.acquire()
     try:
+        start = _start_again(config, folder, saved, checkpoint) if config.start else None
+        pieces = build(config, None, n_workers, engine, split, progress, start)
+    except BaseException:
+        lock.release()
+        raise
+    try:
+        _keep(lock, pieces, listeners)
         now = describe(pieces)
         _check_same_data(pieces, folder, saved, now)
-        standing = _load_last(pieces, folder)
+        standing = _load(pieces, folder, checkpoint)
         metrics.rewind(folder.metrics, standing.step)
         samples.rewind(folder.samples, standing.step)
         training = Training(pieces, folder, listeners, standing)
@@ -110,12 +119,14 @@ def resume_run(
     return training
 
 
-def _start_again(config: RunConfig, folder: RunFolder, saved: dict[str, Any]) -> Start:
+def _start_again(
+    config: RunConfig, folder: RunFolder, saved: dict[str, Any], checkpoint: str
+) -> Start:
     """What a run started from: its own tokenizer, and weights only while it has none itself."""
     origin = saved.get("start")
     if not isinstance(origin, dict):
         raise RunError(f"{folder.manifest} is damaged: it has no 'start'; restore it from a copy")
-    has_checkpoint = CheckpointStore(folder.checkpoints).index().last is not None
+    has_checkpoint = checkpoint != "last" or _last_of(folder) is not None
     needs_reference = config.objective.name not in NO_REFERENCE
     if has_checkpoint and not needs_reference:
         return Start(load_tokenizer(folder.tokenizer), None, origin)
@@ -143,30 +154,34 @@ def _check_same_data(
         )
 
 
-def _load_last(pieces: Pieces, folder: RunFolder) -> Progress:
-    """Put the last checkpoint's weights and optimizer state into ``pieces``."""
+def _keep(lock: RunLock, pieces: Pieces, listeners: Sequence[Listener]) -> None:
+    """Hold the lock as long as the pieces; say what was found in its place."""
+    pieces.at_close.append(lock.release)
+    if lock.notice:
+        for listener in listeners:
+            listener(Notice(lock.notice, "warning"))
+
+
+def _last_of(folder: RunFolder) -> str | None:
     store = CheckpointStore(folder.checkpoints)
-    if store.index().last is None:
+    with store.offering(None):
+        return store.index().last
+
+
+def _load(pieces: Pieces, folder: RunFolder, which: str) -> Progress:
+    """Put a checkpoint's weights and optimizer state into ``pieces``; where it is not the last,
+    make it that."""
+    store = CheckpointStore(folder.checkpoints)
+    if which == "last" and _last_of(folder) is None:
         return Progress()
-    checkpoint = store.resolve("last")
-    layout, step = pieces.model.layout, pieces.step
-    load_weights(checkpoint, layout, step.evaluation_weights)
-    if step.averaging:
-        load_weights(checkpoint, layout, step.averaging.weights, AVERAGE)
-    load_optimizer(checkpoint, step.state())
-    load_lesson(checkpoint, pieces.lesson.arrays())
-    state = load_state(checkpoint)
-    pieces.lesson.load(_lesson_state(state, checkpoint / STATE))
-    standing = Progress.from_state(state, checkpoint / STATE)
-    step.n_updates = standing.n_updates
+    checkpoint = store.resolve(which)
+    with store.offering(checkpoint):
+        standing = load_checkpoint(checkpoint, pieces)
+    if which != "last":
+        training = pieces.config.training
+        store = CheckpointStore(folder.checkpoints, training.keep_last, training.keep_every)
+        store.go_back(checkpoint.name, standing.best_step)
     return standing
-
-
-def _lesson_state(state: dict[str, Any], place: object) -> dict[str, Any]:
-    found = state.get("lesson", {})
-    if not isinstance(found, dict):
-        raise RunError(f"{place} is damaged: 'lesson' is {found!r}; restore it")
-    return found
 
 
 def _notices(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[Notice]:

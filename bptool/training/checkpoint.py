@@ -9,28 +9,29 @@
     checkpoints/index.json                            which is the last, which the best
 
 A checkpoint is written to a folder with a temporary name and renamed when it is whole; then
-``index.json`` is replaced; only then are folders that it does not name removed. A crash at any
-moment leaves the checkpoint before. Nothing is ever unpickled.
+``index.json`` is replaced; only then are folders removed that are not to be kept. A crash at any
+moment leaves the checkpoint before. What is read is held to its hash first; nothing is ever
+unpickled, and no name in a file leads out of the folder.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import os
+import re
+import shlex
 import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors
-import safetensors.numpy
-
-from bptool.errors import RunError
-from bptool.files import TEMPORARY_PREFIX, sync_folder, write_json
+from bptool.errors import DamagedError, RunError
+from bptool.files import TEMPORARY_PREFIX, format_bytes, free_bytes, sync_folder
 from bptool.models.base import Array, FlatLayout
-from bptool.training.run_folder import FORMAT_VERSION, read_json, writing
-from bptool.training.tensor_file import write_tensors
+from bptool.training.run_folder import require_inside, writing
+from bptool.training.seal import read_sealed, write_sealed
+from bptool.training.tensor_file import read_tensors, sha256_of, write_tensors
 
 WEIGHTS, AVERAGE, OPTIMIZER, LESSON, STATE, INDEX = (
     "weights.safetensors",
@@ -42,6 +43,11 @@ WEIGHTS, AVERAGE, OPTIMIZER, LESSON, STATE, INDEX = (
 )
 
 
+SLACK_BYTES = 64 * 1024
+"""Of a checkpoint, besides its tensors, roughly."""
+_NAME = re.compile(r"step-([0-9]{8,18})\Z")
+
+
 @dataclass(frozen=True)
 class Index:
     """The names of the checkpoints that count."""
@@ -51,22 +57,45 @@ class Index:
 
 
 class CheckpointStore:
-    """The checkpoints of one run."""
+    """The checkpoints of one run.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        keep_last: how many of the newest are kept, and always the last and the best.
+        keep_every: those of every so many steps are kept too.
+        is_regular: whether a run that nobody stopped makes one at a step; only these are counted,
+            so that stopping a run changes nothing about it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        keep_last: int = 1,
+        keep_every: int | None = None,
+        is_regular: Callable[[int], bool] = lambda step: True,
+    ) -> None:
+        self.folder, self.keep_last, self.keep_every = folder, keep_last, keep_every
+        self._is_regular = is_regular
 
     def index(self) -> Index:
         """What the index says; an empty one before the first checkpoint."""
         path = self.folder / INDEX
         if not path.exists():
             return Index()
-        value = read_json(path, "checkpoint index")
+        value = read_sealed(path, "checkpoint index")
         names = {key: value.get(key) for key in ("last", "best")}
         for name in names.values():
-            if name is not None and not _is_our_name(name):
-                raise RunError(f"{path} names {name!r}, which is not a checkpoint's name")
+            if name is not None and _step_of(name) is None:
+                raise RunError(f"{path} names {str(name)[:80]!r}, which is not a checkpoint's name")
         return Index(**names)
+
+    def names(self) -> list[str]:
+        """The checkpoints that are there, oldest first."""
+        found = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        return sorted(filter(_step_of, found), key=_step_of)  # type: ignore[arg-type]
+
+    def regular(self) -> list[str]:
+        """Those of them that a run makes which nobody stops."""
+        return [name for name in self.names() if self._is_regular(_step_of(name) or 0)]
 
     def save(
         self,
@@ -86,11 +115,13 @@ class CheckpointStore:
         """
         name = f"step-{state['step']:08d}"
         temporary = self.folder / f"{TEMPORARY_PREFIX}{name}"
+        tensors = {WEIGHTS: weights, OPTIMIZER: optimizer}
+        tensors |= {} if average is None else {AVERAGE: average}
+        tensors |= {LESSON: lesson} if lesson else {}
+        needed = sum(array.nbytes for named in tensors.values() for array in named.values())
         try:
             with writing(self.folder, "the checkpoint before is untouched"):
-                tensors = {WEIGHTS: weights, OPTIMIZER: optimizer}
-                tensors |= {} if average is None else {AVERAGE: average}
-                tensors |= {LESSON: lesson} if lesson else {}
+                require_space(self.folder, needed + SLACK_BYTES)
                 self._write(temporary, tensors, state)
                 if (self.folder / name).exists():  # made by a run that was cut off
                     shutil.rmtree(self.folder / name)
@@ -110,7 +141,7 @@ class CheckpointStore:
         hashes = {}
         for file_name, named in tensors.items():
             hashes[file_name] = write_tensors(folder / file_name, named)
-        write_json(folder / STATE, {"format_version": FORMAT_VERSION, **state, "sha256": hashes})
+        write_sealed(folder / STATE, {**state, "sha256": hashes})
         sync_folder(folder)
 
     def mark_best(self, name: str) -> None:
@@ -118,17 +149,36 @@ class CheckpointStore:
         with writing(self.folder, "the checkpoint before is untouched"):
             self._write_index(Index(last=self.index().last, best=name))
 
+    def go_back(self, name: str, best_step: int) -> None:
+        """Make ``name`` the last checkpoint, and the best that of ``best_step`` if it is kept."""
+        best = f"step-{best_step:08d}"
+        is_there = best_step > 0 and (self.folder / best).is_dir()
+        with writing(self.folder):
+            self._write_index(Index(last=name, best=best if is_there else None))
+
     def _write_index(self, index: Index) -> None:
-        value = {"format_version": FORMAT_VERSION, "last": index.last, "best": index.best}
-        write_json(self.folder / INDEX, value)
+        write_sealed(self.folder / INDEX, {"last": index.last, "best": index.best})
+        kept = self._kept(index)
         for path in self.folder.iterdir():
-            stale = _is_our_name(path.name) and path.name not in (index.last, index.best)
+            stale = _step_of(path.name) is not None and path.name not in kept
             if stale or path.name.startswith(TEMPORARY_PREFIX):
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
+    def _kept(self, index: Index) -> set[str | None]:
+        """The checkpoints to keep; those later than the last are of a run that was cut off."""
+        last = _step_of(index.last) or 0
+        older = [name for name in self.regular() if (_step_of(name) or 0) <= last]
+        every = self.keep_every
+        regular = [name for name in older if every and (_step_of(name) or 0) % every == 0]
+        return {index.last, index.best, *older[-self.keep_last :], *regular}
+
     def resolve(self, which: str) -> Path:
-        """Folder of the ``last`` or ``best`` checkpoint; the last where none is the best yet."""
-        index = self.index()
+        """Folder of the ``last`` or ``best`` checkpoint, the last where none is the best yet, or
+        of the one called ``which``."""
+        if which not in ("last", "best"):
+            return self._named(which)
+        with self.offering(None):
+            index = self.index()
         name = index.best or index.last if which == "best" else index.last
         if name is None:
             raise RunError(
@@ -137,10 +187,59 @@ class CheckpointStore:
             )
         return self.folder / name
 
+    def _named(self, name: str) -> Path:
+        known = self.names()
+        if name not in known:
+            there = f"there are {', '.join(known)}" if known else "there is none"
+            raise RunError(f"{self.folder} has no checkpoint {name!r}; {there}")
+        return self.folder / name
+
+    @contextlib.contextmanager
+    def offering(self, damaged: Path | None) -> Iterator[None]:
+        """Where something in the block is damaged, say which checkpoint to go on from instead."""
+        try:
+            yield
+        except DamagedError as error:
+            others = [self.folder / name for name in self.names()]
+            name = damaged.name if damaged else ""
+            earlier = [path for path in others if not name or path.name < name]
+            later = [path for path in others if name and path.name > name]
+            for path in [*reversed(earlier), *later]:
+                if is_whole(path):
+                    run = shlex.quote(str(self.folder.parent))
+                    raise RunError(
+                        f"{error}; {path.name} is whole: go on from it by "
+                        f"`bptool train {run} --resume --checkpoint {path.name}`"
+                    ) from None
+            raise RunError(f"{error}; no other checkpoint is whole: restore it") from None
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raise a RunError where fewer than ``needed`` bytes are free for a checkpoint."""
+    free = free_bytes(folder)
+    if free is not None and free < needed:
+        raise RunError(
+            f"{folder} cannot be written: a checkpoint takes {format_bytes(needed)} and "
+            f"{format_bytes(free)} are free; free some space"
+        )
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether every file of a checkpoint is as it was written."""
+    try:
+        hashes = load_state(checkpoint)["sha256"]
+        return {WEIGHTS, OPTIMIZER} <= hashes.keys() and all(
+            name in (WEIGHTS, OPTIMIZER, AVERAGE, LESSON) and sha256_of(checkpoint / name) == sha256
+            for name, sha256 in hashes.items()
+        )
+    except (OSError, RunError, AttributeError, KeyError):
+        return False
+
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
     """``state.json`` of a checkpoint."""
-    return read_json(checkpoint / STATE, "checkpoint state")
+    require_inside(checkpoint / STATE, checkpoint.parent)
+    return read_sealed(checkpoint / STATE, "checkpoint state")
 
 
 def load_weights(
@@ -167,33 +266,12 @@ def load_lesson(checkpoint: Path, arrays: dict[str, Array]) -> None:
 
 def _load(checkpoint: Path, file_name: str, into: dict[str, Array]) -> None:
     path = checkpoint / file_name
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}; restore it from a copy") from None
-    want = load_state(checkpoint).get("sha256", {})
-    if not isinstance(want, dict) or want.get(file_name) != hashlib.sha256(data).hexdigest():
-        raise RunError(f"{path} is damaged: its sha256 is not the one in {STATE}; restore it")
-    try:
-        found = safetensors.numpy.load(data)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise RunError(f"{path} is not a safetensors file: {error}") from None
-    shapes = {key: tuple(tensor.shape) for key, tensor in into.items()}
-    for key in sorted(shapes.keys() | found.keys()):
-        if key not in found:
-            raise RunError(f"{path} is of another model: it has no tensor '{key}'")
-        if key not in shapes:
-            raise RunError(f"{path} is of another model: this one has no tensor '{key}'")
-        if found[key].shape != shapes[key]:
-            raise RunError(
-                f"{path} is of another model: '{key}' has shape {found[key].shape}, "
-                f"this model needs {shapes[key]}"
-            )
-        if found[key].dtype != into[key].dtype:
-            raise RunError(f"{path}: '{key}' is {found[key].dtype}, not {into[key].dtype}")
-    for key, tensor in into.items():
-        tensor[...] = np.asarray(found[key])
+    hashes = load_state(checkpoint).get("sha256")
+    require_inside(path, checkpoint.parent)
+    read_tensors(path, into, hashes.get(file_name) if isinstance(hashes, dict) else None)
 
 
-def _is_our_name(name: object) -> bool:
-    return isinstance(name, str) and name.startswith("step-") and name[5:].isdigit()
+def _step_of(name: object) -> int | None:
+    """The step of a checkpoint's name; None for what is no such name."""
+    found = _NAME.match(name) if isinstance(name, str) else None
+    return int(found[1]) if found else None

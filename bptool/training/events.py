@@ -54,7 +54,7 @@ class StepDone:
     flops: float
     """Model FLOPs of the step (see ``Model.flops_per_token``)."""
     skipped: bool = False
-    """True when the gradient was not finite and the weights were left alone."""
+    """True when the weights were left alone: a gradient that was not finite, or a spike."""
     statistics: Mapping[str, float] = field(default_factory=dict)
     """What else the lesson found, by name."""
 

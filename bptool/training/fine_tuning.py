@@ -13,7 +13,7 @@ from bptool.config.schema import RunConfig
 from bptool.data.chat.rendering import Rendering
 from bptool.data.corpus import Corpus
 from bptool.data.preference_set import PreferenceSet, Unit, pack_documents, prepare_preferences
-from bptool.data.text import read_texts
+from bptool.data.sources import read_sources
 from bptool.data.tokenizers import Tokenizer
 from bptool.errors import DataError
 from bptool.models.base import Array
@@ -122,7 +122,7 @@ def _mix_of(config: RunConfig, tokenizer: Tokenizer, context: int) -> Array | No
     assert config.rollouts is not None
     if not config.rollouts.mix_text or config.rollouts.mix_weight == 0:
         return None
-    texts = read_texts(config.rollouts.mix_text)
+    texts = [source.text for source in read_sources(config.rollouts.mix_text)]
     ids = np.concatenate([tokenizer.encode(text) for text in texts])
     if len(ids) <= context:
         raise DataError(

@@ -7,7 +7,6 @@ evaluation of its step, which a resumed run does again. ``begin.py`` starts and 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from bptool.models.base import Array
 from bptool.ops import jit
 from bptool.registry import templates
 from bptool.training import early_stopping, machine
+from bptool.training.anomaly import first_anomaly
 from bptool.training.checkpoint import CheckpointStore
 from bptool.training.evaluation import Evaluation
 from bptool.training.events import (
@@ -40,11 +40,12 @@ from bptool.training.events import (
 from bptool.training.metrics import MetricsFile, read_metrics
 from bptool.training.plot import plot_losses
 from bptool.training.progress import Progress
+from bptool.training.restore import load_checkpoint, save_checkpoint
 from bptool.training.run_folder import RunFolder
 from bptool.training.samples import SamplesFile
+from bptool.training.samples import rewind as rewind_samples
 from bptool.training.setup import Pieces
 
-MAX_SKIPPED_IN_A_ROW = 10
 OVERFITTING_AFTER = 3
 """Evaluations without a better validation loss, while the training loss falls."""
 
@@ -67,9 +68,16 @@ class Training:
         self.pieces, self.folder = pieces, folder
         self.progress = progress or Progress()
         self._metrics = MetricsFile(folder.metrics)
-        samples = SamplesFile(folder.samples)
-        self._listeners: list[Listener] = [self._metrics, samples, *listeners]
-        self._store = CheckpointStore(folder.checkpoints)
+        self._samples = SamplesFile(folder.samples)
+        self._listeners: list[Listener] = [self._metrics, *listeners]
+        self.detect_anomaly = False
+        """Stop at the first number that is not finite, and say which operation made it."""
+        self.save_seconds = 0.0
+        """What the last checkpoint took."""
+        settings = pieces.config.training
+        self._store = CheckpointStore(
+            *(folder.checkpoints, settings.keep_last, settings.keep_every, self._is_regular)
+        )
         self._saved_step = self.progress.step if self._store.index().last else None
         self._stop = self._stopped_early = False
         tokenizer = pieces.corpus.tokenizer
@@ -85,7 +93,8 @@ class Training:
         """Train to the last step or to early stopping; True if it was told to stop before.
 
         Raises:
-            DivergedError: too many steps in a row had no finite gradient.
+            DivergedError: too many steps in a row had no finite gradient, or too many rollbacks.
+            RunError: the last checkpoint could not be written.
         """
         start = time.perf_counter()
         self._metrics.open()
@@ -112,27 +121,31 @@ class Training:
         return interrupted
 
     def _loop(self) -> bool:
-        progress, training = self.progress, self.pieces.config.training
-        if progress.step > 0 and self._is_evaluation(progress.step):
+        training = self.pieces.config.training
+        settings = training.spikes
+        if settings is not None:
+            self.pieces.step.accepts = lambda loss: not self.progress.watch.is_spike(loss, settings)
+        if self.progress.step > 0 and self._is_evaluation(self.progress.step):
             self._evaluate()  # the checkpoint was written before it
-        while progress.step < training.steps and not (self._stop or self._stopped_early):
-            self._emit(self._step())
+        while self.progress.step < training.steps and not (self._stop or self._stopped_early):
+            done = self._step()
+            self._emit(done)
             self._say_notices()
-            self._check_divergence()
-            evaluates = self._is_evaluation(progress.step)
-            if evaluates or progress.step % training.checkpoint_interval == 0:
-                self._save()
-            if evaluates:
+            if done.skipped and self._went_back(done):
+                continue
+            if self._is_regular(done.step):
+                self._save_or_say_why_not()
+            if self._is_evaluation(done.step):
                 self._evaluate()
         self._save()  # where the run was stopped
-        return progress.step < training.steps and not self._stopped_early
+        return self.progress.step < training.steps and not self._stopped_early
 
     def _step(self) -> StepDone:
         """Train the step that is next."""
         pieces, progress = self.pieces, self.progress
         start = time.perf_counter()
         step = progress.step + 1
-        rate = pieces.learning_rate(step)
+        rate = pieces.learning_rate(step) * progress.watch.rate_factor
         taken = pieces.lesson.step(step, rate)
         result = taken.result
         progress.step, progress.n_updates = step, pieces.step.n_updates
@@ -140,8 +153,10 @@ class Training:
             progress.skipped_in_a_row = 0
             progress.loss_sum += result.loss
             progress.n_losses += 1
+            if pieces.config.training.spikes is not None:
+                progress.watch.note_loss(result.loss, pieces.config.training.spikes)
         else:
-            progress.skipped_in_a_row += 1
+            progress.n_skipped += 1
         return StepDone(
             step=step,
             loss=result.loss,
@@ -155,26 +170,77 @@ class Training:
             statistics=taken.statistics,
         )
 
+    def _went_back(self, done: StepDone) -> bool:
+        """See to a step that was left out; True where the run stands at a checkpoint again."""
+        if not (math.isfinite(done.loss) and math.isfinite(done.grad_norm)):
+            self._see_to_non_finite()
+            return False
+        settings, watch = self.pieces.config.training.spikes, self.progress.watch
+        if settings is None:  # the lesson's own reasons
+            return False
+        text = f"step {done.step:,}: the loss {done.loss:.4g} is a spike, {{}}"
+        can_go_back = bool(self._store.regular()) and done.step > watch.back_from
+        if settings.then == "rollback" and can_go_back:
+            if watch.rollbacks >= settings.max_rollbacks:
+                raise DivergedError(
+                    f"step {done.step:,}: the loss {done.loss:.4g} is a spike again after "
+                    f"{watch.rollbacks} rollbacks; go on from an earlier checkpoint with "
+                    "--checkpoint, or train anew with a lower optimizer.learning_rate"
+                )
+            self._go_back(done.step, settings.rate_factor)
+            factor = self.progress.watch.rate_factor
+            how = f"back to step {self.progress.step:,}, learning rate times {factor:.3g}"
+            self._emit(Notice(text.format(how), "warning"))
+            return True
+        how = "the new level from now on" if watch.note_spike() else "skipped"
+        self._emit(Notice(text.format(how), "warning"))
+        return False
+
+    def _go_back(self, step: int, rate_factor: float) -> None:
+        """Stand at the last checkpoint before ``step`` again, with a smaller learning rate: at one
+        that an unbroken run has too."""
+        watch = self.progress.watch
+        rollbacks, factor = watch.rollbacks + 1, watch.rate_factor * rate_factor
+        name = self._store.regular()[-1]
+        progress = load_checkpoint(self._store.resolve(name), self.pieces)
+        self._store.go_back(name, progress.best_step)
+        progress.watch.rollbacks, progress.watch.rate_factor = rollbacks, factor
+        progress.watch.back_from = step
+        self.progress, self._saved_step = progress, progress.step
+        self._metrics.rewind(progress.step)
+        rewind_samples(self.folder.samples, progress.step)
+        if self._is_evaluation(progress.step):
+            self._evaluate()
+
     def _is_evaluation(self, step: int) -> bool:
         training = self.pieces.config.training
         return step % training.eval_interval == 0 or step == training.steps
 
+    def _is_regular(self, step: int) -> bool:
+        """Whether a checkpoint is due at a step."""
+        return self._is_evaluation(step) or (
+            step % self.pieces.config.training.checkpoint_interval == 0
+        )
+
     def _save(self) -> None:
         """Write a checkpoint, unless the last one is of this very step."""
-        progress, step = self.progress, self.pieces.step
+        progress, start = self.progress, time.perf_counter()
         if self._saved_step == progress.step:
             return
         self._metrics.sync()
-        lesson = self.pieces.lesson
-        state = {**dataclasses.asdict(progress), "lesson": lesson.state()}
-        step.average_params()
-        named = self.pieces.model.layout.named
-        average = named(step.averaging.weights) if step.averaging else None
-        weights = named(step.evaluation_weights)
-        name = self._store.save(weights, step.state(), state, average, lesson.arrays())
-        self._saved_step = progress.step
+        name = save_checkpoint(self._store, self.pieces, progress)
+        self._saved_step, self.save_seconds = progress.step, time.perf_counter() - start
         path = str(self.folder.checkpoints / name)
         self._emit(CheckpointSaved(progress.step, path, is_best=False))
+
+    def _save_or_say_why_not(self) -> None:
+        """Save; where that fails the run goes on, and tries again at the next checkpoint."""
+        try:
+            self._save()
+        except RunError as error:
+            kept = "none is kept yet" if self._saved_step is None else "the last is untouched"
+            text = f"step {self.progress.step:,}: no checkpoint: {error}; {kept}, training goes on"
+            self._emit(Notice(text, "warning"))
 
     def _evaluate(self) -> None:
         pieces, progress = self.pieces, self.progress
@@ -191,7 +257,7 @@ class Training:
         if is_best:
             progress.best_val_loss, progress.best_step = judged.loss, progress.step
             progress.train_loss_at_best, progress.evaluations_since_best = train_loss, 0
-            self._store.mark_best(self._store.resolve("last").name)
+            self._mark_best()
         else:
             progress.evaluations_since_best += 1
         overfitting = progress.evaluations_since_best >= OVERFITTING_AFTER and _or_infinity(
@@ -223,6 +289,15 @@ class Training:
             )
         self._sample()
         self._judge(judged)
+
+    def _mark_best(self) -> None:
+        """Make this step's checkpoint the best, if it could be written."""
+        if self._saved_step != self.progress.step:
+            return
+        try:
+            self._store.mark_best(self._store.resolve("last").name)
+        except RunError as error:
+            self._emit(Notice(f"the best checkpoint is not marked: {error}", "warning"))
 
     def _say_notices(self) -> None:
         for notice in self.pieces.lesson.notices():
@@ -256,7 +331,12 @@ class Training:
         shown, prompt = self._prompt_at(self.progress.step)
         pieces = self._writer.write(prompt, settings.max_tokens, sampling)
         text = "".join(piece for (piece,) in pieces)
-        self._emit(Sampled(self.progress.step, shown, text))
+        sample = Sampled(self.progress.step, shown, text)
+        try:
+            self._samples(sample)
+        except RunError as error:
+            self._emit(Notice(str(error), "warning"))
+        self._emit(sample)
 
     def _prompt_at(self, step: int) -> tuple[str, Array]:
         """What the sample at ``step`` goes on from: as it is shown, and its ids."""
@@ -271,17 +351,23 @@ class Training:
         except DataError as error:
             raise DataError(f"sample.prompt: {error}") from None
 
-    def _check_divergence(self) -> None:
-        progress = self.progress
-        if progress.skipped_in_a_row == 1:
+    def _see_to_non_finite(self) -> None:
+        """Say that a step was skipped; stop where nothing else is left, or was asked for."""
+        progress, limit = self.progress, self.pieces.config.training.max_skipped
+        progress.skipped_in_a_row += 1
+        in_a_row = progress.skipped_in_a_row
+        if self.detect_anomaly or in_a_row >= limit:
+            found = first_anomaly(self.pieces.step)
+            where = f"; the first that is not finite is {found}" if found else ""
+            steps = f"the last {in_a_row} steps" if in_a_row > 1 else "the step"
+            raise DivergedError(
+                f"step {progress.step:,}: {steps} had no finite loss or gradient{where}; go on "
+                "from a checkpoint before with --checkpoint, or train anew with a lower "
+                "optimizer.learning_rate or with training.clip_norm"
+            )
+        if in_a_row == 1:
             text = f"step {progress.step}: loss or gradient not finite; skipped"
             self._emit(Notice(text, "warning"))
-        if progress.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            raise DivergedError(
-                f"the last {MAX_SKIPPED_IN_A_ROW} steps up to {progress.step} had no finite "
-                "gradient and were skipped; train anew with a lower optimizer.learning_rate or "
-                "with training.clip_norm"
-            )
 
     def _announce(self) -> None:
         pieces = self.pieces

@@ -74,6 +74,11 @@ def differences(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
             yield f"{key} was {was}, is {is_now}"
 
 
+def decides_the_bits(key: str) -> bool:
+    """Whether a key of a manifest, dotted, names something that decides the bits of a result."""
+    return key in _DECIDE_THE_BITS or key.startswith("data.")
+
+
 def _value_at(manifest: dict[str, Any], dotted: str) -> Any:
     value: Any = manifest
     for key in dotted.split("."):

@@ -7,54 +7,94 @@ is read. Numbers are written so that they read back to the same bits.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from bptool.errors import RunError
 from bptool.files import write_text
 from bptool.training.events import Evaluated, Event, StepDone
 from bptool.training.run_folder import FORMAT_VERSION, writing
 
+LINES_AT_ONCE = 16
+"""Lines that are written together."""
 HEADER = {"format_version": FORMAT_VERSION, "kind": "bptool metrics"}
 
 
 class MetricsFile:
-    """A listener that appends steps and evaluations to ``metrics.jsonl``."""
+    """A listener that appends steps and evaluations to ``metrics.jsonl``.
+
+    Lines that cannot be written wait in memory for a disk that can take them: the run goes on, and
+    :meth:`sync` says what is wrong.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
+        self._waiting: list[bytes] = []
+        self._size = 0
 
     def open(self) -> None:
         """Begin a file, or go on with one."""
         with writing(self.path):
             if not self.path.exists():
                 write_text(self.path, json.dumps(HEADER) + "\n")
-            self._file = self.path.open("a", encoding="utf-8", newline="\n")
+            self._file = open(self.path, "ab", buffering=0)
+            self._size = self._file.tell()
 
     def __call__(self, event: Event) -> None:
         if self._file is None or not isinstance(event, StepDone | Evaluated):
             return
         kind = "step" if isinstance(event, StepDone) else "evaluation"
-        with writing(self.path):
-            self._file.write(json.dumps({"kind": kind, **_finite(asdict(event))}) + "\n")
-            if kind == "evaluation":
-                self._file.flush()
+        line = json.dumps({"kind": kind, **_finite(asdict(event))}) + "\n"
+        self._waiting.append(line.encode())
+        if kind == "evaluation" or len(self._waiting) % LINES_AT_ONCE == 0:
+            with contextlib.suppress(OSError):
+                self._write()
+
+    def _write(self) -> None:
+        """Write what waits, whole or not at all."""
+        if self._file is None or not self._waiting:
+            return
+        data = b"".join(self._waiting)
+        try:
+            written = self._file.write(data)
+            if written != len(data):  # a full disk takes a part
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
+            raise
+        self._size += len(data)
+        self._waiting.clear()
 
     def sync(self) -> None:
-        """Put every line on the disk; before a checkpoint, so that none up to it can be lost."""
+        """Put every line on the disk; before a checkpoint, so that none up to it can be lost.
+
+        Raises:
+            RunError: that cannot be done; the lines wait.
+        """
         if self._file is not None:
             with writing(self.path):
-                self._file.flush()
+                self._write()
                 os.fsync(self._file.fileno())
 
+    def rewind(self, step: int) -> None:
+        """Drop what was written after the checkpoint of ``step``, while the file is open."""
+        self.sync()
+        self.close()
+        rewind(self.path, step)
+        self.open()
+
     def close(self) -> None:
-        """Flush and close; a disk that is full by now is not reported twice."""
+        """Write and close; a disk that is full by now is not reported twice."""
         if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._write()
             with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from bptool.errors import RunError
+from bptool.errors import DamagedError
 from bptool.training.early_stopping import Waiting
+from bptool.training.spikes import Watch
 
 
 @dataclasses.dataclass
@@ -24,22 +25,34 @@ class Progress:
     evaluations_since_best: int = 0
     waiting: Waiting = dataclasses.field(default_factory=Waiting)
     """Of early stopping."""
+    n_skipped: int = 0
+    """Steps left out so far, whatever for."""
+    watch: Watch = dataclasses.field(default_factory=Watch)
+    """For spikes of the loss."""
 
     @classmethod
     def from_state(cls, state: dict[str, Any], place: object) -> Progress:
-        """What a checkpoint's ``state.json`` says; RunError where it is damaged."""
+        """What a checkpoint's ``state.json`` says; DamagedError where it is damaged."""
+        if state.get("format_version") == 1:
+            state = {**_ADDED_IN_2, **state}
         values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             value = state.get(field.name, "missing")
             if field.name == "waiting":
                 values[field.name] = _waiting(value, place)
                 continue
+            if field.name == "watch":
+                values[field.name] = _watch(value, place)
+                continue
             whole = isinstance(field.default, int)
             optional = field.default is None
             if not (_is_number(value, whole) or (optional and value is None)):
-                raise RunError(f"{place} is damaged: '{field.name}' is {value!r}; restore it")
+                raise DamagedError(f"{place} is damaged: '{field.name}' is {value!r}; restore it")
             values[field.name] = value
         return cls(**values)
+
+
+_ADDED_IN_2 = {"n_skipped": 0, "watch": dataclasses.asdict(Watch())}
 
 
 def _is_number(value: object, whole: bool) -> bool:
@@ -59,4 +72,18 @@ def _waiting(value: Any, place: object) -> Waiting:
             and all(_is_number(n, True) for n in (*tokens, value["step"], value["evaluations"]))
         ):
             return Waiting(**value)
-    raise RunError(f"{place} is damaged: 'waiting' is {value!r}; restore it")
+    raise DamagedError(f"{place} is damaged: 'waiting' is {value!r}; restore it")
+
+
+def _watch(value: Any, place: object) -> Watch:
+    """What a checkpoint says of spikes."""
+    wanted = {field.name for field in dataclasses.fields(Watch)}
+    if (
+        isinstance(value, dict)
+        and value.keys() == wanted
+        and isinstance(value["losses"], list)
+        and all(_is_number(x, False) for x in (*value["losses"], value["rate_factor"]))
+        and all(_is_number(value[key], True) for key in ("in_a_row", "rollbacks", "back_from"))
+    ):
+        return Watch(**value)
+    raise DamagedError(f"{place} is damaged: 'watch' is {str(value)[:80]}; restore it")

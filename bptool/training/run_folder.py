@@ -19,10 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bptool.errors import RunError
+from bptool.errors import DamagedError, RunError
+from bptool.files import read_bounded
 
 FORMAT_VERSION = 1
-_MAX_JSON_BYTES = 64 * 2**20
+_MAX_JSON_BYTES = 4 * 2**20
 _NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
@@ -86,28 +87,51 @@ class RunFolder:
             raise RunError(
                 f"{self.path} holds no run: it has no {self.manifest.name}; name the folder of one"
             )
+        files = (self.config, self.tokenizer, self.manifest, self.metrics, self.samples, self.plot)
+        for path in (*files, self.checkpoints, self.checkpoints / "index.json"):
+            require_inside(path, self.path)
+
+
+def require_inside(path: Path, folder: Path) -> None:
+    """Raise a RunError where ``path`` is a link that leads out of ``folder``, as a stranger's might
+    to a file of the user's."""
+    if path.is_symlink() or path.parent.is_symlink():
+        try:
+            inside = path.resolve().is_relative_to(folder.resolve())
+        except (OSError, RuntimeError):  # a link to itself
+            inside = False
+        if not inside:
+            raise RunError(f"{path} leads out of {folder}; put the file itself in its place")
 
 
 def read_json(path: Path, what: str, version: int = FORMAT_VERSION) -> dict[str, Any]:
     """Read one of our JSON files; any damage, or a later ``format_version``, is a RunError."""
+    return read_json_and_bytes(path, what, (version,))[0]
+
+
+def read_json_and_bytes(
+    path: Path, what: str, versions: tuple[int, ...]
+) -> tuple[dict[str, Any], bytes]:
+    """The same for any of several versions, the newest last; and the file's bytes."""
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise RunError(f"{path} is too large to be a {what}; restore it from a copy")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        data = read_bounded(path, _MAX_JSON_BYTES)
+        value = json.loads(data.decode("utf-8"))
     except FileNotFoundError:
-        raise RunError(f"{path} is missing; restore it from a copy of the run") from None
+        raise DamagedError(f"{path} is missing; restore it from a copy of the run") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(
-            f"{path} cannot be read as a {what} ({error}); restore it from a copy"
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise DamagedError(
+            f"{path} cannot be read as a {what} ({reason}); restore it from a copy"
         ) from None
     if not isinstance(value, dict) or "format_version" not in value:
-        raise RunError(f"{path} is not a {what} of bptool: it has no format_version")
-    if value["format_version"] != version:
+        raise DamagedError(f"{path} is not a {what} of bptool: it has no format_version")
+    version = value["format_version"]
+    if not isinstance(version, int) or version not in versions:
         raise RunError(
-            f"{path} has format_version {value['format_version']!r}, this bptool reads {version}; "
-            "update bptool"
+            f"{path} has format_version {str(version)[:40]}, this bptool reads "
+            f"{' and '.join(map(str, versions))}; update bptool"
         )
-    return value
+    return value, data
 
 
 def require_empty(folder: Path, otherwise: str = "is not empty") -> None:

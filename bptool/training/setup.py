@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from bptool.data.batches import Batches, count_windows
 from bptool.data.chat.dataset import ChatSet, prepare_records
 from bptool.data.corpus import Corpus, prepare
 from bptool.errors import ConfigError
+from bptool.files import format_bytes as format_bytes
 from bptool.models.base import Model
 from bptool.ops.logit_terms import LogitTerms
 from bptool.ops.matmul.blocked import SCRATCH
@@ -155,15 +156,6 @@ def _buffers_bytes(
     return 8 * rows * model.context + 4 * SCRATCH * n_engines + model.decoder_bytes(1)
 
 
-def format_bytes(n: float) -> str:
-    """``1.5 GB`` (powers of ten)."""
-    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
-        if n < 999.5 or unit == "PB":
-            return f"{n:.3g} {unit}"
-        n /= 1000.0
-    raise AssertionError
-
-
 @dataclass
 class Pieces:
     """Everything that a training run is made of."""
@@ -178,6 +170,8 @@ class Pieces:
     schedule: Schedule
     lesson: Lesson
     start: Start | None = None
+    at_close: list[Callable[[], None]] = field(default_factory=list)
+    """What else ends with the run: the lock on its folder."""
 
     @property
     def batches(self) -> Batches:
@@ -196,8 +190,14 @@ class Pieces:
         return base * self.schedule.factor(step, self.config.training.steps)
 
     def close(self) -> None:
-        """End the worker threads."""
+        """End the worker threads, and give the run's folder back."""
         self.team.close()
+        self.release()
+
+    def release(self) -> None:
+        """Give the run's folder back."""
+        while self.at_close:
+            self.at_close.pop()()
 
 
 def build(

@@ -8,9 +8,9 @@ the workers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -220,6 +220,26 @@ class Shards:
         return np.concatenate(found)
 
 
+class Batch(NamedTuple):
+    """What a gradient was taken of."""
+
+    tokens: Array
+    targets: Array
+    n_targets: int
+    seed: int
+    step: int
+    starts: Array
+
+    def micro_batches(self, shards: Shards, params: Any) -> Iterator[Shard]:
+        """The arrays of each shard after each micro-batch, run again with the masks it had."""
+        for stop in range(shards.rows, len(self.tokens) + shards.rows, shards.rows):
+            part = (self.tokens[:stop], self.targets[:stop], self.n_targets, self.seed, self.step)
+            starts = self.starts[:stop] if self.starts.size else self.starts
+            shards.loss_and_gradient(params, *part, starts)
+            for worker in range(shards.n_shards):
+                yield shards.shard(worker, params)
+
+
 class TrainingStep:
     """Weights, optimizer state, and the step that changes them.
 
@@ -232,6 +252,8 @@ class TrainingStep:
             :meth:`evaluation_params`; for most optimizers ``weights`` itself.
         slots: flat optimizer state by name.
         n_updates: updates done; a skipped step is none.
+        accepts: told the loss of a step before its update, which is left out where it says no.
+        last_batch: what the last gradient was taken of.
     """
 
     def __init__(
@@ -259,6 +281,8 @@ class TrainingStep:
         self._evaluation_params = self.model.params(self.evaluation_weights)
         self._average_params = self.model.params(averaging.weights) if averaging else None
         self.n_updates = 0
+        self.accepts: Callable[[float], bool] = lambda loss: True
+        self.last_batch: Batch | None = None
 
     @property
     def regularizers(self) -> Sequence[Regularizer]:
@@ -327,13 +351,17 @@ class TrainingStep:
         step: int,
         starts: Array = ONE_DOCUMENT,
     ) -> StepResult:
-        """One update; left out, with ``updated=False``, where loss or gradient is not finite."""
+        """One update; left out, with ``updated=False``, where loss or gradient is not finite or
+        the loss is not accepted."""
         found = self.compute_gradient(tokens, targets, n_targets, seed, step, starts)
+        self.last_batch = Batch(tokens, targets, n_targets, seed, step, starts)
         return self.apply(found, learning_rate, seed)
 
     def apply(self, found: StepResult, learning_rate: float, seed: int) -> StepResult:
         """The update by the gradient that :meth:`reduced` left, as in a whole step."""
         if not (math.isfinite(found.loss) and math.isfinite(found.grad_norm)):
+            return found
+        if not self.accepts(found.loss):
             return found
         self._update(learning_rate, found.grad_norm, seed)
         return StepResult(found.loss, found.penalty, found.grad_norm, updated=True)

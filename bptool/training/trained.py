@@ -67,7 +67,8 @@ def open_run(
     config = resolve(folder.config).config
     tokenizer = load_tokenizer(folder.tokenizer)
     model = build_model(config, tokenizer.vocab_size)
-    checkpoint = CheckpointStore(folder.checkpoints).resolve("last" if last else "best")
+    store = CheckpointStore(folder.checkpoints)
+    checkpoint = store.resolve("last" if last else "best")
     weights = model.layout.allocate(np.float32)
     averaged = build_average(config) is not None
     if which == "average" and not averaged:
@@ -76,8 +77,9 @@ def open_run(
             "with averaging.name=ema"
         )
     kind: Literal["raw", "average"] = which or ("average" if averaged else "raw")
-    load_weights(checkpoint, model.layout, weights, AVERAGE if kind == "average" else WEIGHTS)
-    step = Progress.from_state(load_state(checkpoint), checkpoint / STATE).step
+    with store.offering(checkpoint):
+        load_weights(checkpoint, model.layout, weights, AVERAGE if kind == "average" else WEIGHTS)
+        step = Progress.from_state(load_state(checkpoint), checkpoint / STATE).step
     engine = choose_engine(engine_of_run(config.training.engine, manifest.get("engine")))
     params = model.params(weights)
     return TrainedRun(folder, config, tokenizer, model, engine, weights, params, step, kind)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 RATE = 0.5
 """Learning rate of fine-tuning, as a share of the parent's."""
-PREFERENCE_RATE = 0.2
+PREFERENCE_RATE = 0.05
 WARMUP = 0.05
 EVALUATIONS = 8
 
