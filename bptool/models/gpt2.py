@@ -490,7 +490,6 @@ class GPT2(Model):
     @classmethod
     def references(cls) -> list[Reference]:
         return kernels.gpt2_references(cls)
-        ]
 
     def flops_per_token(self, n_time: int) -> float:
         n_weights = self.n_parameters - self.config.context * self.config.n_embd
