@@ -46,15 +46,16 @@ def merge_run(path: Path, out: Path, last: bool = False) -> Merged:
     manifest["merged"] = {"run": str(path.absolute()), "step": run.step, "weights": run.kind}
     config = run.config.model_copy(update=CONFIG_KEYS_LEFT_OUT)
     named = run.model.layout.named(run.weights)
-    folder.create()
+    made = folder.begin()
     try:
         with writing(folder.path):
-            write_text(folder.config, to_yaml(config))
-            run.tokenizer.save(folder.tokenizer)
-            store = CheckpointStore(folder.checkpoints)
+            write_text(made.config, to_yaml(config))
+            run.tokenizer.save(made.tokenizer)
+            store = CheckpointStore(made.checkpoints)
             store.mark_best(store.save(named, {}, state, named if run.kind == "average" else None))
-            write_json(folder.manifest, manifest)
+            write_json(made.manifest, manifest)
+        folder.finish(made)
     except BaseException:
-        folder.discard()
+        made.discard()
         raise
     return Merged(run, folder, run.model.n_parameters)
