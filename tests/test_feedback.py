@@ -8,11 +8,13 @@ import json
 import math
 import os
 import random
+import re
 import select
 import signal
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from bptool.data.chat.records import Message
 from bptool.data.tokenizers.byte import ByteTokenizer
 from bptool.errors import DataError, UserError
 from bptool.feedback.agreement import agreement
-from bptool.feedback.prompts import read_prompts
+from bptool.feedback.prompts import read_prompts, said_last, transcript
 from bptool.feedback.rules import Rules
 from bptool.feedback.session import Session
 from bptool.feedback.store import Judgement, Store, decided
@@ -284,6 +286,9 @@ def test_prompts_are_read_from_lines_and_records(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     assert read_prompts([lines, records]) == ["one", "two", "three", (Message("user", "Hi"),)]
+    turns = (Message("user", "Hi"), Message("assistant", "Yes?"), Message("user", "Who?"))
+    assert transcript(turns) == "user: Hi\n\nassistant: Yes?\n\nuser: Who?"
+    assert [transcript(turns[:1]), transcript("Hi"), said_last(turns)] == ["Hi", "Hi", "Who?"]
     records.write_text('{"prompt": ""}\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"a.jsonl:1: prompt is not a text or empty"):
         read_prompts([records])
@@ -441,6 +446,28 @@ def test_lines_stand_for_keys_where_there_is_no_terminal(run: Path, tmp_path: Pa
     assert "prompts are left" in said
 
 
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL and SIGINT are of POSIX")
+def test_what_the_page_was_told_is_kept_when_the_command_is_killed(
+    run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "prefs.jsonl"
+    for killed_by, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 0)):
+        process = runs.process(*command(run, out, "--serve", "--reviewer", "ann"))
+        assert process.stdout is not None
+        (url,) = re.findall(r"http://127\.0\.0\.1:\d+/\S+/", process.stdout.readline())
+        with urllib.request.urlopen(f"{url}pair", timeout=60) as answer:
+            pair = json.load(answer)["pair"]
+        said = json.dumps({"number": pair["number"], "choice": "right"}).encode()
+        with urllib.request.urlopen(f"{url}judge", said, timeout=60) as answer:
+            assert json.load(answer)["pair"]["number"] > pair["number"]
+        process.send_signal(killed_by)
+        text, errors = process.communicate(timeout=60)
+        assert process.returncode == code, errors
+        assert Store(out).judgements[-1].choice in ("right", "tie")  # ties of identical answers
+        assert pair["number"] in [j.number for j in Store(out).judgements if j.choice == "right"]
+    assert "2 right" in " ".join(text.split())
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
 def test_keys_of_a_terminal(run: Path, tmp_path: Path) -> None:
     import pty
@@ -493,8 +520,10 @@ def test_killed_at_any_moment_no_judgement_is_lost(run: Path, tmp_path: Path) ->
         time.sleep(draw.random() * 0.2)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
-        judged = len(Store(out).judgements) if out.exists() else 0
-        asked = len(noted.read_text().splitlines())
+        kept = {str(j.prompt) for j in Store(out).judgements}
+        asked_for = noted.read_text().splitlines()
+        assert set(asked_for) - {asked_for[-1]} <= kept  # a next one is asked for once it is kept
+        judged = len(kept)
         assert judged >= before
         before = judged
         if judged == 11:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bptool.errors import BptoolError, UserError
-from bptool.feedback.prompts import said_last
+from bptool.feedback.prompts import transcript
 from bptool.feedback.store import CHOICES
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Server(ThreadingHTTPServer):
         if pair is not None:
             shown = {
                 "number": pair.number,
-                "prompt": said_last(pair.prompt),
+                "prompt": transcript(pair.prompt),
                 "left": pair.left,
                 "right": pair.right,
             }
