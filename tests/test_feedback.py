@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import math
@@ -159,6 +160,67 @@ def test_a_torn_line_is_dropped_and_all_before_is_kept(tmp_path_factory: Any, cu
     assert len(again.judgements) == sum(end <= cut for end in ends)
     again.add(judgement("tie"))
     assert Store(path).judgements == again.judgements
+
+
+def test_undo_keeps_what_another_reviewer_added_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "prefs.jsonl"
+    ann, bob = Store(path), Store(path)
+    ann.add(judgement("left"))
+    bob.add(judgement("right", "bob"))
+    assert ann.undo("ann") == judgement("left")
+    assert ann.judgements == Store(path).judgements == [judgement("right", "bob")]
+    assert ann.undo("ann") is None
+
+
+ADD_AND_UNDO = """
+import sys
+from pathlib import Path
+from bptool.feedback.store import Store, decided
+name = sys.argv[2]
+store = Store(Path(sys.argv[1]))
+for i in range(30):
+    store.add(decided(f"p{i}", "a", "b", "left", reviewer=name, seed=0, number=i, source={}))
+    if i % 3 == 2:
+        assert store.undo(name).number == i
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not replace a file that is open")
+def test_reviewers_who_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    import subprocess
+
+    path = tmp_path / "prefs.jsonl"
+    begin = [sys.executable, "-c", ADD_AND_UNDO, str(path)]
+    source = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    names = ("ann", "bob", "eve")
+    processes = [subprocess.Popen([*begin, name], env=source) for name in names]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    kept = Store(path).judgements
+    for name in names:
+        assert [j.number for j in kept if j.reviewer == name] == [i for i in range(30) if i % 3 < 2]
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"prompt": "p", "ch'])
+def test_a_full_disk_leaves_whole_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bytes
+) -> None:
+    path = tmp_path / "prefs.jsonl"
+    store = Store(path)
+    store.add(judgement("left"))
+    whole = path.read_bytes()
+    path.write_bytes(whole + torn)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DataError, match="No space left on device; the 1 judgements before"):
+            store.add(judgement("right"))
+    assert path.read_bytes() == whole
+    path.write_bytes(whole + torn)
+    store.add(judgement("tie"))
+    assert Store(path).judgements == store.judgements == [judgement("left"), judgement("tie")]
 
 
 @pytest.mark.parametrize(
