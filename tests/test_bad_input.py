@@ -403,8 +403,9 @@ def test_a_disk_that_fills_up_at_any_file(
             runs.resume(out)
             assert runs.left_behind(out) == want
         n_files += 1
-    # tokens, configuration, tokenizer, manifest, metrics, two checkpoints with two indices each
-    assert n_files >= 14
+    # tokens, configuration, tokenizer, manifest, metrics, three checkpoints with their indices;
+    # what fails in the last of them ends the run, since the ones before are tried again
+    assert n_files >= 12
     assert runs.left_behind(out) == want
 
 

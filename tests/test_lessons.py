@@ -17,6 +17,7 @@ from bptool.training import setup
 from bptool.training.events import Notice, StepDone
 from bptool.training.lessons.base import Judged, LessonStep
 from bptool.training.lessons.next_token import NextToken
+from bptool.training.seal import write_sealed
 
 
 class Counting(NextToken):
@@ -86,6 +87,6 @@ def test_pretraining_keeps_nothing_and_refuses_what_another_lesson_kept(tmp_path
     assert not (checkpoint / "lesson.safetensors").exists()
     state = checkpoint / "state.json"
     values = json.loads(state.read_text(encoding="utf-8")) | {"lesson": {"total": 1.0}}
-    state.write_text(json.dumps(values), encoding="utf-8")
+    write_sealed(state, values)
     with pytest.raises(RunError, match="another kind of training"):
         runs.resume(tmp_path / "run")

@@ -117,9 +117,21 @@ def test_a_free_name_counts_up(tmp_path: Path) -> None:
     assert free_name(tmp_path / "run") == tmp_path / "run-3"
 
 
-def test_a_folder_that_holds_a_run_is_never_discarded(run: Path) -> None:
+def test_a_folder_that_holds_a_run_is_not_begun_again(run: Path) -> None:
     folder = RunFolder(run)
-    folder.discard()
-    assert folder.holds_run()
     with pytest.raises(RunError, match="already holds a run"):
-        folder.create()
+        folder.begin()
+    assert folder.holds_run()
+
+
+def test_a_run_appears_whole_and_what_a_kill_left_is_taken_away(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    made = folder.begin()
+    (made.path / "left.txt").write_text("by a process that was killed", encoding="utf-8")
+    made = folder.begin()
+    assert not (made.path / "left.txt").exists()
+    made.manifest.write_text("{}", encoding="utf-8")
+    folder.finish(made)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert folder.holds_run()

@@ -46,9 +46,10 @@ def first_anomaly(step: TrainingStep) -> Anomaly | None:
     where all is finite."""
     named = step.model.layout.named
     found = _first("weight", iter(named(step.weights).items()))
-    if found is not None or step.last_batch is None:
+    if found is not None:
         return found
-    for shard in step.last_batch.micro_batches(step.shards, step.params):
+    batch = step.last_batch  # None where the lesson has batches of its own
+    for shard in batch.micro_batches(step.shards, step.params) if batch else ():
         made = step.model.intermediates(shard.work)
         found = _first("result", ((name, array) for name, array in made))
         if found is not None:

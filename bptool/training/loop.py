@@ -7,6 +7,7 @@ evaluation of its step, which a resumed run does again. ``begin.py`` starts and 
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Sequence
@@ -70,6 +71,8 @@ class Training:
         self._metrics = MetricsFile(folder.metrics)
         self._samples = SamplesFile(folder.samples)
         self._listeners: list[Listener] = [self._metrics, *listeners]
+        self._unevaluated: Progress | None = None
+        """Where the run stood before its last evaluation."""
         self.detect_anomaly = False
         """Stop at the first number that is not finite, and say which operation made it."""
         self.save_seconds = 0.0
@@ -116,6 +119,7 @@ class Training:
                 stopped_early=self._stopped_early,
                 files=files,
                 peak_memory_bytes=machine.peak_memory_bytes(),
+                answers=self.pieces.config.chat is not None,
             )
         )
         return interrupted
@@ -228,6 +232,9 @@ class Training:
         if self._saved_step == progress.step:
             return
         self._metrics.sync()
+        # where the save before the evaluation failed: a resumed run does the evaluation again
+        before = self._unevaluated
+        progress = before if before and before.step == progress.step else progress
         name = save_checkpoint(self._store, self.pieces, progress)
         self._saved_step, self.save_seconds = progress.step, time.perf_counter() - start
         path = str(self.folder.checkpoints / name)
@@ -244,6 +251,7 @@ class Training:
 
     def _evaluate(self) -> None:
         pieces, progress = self.pieces, self.progress
+        self._unevaluated = copy.deepcopy(progress)
         start = time.perf_counter()
         found = pieces.lesson.evaluate(pieces.step.evaluation_params())
         raw, average, statistics = found.evaluation, None, found.statistics

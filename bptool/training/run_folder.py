@@ -7,6 +7,7 @@ metrics.jsonl    one object a line: steps, evaluations
 samples.txt      the sample of each evaluation
 loss.png         the curves
 checkpoints/     see ``checkpoint.py``
+base/            frozen weights that adapters belong to, as a checkpoint
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bptool.errors import DamagedError, RunError
-from bptool.files import read_bounded
+from bptool.files import TEMPORARY_PREFIX, read_bounded, sync_folder
 
 FORMAT_VERSION = 1
 _MAX_JSON_BYTES = 4 * 2**20
@@ -39,7 +40,7 @@ def writing(place: Path, otherwise: str = "choose another folder with --out") ->
 
 
 class RunFolder:
-    """Paths of a run's files. Makes nothing until :meth:`create`."""
+    """Paths of a run's files. Makes nothing until :meth:`begin`."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -50,6 +51,7 @@ class RunFolder:
         self.samples = self.path / "samples.txt"
         self.plot = self.path / "loss.png"
         self.checkpoints = self.path / "checkpoints"
+        self.base = self.path / "base"
 
     def holds_run(self) -> bool:
         """Whether a run was started here."""
@@ -64,20 +66,33 @@ class RunFolder:
             )
         require_empty(self.path, "is not empty and holds no run")
 
-    def create(self) -> None:
-        """Make the folder for a new run.
+    def begin(self) -> RunFolder:
+        """Make a folder beside this one in which a new run is put together; :meth:`finish` gives it
+        this name once it holds all that a run needs, so that a kill leaves a run or none.
 
         Raises:
-            RunError: it is not free, or cannot be made.
+            RunError: the folder is not free, or cannot be made.
         """
         self.check_free()
+        made = RunFolder(self.path.with_name(f"{TEMPORARY_PREFIX}{self.path.name}"))
         with writing(self.path):
-            self.checkpoints.mkdir(parents=True)
+            shutil.rmtree(made.path, ignore_errors=True)  # of a process that was killed
+            made.checkpoints.mkdir(parents=True)
+        return made
+
+    def finish(self, made: RunFolder) -> None:
+        """Take the place of what :meth:`begin` made."""
+        self.check_free()
+        with writing(self.path):
+            sync_folder(made.path)
+            if self.path.exists():
+                self.path.rmdir()  # empty: it is free
+            made.path.rename(self.path)
+            sync_folder(self.path.parent)
 
     def discard(self) -> None:
-        """Remove a folder whose run could not begin."""
-        if not self.holds_run():
-            shutil.rmtree(self.path, ignore_errors=True)
+        """Remove what :meth:`begin` made."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def require_run(self) -> None:
         """Raise a RunError unless the folder holds a run."""
@@ -128,7 +143,7 @@ def read_json_and_bytes(
     version = value["format_version"]
     if not isinstance(version, int) or version not in versions:
         raise RunError(
-            f"{path} has format_version {str(version)[:40]}, this bptool reads "
+            f"{path} has format_version {ascii(version)[:40]}, this bptool reads "
             f"{' and '.join(map(str, versions))}; update bptool"
         )
     return value, data

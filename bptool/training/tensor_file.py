@@ -118,7 +118,7 @@ def _read_header(
         if name not in header:
             raise RunError(f"{path} is of another model: it has no tensor '{name}'")
         if name not in into:
-            raise RunError(f"{path} is of another model: this one has no tensor '{str(name)[:80]}'")
+            raise RunError(f"{path} is of another model: this one has no tensor {ascii(name)[:80]}")
     return {
         name: _place(path, name, header[name], 8 + length, size, array)
         for name, array in into.items()
@@ -140,7 +140,7 @@ def _place(
         )
     kind = _NAMES[array.dtype.name]
     if entry.get("dtype") != kind:
-        found = str(entry.get("dtype"))[:80]
+        found = ascii(entry.get("dtype"))[:80]
         raise RunError(f"{path} is of another model: '{name}' is {found}, not {kind}")
     start, stop = offsets
     if stop - start != array.nbytes or first + stop > size:
