@@ -105,7 +105,7 @@ def _no_cache(model: Any, params: Any, team: Any, prompts: Any, tokens: int) -> 
         for position in range(tokens):
             decoder = model.decoder(params, 1, team)
             decoder.add(1)
-            logits = decoder.append([np.array(text, np.int32)])
+            logits = decoder.append([np.array(text[-model.context :], np.int32)])
             text.append(sampling.choose(logits[0], 0, position))
     return (time.perf_counter() - start) / (len(prompts) * tokens)
 

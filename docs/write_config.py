@@ -48,7 +48,7 @@ This page is written by `make docs` from that schema.
 """
 SECTIONS = (
     *("model", "data", "training", "optimizer", "schedule", "regularizers", "averaging"),
-    *("start", "chat", "objective", "rollouts", "sample"),
+    *("start", "lora", "chat", "objective", "rollouts", "sample"),
 )
 INTRODUCTIONS = {
     "model": "`gpt2` is the transformer of Radford et al. (2019): normalisation before each "
@@ -68,6 +68,8 @@ INTRODUCTIONS = {
     "[regularization.md](regularization.md) has them all in one table.",
     "start": "The model, its sizes and the tokenizer are then those of that run; see "
     "[fine-tuning.md](fine-tuning.md).",
+    "lora": "Only adapters are trained, on the frozen weights of the run in `start`; "
+    "[fine-tuning.md](fine-tuning.md#low-rank-adapters) says what that saves.",
     "chat": "[fine-tuning.md](fine-tuning.md) has the templates.",
     "objective": "What pretraining and `bptool finetune sft` minimise is `next-token`; the others "
     "are those of `bptool finetune dpo`, `reward`, `ppo` and `grpo`.",
@@ -170,6 +172,8 @@ def default_of(schema: dict[str, Any], required: bool) -> str:
         return f"`{str(value).lower() if value is not None else 'null'}`"
     if isinstance(value, str):
         return f"`{value}`" if value and value.isprintable() else f"`{json.dumps(value)}`"
+    if isinstance(value, list):
+        return "`[" + ", ".join(map(str, value)) + "]`"
     return "`" + number(value).replace(",", "") + "`"
 
 

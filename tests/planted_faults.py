@@ -131,6 +131,23 @@ OPERATION_FAULTS = [
         ("sign", "db[j] += dy[i, j]", "db[j] -= dy[i, j]"),
     ),
     *_faults(
+        "ops/low_rank.py",
+        "low_rank_backward",
+        ("low rank",),
+        ("missing", "matmul_share(engine, dx, du, False, a, False, True, team)", "pass"),
+        ("scale", "            du[i, j] *= s\n", "            du[i, j] *= s * s\n"),
+        (
+            "index",
+            "matmul_share(engine, da, du, True, x, False, adds, team)",
+            "matmul_share(engine, da, du[::-1], True, x, False, adds, team)",
+        ),
+        (
+            "missing",
+            "matmul_share(engine, db, dy, True, u, False, adds, team)",
+            "matmul_share(engine, db, dy, True, u, False, False, team)",
+        ),
+    ),
+    *_faults(
         "ops/matmul/share.py",
         "part_of_product",
         LINEAR,

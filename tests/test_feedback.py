@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import math
 import os
 import random
+import re
 import select
 import signal
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ from bptool.data.chat.records import Message
 from bptool.data.tokenizers.byte import ByteTokenizer
 from bptool.errors import DataError, UserError
 from bptool.feedback.agreement import agreement
-from bptool.feedback.prompts import read_prompts
+from bptool.feedback.prompts import read_prompts, said_last, transcript
 from bptool.feedback.rules import Rules
 from bptool.feedback.session import Session
 from bptool.feedback.store import Judgement, Store, decided
@@ -161,6 +164,67 @@ def test_a_torn_line_is_dropped_and_all_before_is_kept(tmp_path_factory: Any, cu
     assert Store(path).judgements == again.judgements
 
 
+def test_undo_keeps_what_another_reviewer_added_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "prefs.jsonl"
+    ann, bob = Store(path), Store(path)
+    ann.add(judgement("left"))
+    bob.add(judgement("right", "bob"))
+    assert ann.undo("ann") == judgement("left")
+    assert ann.judgements == Store(path).judgements == [judgement("right", "bob")]
+    assert ann.undo("ann") is None
+
+
+ADD_AND_UNDO = """
+import sys
+from pathlib import Path
+from bptool.feedback.store import Store, decided
+name = sys.argv[2]
+store = Store(Path(sys.argv[1]))
+for i in range(30):
+    store.add(decided(f"p{i}", "a", "b", "left", reviewer=name, seed=0, number=i, source={}))
+    if i % 3 == 2:
+        assert store.undo(name).number == i
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not replace a file that is open")
+def test_reviewers_who_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    import subprocess
+
+    path = tmp_path / "prefs.jsonl"
+    begin = [sys.executable, "-c", ADD_AND_UNDO, str(path)]
+    source = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    names = ("ann", "bob", "eve")
+    processes = [subprocess.Popen([*begin, name], env=source) for name in names]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    kept = Store(path).judgements
+    for name in names:
+        assert [j.number for j in kept if j.reviewer == name] == [i for i in range(30) if i % 3 < 2]
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"prompt": "p", "ch'])
+def test_a_full_disk_leaves_whole_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bytes
+) -> None:
+    path = tmp_path / "prefs.jsonl"
+    store = Store(path)
+    store.add(judgement("left"))
+    whole = path.read_bytes()
+    path.write_bytes(whole + torn)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DataError, match="No space left on device; the 1 judgements before"):
+            store.add(judgement("right"))
+    assert path.read_bytes() == whole
+    path.write_bytes(whole + torn)
+    store.add(judgement("tie"))
+    assert Store(path).judgements == store.judgements == [judgement("left"), judgement("tie")]
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -222,6 +286,9 @@ def test_prompts_are_read_from_lines_and_records(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     assert read_prompts([lines, records]) == ["one", "two", "three", (Message("user", "Hi"),)]
+    turns = (Message("user", "Hi"), Message("assistant", "Yes?"), Message("user", "Who?"))
+    assert transcript(turns) == "user: Hi\n\nassistant: Yes?\n\nuser: Who?"
+    assert [transcript(turns[:1]), transcript("Hi"), said_last(turns)] == ["Hi", "Hi", "Who?"]
     records.write_text('{"prompt": ""}\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"a.jsonl:1: prompt is not a text or empty"):
         read_prompts([records])
@@ -379,6 +446,28 @@ def test_lines_stand_for_keys_where_there_is_no_terminal(run: Path, tmp_path: Pa
     assert "prompts are left" in said
 
 
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL and SIGINT are of POSIX")
+def test_what_the_page_was_told_is_kept_when_the_command_is_killed(
+    run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "prefs.jsonl"
+    for killed_by, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 0)):
+        process = runs.process(*command(run, out, "--serve", "--reviewer", "ann"))
+        assert process.stdout is not None
+        (url,) = re.findall(r"http://127\.0\.0\.1:\d+/\S+/", process.stdout.readline())
+        with urllib.request.urlopen(f"{url}pair", timeout=60) as answer:
+            pair = json.load(answer)["pair"]
+        said = json.dumps({"number": pair["number"], "choice": "right"}).encode()
+        with urllib.request.urlopen(f"{url}judge", said, timeout=60) as answer:
+            assert json.load(answer)["pair"]["number"] > pair["number"]
+        process.send_signal(killed_by)
+        text, errors = process.communicate(timeout=60)
+        assert process.returncode == code, errors
+        assert Store(out).judgements[-1].choice in ("right", "tie")  # ties of identical answers
+        assert pair["number"] in [j.number for j in Store(out).judgements if j.choice == "right"]
+    assert "2 right" in " ".join(text.split())
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
 def test_keys_of_a_terminal(run: Path, tmp_path: Path) -> None:
     import pty
@@ -431,8 +520,10 @@ def test_killed_at_any_moment_no_judgement_is_lost(run: Path, tmp_path: Path) ->
         time.sleep(draw.random() * 0.2)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
-        judged = len(Store(out).judgements) if out.exists() else 0
-        asked = len(noted.read_text().splitlines())
+        kept = {str(j.prompt) for j in Store(out).judgements}
+        asked_for = noted.read_text().splitlines()
+        assert set(asked_for) - {asked_for[-1]} <= kept  # a next one is asked for once it is kept
+        judged = len(kept)
         assert judged >= before
         before = judged
         if judged == 11:

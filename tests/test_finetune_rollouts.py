@@ -12,7 +12,8 @@ import training_runs as runs
 
 from bptool.cli.finetune.request import settle_preferences, settle_rollouts
 from bptool.errors import RunError
-from bptool.objectives.mixed import Mixed
+from bptool.objectives.mixed import Both, Mixed
+from bptool.objectives.ppo import Rollout
 from bptool.training.answers_now import sample_answers
 from bptool.training.events import Evaluated, StepDone
 from bptool.training.lessons.rollouts import Rollouts
@@ -181,8 +182,9 @@ def test_the_objective_of_a_mix_is_the_sum(places: Any, tmp_path: Path) -> None:
         shards: Any = pieces.step.shards
         old = shards.outputs(pieces.step.params, sampled.rows)
         plain = lesson._rollout(sampled, *old, old.logp)
-        objective, both, rows = lesson._mixed(plain, sampled.rows, 1)
-        assert isinstance(objective, Mixed)
+        rows, targets = lesson._with_mix(sampled.rows, 1)
+        longer = Rollout(*(np.concatenate([x, np.zeros(x.size)]) for x in plain))
+        objective, both = Mixed(lesson._objective, 0.5), Both(longer, targets)
         outputs = shards.outputs(pieces.step.params, rows)
         n = old.logp.size
         alone = lesson._objective.loss(plain, outputs.logp[:n], outputs.scores[:n])

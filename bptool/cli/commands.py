@@ -33,6 +33,7 @@ COMMANDS: dict[str, Entry] = {
     "feedback": Entry(
         "bptool.cli.feedback:feedback", "Collect judgements of a trained model's answers."
     ),
+    "merge": Entry("bptool.cli.merge:merge", "Fold low-rank adapters into a run's weights."),
     "evaluate-preference": Entry(
         "bptool.cli.evaluate_preference:evaluate_preference",
         "Compare the answers of two runs: a win rate with its interval.",

@@ -2,19 +2,23 @@
 
 It listens on the loopback address; every path begins with a secret that is drawn anew each time,
 and requests whose Host is another name are refused, so that no other page of a browser reaches it.
-The page needs nothing from anywhere else. One request is served at a time: there is one reviewer.
+The page needs nothing from anywhere else. Connections have threads, since a browser opens some that
+it does not use; what touches the session is done one after the other.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import secrets
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bptool.errors import BptoolError, UserError
-from bptool.feedback.prompts import said_last
+from bptool.feedback.prompts import transcript
 from bptool.feedback.store import CHOICES
 
 if TYPE_CHECKING:
@@ -30,16 +34,20 @@ POLICY = (
 )
 
 
-class Server(HTTPServer):
+class Server(ThreadingHTTPServer):
     """Serves one session.
 
     Attributes:
         url: where the page is.
+        lock: held while the session is asked or told something.
     """
+
+    daemon_threads = True
 
     def __init__(self, session: Session, port: int = 0) -> None:
         self.session = session
         self.secret = secrets.token_urlsafe(16)
+        self.lock = threading.Lock()
         try:
             super().__init__(("127.0.0.1", port), Handler)
         except OSError as error:
@@ -55,7 +63,7 @@ class Server(HTTPServer):
         if pair is not None:
             shown = {
                 "number": pair.number,
-                "prompt": said_last(pair.prompt),
+                "prompt": transcript(pair.prompt),
                 "left": pair.left,
                 "right": pair.right,
             }
@@ -132,16 +140,20 @@ class Handler(BaseHTTPRequestHandler):
         host = self.headers.get("Host", "")
         own = f"127.0.0.1:{self.server.server_port}", f"localhost:{self.server.server_port}"
         prefix = f"/{self.server.secret}/"
-        if host not in own or not self.path.startswith(prefix):
+        given = self.path[: len(prefix)].encode("utf-8", "replace")
+        if host not in own or not hmac.compare_digest(given, prefix.encode("ascii")):
             self._send(403, b"refused", "text/plain")
             return None
         return self.path[len(prefix) :]
 
-    def _act(self, action: Any) -> None:
+    def _act(self, action: Callable[[], dict[str, Any]]) -> None:
         try:
-            self._json(200, action())
+            with self.server.lock:
+                found = action()
         except BptoolError as error:
             self._json(409, {"error": str(error)})
+        else:
+            self._json(200, found)
 
     def _json(self, status: int, value: Any) -> None:
         data = json.dumps(value).encode("utf-8")
@@ -162,7 +174,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def serve(session: Session, console: Console, port: int) -> None:
-    """Serve the page until Ctrl-C."""
+    """Serve the page until Ctrl-C; what is being saved then is saved."""
     server = Server(session, port)
     console.print(f"Judge at {server.url}", highlight=False, soft_wrap=True)
     console.print("Ctrl-C ends it; every judgement is saved at once.", style="dim")
@@ -171,4 +183,5 @@ def serve(session: Session, console: Console, port: int) -> None:
     except KeyboardInterrupt:
         console.print()
     finally:
+        server.lock.acquire()  # for good: after this nothing is judged any more
         server.server_close()

@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from bptool.cli import wording
-from bptool.feedback.prompts import said_last
+from bptool.feedback.prompts import transcript
 
 if TYPE_CHECKING:
     from bptool.feedback.session import Pair, Session
@@ -69,7 +69,7 @@ def _ask_all(session: Session, console: Console, keys: Keys) -> bool:
 
 def render(pair: Pair, done: int, total: int, console: Console) -> RenderableType:
     """A prompt and its two answers, beside each other where there is room."""
-    question = wording.printable(said_last(pair.prompt))
+    question = wording.printable(transcript(pair.prompt))
     titles = Text(f"{done + 1:,} of {total:,}", style="dim")
     sides = [
         Panel(Text(wording.printable(text) or "(empty)"), title=title, title_align="left")

@@ -60,6 +60,8 @@ def next_command(progress: TrainingProgress) -> str:
     run = wording.near_path(end.run_dir)
     if end.interrupted:
         return f"bptool train {wording.argument(run)} --resume"
+    if end.answers:
+        return f"bptool chat {wording.argument(run)}"
     prompt = progress.sample.prompt.strip() if progress.sample else ""
     start = f" --prompt {wording.argument(prompt)}" if prompt else ""
     return f"bptool generate {wording.argument(run)}{start}"

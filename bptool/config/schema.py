@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from bptool.config import data_section
 from bptool.config.choice import Choice, ChoiceFrom, fill_choices
 from bptool.config.data_section import SplitConfig
+from bptool.config.lora_section import LoraConfig
 from bptool.config.rollouts_section import RolloutsConfig
 from bptool.config.section import Section, refuse
 from bptool.errors import ConfigError
@@ -295,6 +296,11 @@ class RunConfig(Section):
     start: StartConfig | None = Field(
         default=None, description="the run that this one starts from; null: new weights"
     )
+    lora: LoraConfig | None = Field(
+        default=None,
+        description="low-rank adapters that are trained while all else is frozen; null: all "
+        "weights are trained",
+    )
     chat: ChatConfig | None = Field(
         default=None, description="how conversations are written; null: the model writes plain text"
     )
@@ -316,6 +322,19 @@ class RunConfig(Section):
         for index, name in enumerate(names):
             if name in names[:index]:
                 refuse(f"regularizers.{index}", name, f"'{name}' is listed twice; keep one")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_have_what_they_adapt(self) -> RunConfig:
+        if self.lora is not None and self.start is None:
+            refuse("lora", None, "adapters need start.run, the run whose weights they adapt")
+        if self.lora is not None and self.objective.name != "next-token":
+            refuse(
+                "lora",
+                None,
+                f"objective '{self.objective.name}' trains all weights; leave lora out, or merge "
+                "the adapters first with `bptool merge`",
+            )
         return self
 
     @model_validator(mode="after")

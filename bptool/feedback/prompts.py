@@ -39,6 +39,13 @@ def said_last(prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else prompt[-1].content
 
 
+def transcript(prompt: Prompt) -> str:
+    """All that a reviewer has to know: the text itself, or every message with who says it."""
+    if isinstance(prompt, str) or len(prompt) == 1:
+        return said_last(prompt)
+    return "\n\n".join(f"{message.role}: {message.content}" for message in prompt)
+
+
 def to_json(prompt: Prompt) -> Any:
     """A text, or a list of messages."""
     if isinstance(prompt, str):

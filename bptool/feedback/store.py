@@ -4,22 +4,23 @@
 
 Lines with ``chosen`` and ``rejected`` are preference data as other tools read it; of a tie and of
 what was skipped both are null. A line is appended and flushed to the disk as soon as a judgement is
-made. A line that a crash tore is dropped when the file is opened again: nothing was answered by it.
+made; several reviewers may write to one file at once (``lines.py``). A line that a crash tore is
+dropped when the file is opened again: it was never said to be saved.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from bptool.data.chat.objects import BadRecord
 from bptool.errors import DataError
+from bptool.feedback.lines import append_line, change_lines, read_lines
 from bptool.feedback.prompts import as_messages, from_json, to_json
-from bptool.files import sync_folder, write_text
 from bptool.inference.answers import Prompt
 
 FORMAT_VERSION = 1
@@ -91,53 +92,51 @@ class Store:
 
     def add(self, judgement: Judgement) -> None:
         """Append a judgement; it is on the disk when this returns."""
-        line = json.dumps(judgement.to_json(), ensure_ascii=False) + "\n"
-        is_new = not self.path.exists()
-        try:
-            with self.path.open("ab") as file:
-                file.write(line.encode("utf-8"))
-                file.flush()
-                os.fsync(file.fileno())
-            if is_new:
-                sync_folder(self.path.resolve().parent)
-        except OSError as error:
-            raise DataError(
-                f"{self.path} cannot be written: {error.strerror or error}; "
-                f"the {len(self.judgements):,} judgements before are kept"
-            ) from None
+        with self._writing():
+            append_line(self.path, _line(judgement))
         self.judgements.append(judgement)
 
     def undo(self, reviewer: str) -> Judgement | None:
-        """Take back the last judgement of ``reviewer``; None where there is none."""
-        own = [i for i, j in enumerate(self.judgements) if j.reviewer == reviewer]
-        if not own:
+        """Take back the last judgement of ``reviewer``; None where there is none.
+
+        Those that others made meanwhile are kept, and known from then on.
+        """
+        if all(j.reviewer != reviewer for j in self.judgements):
             return None
-        taken = self.judgements.pop(own[-1])
-        self._rewrite(self.judgements)
-        return taken
+        taken: list[Judgement] = []
+
+        def without_last(data: bytes) -> bytes:
+            found = list(self._parse(data))
+            own = [i for i, j in enumerate(found) if j.reviewer == reviewer]
+            taken.extend(found.pop(i) for i in own[-1:])
+            self.judgements = found
+            return b"".join(_line(j) + b"\n" for j in found)
+
+        with self._writing():
+            change_lines(self.path, without_last)
+        return taken[0] if taken else None
 
     def answered(self, reviewer: str) -> set[tuple[Any, ...]]:
         """The prompts that ``reviewer`` has judged, as messages."""
         return {as_messages(j.prompt) for j in self.judgements if j.reviewer == reviewer}
 
-    def _rewrite(self, judgements: Sequence[Judgement]) -> None:
-        lines = (json.dumps(j.to_json(), ensure_ascii=False) + "\n" for j in judgements)
-        write_text(self.path, "".join(lines))
-
     def _read(self) -> list[Judgement]:
         try:
-            data = self.path.read_bytes()
-        except FileNotFoundError:
-            return []
+            return list(self._parse(read_lines(self.path)))
         except OSError as error:
             raise DataError(f"{self.path} cannot be read: {error.strerror or error}") from None
-        whole, _, torn = data.rpartition(b"\n")
-        found = list(self._lines(whole))
-        if torn.strip():  # the process ended while it wrote
-            self._rewrite(found)
-        return found
 
-    def _lines(self, data: bytes) -> Iterator[Judgement]:
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"{self.path} cannot be written: {error.strerror or error}; "
+                f"the {len(self.judgements):,} judgements before are kept"
+            ) from None
+
+    def _parse(self, data: bytes) -> Iterator[Judgement]:
         for number, line in enumerate(data.split(b"\n"), 1):
             if not line.strip():
                 continue
@@ -148,6 +147,10 @@ class Store:
                     f"{self.path}:{number} is no judgement ({error}); mend it, or name another "
                     "file with --out"
                 ) from None
+
+
+def _line(judgement: Judgement) -> bytes:
+    return json.dumps(judgement.to_json(), ensure_ascii=False).encode("utf-8")
 
 
 def _judgement(value: Any) -> Judgement:

@@ -62,7 +62,7 @@ class ModelFunction(Differentiable):
         self.gradient = model.layout.allocate(np.float64)
         """Flat gradient that the last ``gradients`` left."""
         self._params = model.params(weights)
-        self._grads = model.params(self.gradient)
+        self._grads = model.gradients(self.gradient)
         self._scratch = model.layout.allocate(np.float64)
         workspace = model.workspace(
             tokens.shape[0], tokens.shape[1], np.float64, blas_engine(np.float64)
@@ -128,7 +128,7 @@ def draw_weights(model: Model, seed: int) -> Array:
     weights = model.layout.allocate(np.float64)
     model.initialise(weights, seed)
     rng = np.random.default_rng([seed, 1])
-    for spec, view in zip(model.specs, model.layout.views(weights), strict=True):
+    for spec, view in zip(model.layout.specs, model.layout.views(weights), strict=True):
         noise = rng.normal(size=view.shape)
         if spec.kind == "constant":
             view += 0.1 * noise

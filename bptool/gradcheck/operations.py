@@ -40,6 +40,7 @@ from bptool.ops.logit_terms import (
     logit_terms_backward,
     logit_terms_forward,
 )
+from bptool.ops.low_rank import low_rank_backward, low_rank_forward
 from bptool.ops.matmul import blas_engine
 from bptool.ops.residual import residual_backward, residual_forward
 from bptool.ops.score import score_backward, score_forward
@@ -88,6 +89,7 @@ def cases() -> Iterator[Case]:
     linear_kernels = ("linear_backward", "linear_backward_parameters")
     yield Case("linear", linear_kernels, partial(_linear, bias=True))
     yield Case("linear without bias", linear_kernels, partial(_linear, bias=False))
+    yield Case("low rank", ("low_rank_backward",), _low_rank)
     for bias in (True, False):
         name = "layernorm" if bias else "layernorm without bias"
         layernorm_kernels = ("layernorm_backward", "layernorm_backward_share")
@@ -218,6 +220,28 @@ def _linear(rng: np.random.Generator, bias: bool) -> Differentiable:
         return {"x": dx, "W": dw.added, "b": db.added}
 
     return Composed("linear" if bias else "linear without bias", inputs, forward, backward)
+
+
+def _low_rank(rng: np.random.Generator) -> Differentiable:
+    """Members wait for each other inside, so there is one; y and dx are added to."""
+    engine, scale = blas_engine(np.float64), 0.7
+    shapes = {"x": (11, 5), "A": (3, 5), "B": (18, 3), "y before": (11, 18)}
+    inputs = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    x, a, b = inputs["x"], inputs["A"], inputs["B"]
+    y, u, du = overwritten((11, 18)), overwritten((11, 3)), overwritten((11, 3))
+    dx, da, db = (Addend(rng, part.shape) for part in (x, a, b))
+
+    def forward() -> dict[str, Array]:
+        y[:] = inputs["y before"]
+        low_rank_forward(engine, y, u, x, a, b, scale, ALONE)
+        return {"y": y}
+
+    def backward(d: dict[str, Array]) -> dict[str, Array]:
+        parts = dx.reset(), da.reset(), db.reset()
+        low_rank_backward(engine, *parts, du, d["y"], x, u, a, b, scale, True, ALONE)
+        return {"x": dx.added, "A": da.added, "B": db.added, "y before": d["y"]}
+
+    return Composed("low rank", inputs, forward, backward)
 
 
 def _layernorm(rng: np.random.Generator, bias: bool) -> Differentiable:

@@ -336,6 +336,11 @@ class Model(ABC):
     def n_parameters(self) -> int:
         return sum(spec.size for spec in self.specs)
 
+    @property
+    def n_trained(self) -> int:
+        """Of the parameters, those that are trained."""
+        return sum(spec.size for spec in self.layout.specs)
+
     @abstractmethod
     def flops_per_token(self, n_time: int) -> float:
         """Model FLOPs of forward and backward for one token of a sequence of ``n_time``."""
@@ -362,10 +367,19 @@ class Model(ABC):
         """The NamedTuple of views into a flat buffer."""
         return self.Params(*self.layout.views(buffer))
 
+    def gradients(self, buffer: Array) -> Any:
+        """The same for a gradient; frozen tensors have arrays without elements there."""
+        return self.params(buffer)
+
+    @property
+    def frozen_size(self) -> int:
+        """Numbers that are not in the flat buffers, because they are not trained."""
+        return 0
+
     def initialise(self, buffer: Array, seed: int) -> None:
         """Fill a flat buffer with initial weights, each tensor from a stream of its own name."""
         buffer[:] = 0
-        for spec, view in zip(self.specs, self.layout.views(buffer), strict=True):
+        for spec, view in zip(self.layout.specs, self.layout.views(buffer), strict=True):
             if spec.kind == "constant":
                 view[...] = spec.init
             elif spec.kind == "sinusoidal":

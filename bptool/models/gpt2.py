@@ -5,6 +5,8 @@
     x = x + drop(c_proj(dropout(act(c_fc(ln_2(x))))))
     logits = ln_f(x) head^T,  head = wte when tied
 
+A linear map has an adapter beside it where there is one (``adapters.py``).
+
 ``drop`` is dropout, then stochastic depth; attention has a dropout of its own.
 
 Sources: Radford et al. 2019, "Language models are unsupervised multitask learners"; the
@@ -19,17 +21,11 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
+from bptool.models import gpt2_operations as kernels
 from bptool.models.base import Array, Losses, Model, ParamSpec, Reference, allocate, bytes_of
 from bptool.models.decoder import Workers
 from bptool.models.gpt2_config import NO_DEPTH, NO_DROPOUT, Depth, Dropout, GPT2Config
 from bptool.models.gpt2_decode import GPT2Decoder, page_shape, scratch_shapes
-from bptool.models.gpt2_operations import (
-    LARGEST_VARIANT,
-    SIZES,
-    VARIANTS,
-    gpt2_intermediates,
-    gpt2_operations,
-)
 from bptool.models.gpt2_tensors import Activations, Params, gpt2_shapes, gpt2_specs
 from bptool.models.head_loss import (
     head_logprobs,
@@ -46,6 +42,7 @@ from bptool.ops.jit import composition
 from bptool.ops.layernorm import layernorm_backward_share, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_forward
 from bptool.ops.logit_terms import NO_TERMS, LogitTerms
+from bptool.ops.low_rank import low_rank_backward, low_rank_forward
 from bptool.ops.matmul import MatmulEngine
 from bptool.ops.residual import residual_backward, residual_forward
 from bptool.ops.score import score_backward, score_forward
@@ -63,6 +60,7 @@ class Hyper(NamedTuple):
     tied: bool
     dropout: Dropout
     depth: Depth
+    low_rank: float
 
 
 NO_KEY = MaskKey(0, 0, 0)
@@ -92,6 +90,10 @@ def gpt2_forward(hyper, params, acts, tokens, starts, key, team):  # type: ignor
         barrier(team)  # norm: rows
         attn_w, attn_b = params.attn_w[layer], params.attn_b[layer]
         linear_forward(engine, acts.qkv[layer], norm[i], attn_w, attn_b, team)
+        low_rank_forward(
+            *(engine, acts.qkv[layer], acts.low[0, layer], norm[i], params.attn_down[layer]),
+            *(params.attn_up[layer], hyper.low_rank, team),
+        )
         barrier(team)  # qkv: columns
         attention_forward(
             *(engine, acts.att[layer], acts.row_stats[layer], acts.scratch[team.index]),
@@ -100,6 +102,10 @@ def gpt2_forward(hyper, params, acts, tokens, starts, key, team):  # type: ignor
         barrier(team)  # att: heads
         attn_proj_w, attn_proj_b = params.attn_proj_w[layer], params.attn_proj_b[layer]
         linear_forward(engine, branch, acts.att[layer], attn_proj_w, attn_proj_b, team)
+        low_rank_forward(
+            *(engine, branch, acts.low[1, layer], acts.att[layer], params.attn_proj_down[layer]),
+            *(params.attn_proj_up[layer], hyper.low_rank, team),
+        )
         barrier(team)  # branch: columns
         rate = depth_rate(hyper.depth.rate, hyper.depth.rule, layer, n_layer)
         dropout(branch[own], p.residual, key, 3 * layer + 2, row0)
@@ -112,12 +118,20 @@ def gpt2_forward(hyper, params, acts, tokens, starts, key, team):  # type: ignor
         barrier(team)  # norm: rows; and branch has been read
         fc = acts.fc[layer % acts.fc.shape[0]]
         linear_forward(engine, fc, norm[i], params.fc_w[layer], params.fc_b[layer], team)
+        low_rank_forward(
+            *(engine, fc, acts.low[2, layer], norm[i], params.fc_down[layer]),
+            *(params.fc_up[layer], hyper.low_rank, team),
+        )
         barrier(team)  # fc: columns
         activation_forward(hyper.activation, acts.act[layer][own], acts.slope[layer][own], fc[own])
         dropout(acts.act[layer][own], p.hidden, key, 3 * n_layer + 1 + layer, row0)
         barrier(team)  # act: rows
         fc_proj_w, fc_proj_b = params.fc_proj_w[layer], params.fc_proj_b[layer]
         linear_forward(engine, branch, acts.act[layer], fc_proj_w, fc_proj_b, team)
+        low_rank_forward(
+            *(engine, branch, acts.low[3, layer], acts.act[layer], params.fc_proj_down[layer]),
+            *(params.fc_proj_up[layer], hyper.low_rank, team),
+        )
         barrier(team)  # branch: columns
         dropout(branch[own], p.residual, key, 3 * layer + 3, row0)
         stochastic_depth(branch[own], rate, key, 2 * layer + 1, row0, tokens.shape[1])
@@ -159,6 +173,11 @@ def gpt2_backward(hyper, params, grads, acts, tokens, starts, key, adds, team): 
             *(engine, acts.dact, grads.fc_proj_w[layer], grads.fc_proj_b[layer]),
             *(branch, acts.act[layer], params.fc_proj_w[layer], adds, team),
         )
+        low_rank_backward(
+            *(engine, acts.dact, grads.fc_proj_down[layer], grads.fc_proj_up[layer], acts.dlow),
+            *(branch, acts.act[layer], acts.low[3, layer], params.fc_proj_down[layer]),
+            *(params.fc_proj_up[layer], hyper.low_rank, adds, team),
+        )
         barrier(team)  # dact: columns
         dropout(acts.dact[own], p.hidden, key, 3 * n_layer + 1 + layer, row0)
         activation_backward(acts.dfc[own], acts.dact[own], acts.slope[layer][own])
@@ -166,6 +185,11 @@ def gpt2_backward(hyper, params, grads, acts, tokens, starts, key, adds, team): 
         linear_backward(
             *(engine, dnorm, grads.fc_w[layer], grads.fc_b[layer]),
             *(acts.dfc, norm[i], params.fc_w[layer], adds, team),
+        )
+        low_rank_backward(
+            *(engine, dnorm, grads.fc_down[layer], grads.fc_up[layer], acts.dlow),
+            *(acts.dfc, norm[i], acts.low[2, layer], params.fc_down[layer]),
+            *(params.fc_up[layer], hyper.low_rank, adds, team),
         )
         barrier(team)  # dnorm: columns
         layernorm_backward_share(
@@ -183,6 +207,11 @@ def gpt2_backward(hyper, params, grads, acts, tokens, starts, key, adds, team): 
             *(engine, dnorm, grads.attn_proj_w[layer], grads.attn_proj_b[layer]),
             *(branch, acts.att[layer], params.attn_proj_w[layer], adds, team),
         )
+        low_rank_backward(
+            *(engine, dnorm, grads.attn_proj_down[layer], grads.attn_proj_up[layer], acts.dlow),
+            *(branch, acts.att[layer], acts.low[1, layer], params.attn_proj_down[layer]),
+            *(params.attn_proj_up[layer], hyper.low_rank, adds, team),
+        )
         barrier(team)  # dnorm: columns
         attention_backward(
             *(engine, acts.dqkv, dnorm, acts.row_stats[layer], acts.scratch[team.index]),
@@ -192,6 +221,11 @@ def gpt2_backward(hyper, params, grads, acts, tokens, starts, key, adds, team): 
         linear_backward(
             *(engine, dnorm, grads.attn_w[layer], grads.attn_b[layer]),
             *(acts.dqkv, norm[i], params.attn_w[layer], adds, team),
+        )
+        low_rank_backward(
+            *(engine, dnorm, grads.attn_down[layer], grads.attn_up[layer], acts.dlow),
+            *(acts.dqkv, norm[i], acts.low[0, layer], params.attn_down[layer]),
+            *(params.attn_up[layer], hyper.low_rank, adds, team),
         )
         barrier(team)  # dnorm: columns
         layernorm_backward_share(
@@ -309,17 +343,20 @@ class GPT2(Model):
 
     Config = GPT2Config
     Params = Params
+    rank, low_rank = 0, 0.0
 
     @property
     def stored(self) -> frozenset[str]:  # type: ignore[override]
         head = "wte" if self.config.tie_embeddings else "head_w"
-        return frozenset({"attn_w", "attn_proj_w", "fc_w", "fc_proj_w", head})
+        maps = ("attn", "attn_proj", "fc", "fc_proj")
+        return frozenset({head, *(f"{m}_{part}" for m in maps for part in ("w", "down", "up"))})
 
     def make_specs(self) -> tuple[ParamSpec, ...]:
         return gpt2_specs(self.config, self.n_vocab)
 
     def _shapes(self, n_sequences: int, n_time: int, n_members: int) -> dict[str, tuple[int, ...]]:
-        return gpt2_shapes(self.config, self.n_vocab, n_sequences, n_time, n_members)
+        sizes = n_sequences, n_time, n_members
+        return gpt2_shapes(self.config, self.n_vocab, *sizes, self.rank)
 
     def hyper(self, engine: MatmulEngine, training: bool) -> Hyper:
         """The numbers that compiled code needs; nothing is dropped but in training."""
@@ -327,7 +364,9 @@ class GPT2(Model):
         sites = config.dropout_sites() if training else NO_DROPOUT
         depth = config.depth() if training else NO_DEPTH
         kind = ACTIVATIONS[config.activation]
-        return Hyper(engine, config.n_head, kind, config.tie_embeddings, sites, depth)
+        return Hyper(
+            engine, config.n_head, kind, config.tie_embeddings, sites, depth, self.low_rank
+        )
 
     def workspaces(
         self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engines: Sequence[MatmulEngine]
@@ -435,7 +474,7 @@ class GPT2(Model):
         return scratch + 4 * (cache + n_sequences * self.n_vocab)
 
     def intermediates(self, workspace: Workspace) -> list[tuple[str, Array]]:
-        return gpt2_intermediates(workspace.acts)
+        return kernels.gpt2_intermediates(workspace.acts)
 
     def relu_inputs(self, workspace: Workspace) -> Array | None:
         return workspace.acts.fc if self.config.activation == "relu" else None
@@ -446,15 +485,11 @@ class GPT2(Model):
     def operations(
         self, n_sequences: int, n_time: int, terms: LogitTerms = NO_TERMS
     ) -> list[Operation]:
-        return gpt2_operations(self, n_sequences, n_time, terms)
+        return kernels.gpt2_operations(self, n_sequences, n_time, terms)
 
     @classmethod
     def references(cls) -> list[Reference]:
-        return [
-            Reference(cls(GPT2Config(**size, **variant), n_vocab), n, whole=variant == VARIANTS[0])
-            for size, n_vocab, n in SIZES
-            for variant in VARIANTS[: 1 if size["n_embd"] > LARGEST_VARIANT else None]
-        ]
+        return kernels.gpt2_references(cls)
 
     def flops_per_token(self, n_time: int) -> float:
         n_weights = self.n_parameters - self.config.context * self.config.n_embd

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from bptool.models.base import Array
+from bptool.models.base import Array, Reference
+from bptool.models.gpt2_config import GPT2Config
 from bptool.models.head_operations import HeadArrays, head_operations
 from bptool.models.operation import ITEM_BYTES, Operation, Shard, elementwise, linear
 from bptool.ops.activations import activation_backward, activation_forward
@@ -40,6 +42,15 @@ VARIANTS: tuple[dict[str, Any], ...] = (
     {"activation": "relu"},
 )
 """Each has kernels that others do not; the whole steps of the first are timed."""
+
+
+def gpt2_references(make: Callable[[GPT2Config, int], Any]) -> list[Reference]:
+    """The small models that are timed for predictions, each with the sequences of its shard."""
+    return [
+        Reference(make(GPT2Config(**size, **variant), n_vocab), n, whole=variant == VARIANTS[0])
+        for size, n_vocab, n in SIZES
+        for variant in VARIANTS[: 1 if size["n_embd"] > LARGEST_VARIANT else None]
+    ]
 
 
 def gpt2_operations(

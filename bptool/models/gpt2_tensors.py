@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import NamedTuple
 
 from bptool.models.base import Array, ParamSpec
@@ -36,6 +37,14 @@ class Params(NamedTuple):
     head_w: Array  # (V, C), or (0, C) when tied
     score_w: Array  # (C,), or (0,) without a scalar head
     score_b: Array  # (1,) or (0,)
+    attn_down: Array  # (L, r, C), or (L, 0, C) without an adapter, as for the others
+    attn_up: Array  # (L, 3C, r)
+    attn_proj_down: Array  # (L, r, C)
+    attn_proj_up: Array  # (L, C, r)
+    fc_down: Array  # (L, r, C)
+    fc_up: Array  # (L, F, r)
+    fc_proj_down: Array  # (L, r, F)
+    fc_proj_up: Array  # (L, C, r)
 
 
 class Activations(NamedTuple):
@@ -64,11 +73,16 @@ class Activations(NamedTuple):
     dact: Array  # (N, F)
     dfc: Array  # (N, F)
     scratch: Array  # (members, 2, BLOCK, T) for attention
-    partial: Array  # (members - 1, 2, C) sums of a norm's gradients
+    partial: Array  # (members, 2, C) sums of a norm's gradients
+    low: Array  # (4, L, N, r) inside the adapters, in the order of their maps
+    dlow: Array  # (N, r)
 
 
-def gpt2_specs(config: GPT2Config, n_vocab: int) -> tuple[ParamSpec, ...]:
-    """The tensors in the order of :class:`Params`."""
+def gpt2_specs(
+    config: GPT2Config, n_vocab: int, rank: int = 0, targets: Collection[str] = ()
+) -> tuple[ParamSpec, ...]:
+    """The tensors in the order of :class:`Params`; the maps named by ``targets`` have adapters of
+    ``rank``, which add nothing at first: A starts at random, B at 0."""
     c, n_layer = config.n_embd, config.n_layer
     f = 4 * c
     n_bias = 1 if config.bias else 0
@@ -98,6 +112,13 @@ def gpt2_specs(config: GPT2Config, n_vocab: int) -> tuple[ParamSpec, ...]:
     def bias(field: str, name: str, *shape: int) -> ParamSpec:
         return ParamSpec(field, name, (*shape[:-1], shape[-1] * n_bias), 0.0, kind="constant")
 
+    def adapter(field: str, name: str, n_out: int, n_in: int) -> tuple[ParamSpec, ParamSpec]:
+        r, tensor = rank if name in targets else 0, f"h.{{}}.{name}.lora"
+        return (
+            weight(f"{field}_down", f"{tensor}_a", n_layer, r, n_in, init=1 / math.sqrt(n_in)),
+            ParamSpec(f"{field}_up", f"{tensor}_b", (n_layer, n_out, r), 0.0, "constant", True),
+        )
+
     return (
         table("wte", "wte.weight", n_vocab, c),
         positions,
@@ -118,11 +139,20 @@ def gpt2_specs(config: GPT2Config, n_vocab: int) -> tuple[ParamSpec, ...]:
         table("head_w", "lm_head.weight", 0 if config.tie_embeddings else n_vocab, c),
         weight("score_w", "score.weight", c if config.score_head else 0, init=0.0),
         ParamSpec("score_b", "score.bias", (int(config.score_head),), 0.0, "constant"),
+        *adapter("attn", "attn.c_attn", 3 * c, c),
+        *adapter("attn_proj", "attn.c_proj", c, c),
+        *adapter("fc", "mlp.c_fc", f, c),
+        *adapter("fc_proj", "mlp.c_proj", c, f),
     )
 
 
 def gpt2_shapes(
-    config: GPT2Config, n_vocab: int, n_sequences: int, n_time: int, n_members: int
+    config: GPT2Config,
+    n_vocab: int,
+    n_sequences: int,
+    n_time: int,
+    n_members: int,
+    rank: int = 0,
 ) -> dict[str, tuple[int, ...]]:
     """Shapes of :class:`Activations`, in order."""
     c, n_layer, n_head = config.n_embd, config.n_layer, config.n_head
@@ -151,5 +181,7 @@ def gpt2_shapes(
         "dact": (n, f),
         "dfc": (n, f),
         "scratch": (n_members, 2, BLOCK, n_time),
-        "partial": (n_members - 1, 2, c),
+        "partial": (n_members, 2, c),
+        "low": (4, n_layer, n, rank),
+        "dlow": (n, rank),
     }

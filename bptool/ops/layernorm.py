@@ -71,19 +71,20 @@ def layernorm_backward(dx, dw, db, dy, x, mean, rstd, w):  # type: ignore[no-unt
 def layernorm_backward_share(dx, dw, db, dy, x, mean, rstd, w, partial, team):  # type: ignore[no-untyped-def]
     """This member's rows of the backward, then its columns of dw and db.
 
-    ``partial`` (n - 1, 2, C) holds the sums of every member but the first; between two calls that
-    use the same there must be a barrier. After the call dx is there whole.
+    ``partial`` (n, 2, C) holds the sums of every member but the first; between two calls that use
+    the same there must be a barrier. After the call dx is there whole. Without elements in dw its
+    sums are not wanted, nor are those of db.
     """
     first, stop = share(x.shape[0], 1, team)
     own = slice(first, stop)
     own_dw, own_db = dw, db
-    if team.index > 0:
-        partial[team.index - 1] = x.dtype.type(0.0)
-        own_dw, own_db = partial[team.index - 1, 0], partial[team.index - 1, 1, : db.size]
+    if team.index > 0 or dw.size == 0:
+        partial[team.index] = x.dtype.type(0.0)
+        own_dw, own_db = partial[team.index, 0], partial[team.index, 1, : db.size]
     layernorm_backward(dx[own], own_dw, own_db, dy[own], x[own], mean[own], rstd[own], w)
     barrier(team)  # every member's sums
     first, stop = share(dw.size, LINE, team)
-    for k in range(team.n - 1):
+    for k in range(1, team.n):
         for j in range(first, stop):
             dw[j] += partial[k, 0, j]
         for j in range(first, min(stop, db.size)):

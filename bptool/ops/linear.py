@@ -1,7 +1,8 @@
 """Affine map of rows: y = x W^T + b.
 
 Shapes: x (N, I), W (O, I), b (O,) or empty for none, y (N, O).
-Backward: dx = dy W (overwritten), dW = dy^T x, added where ``adds``, db += sum of dy over rows.
+Backward: dx = dy W (overwritten), dW = dy^T x, added where ``adds``, db += sum of dy over rows; dW
+or db without elements is not wanted.
 Every member of a team makes its part of each product; x and dy must be there whole.
 """
 

@@ -11,18 +11,21 @@ from bptool.config.schema import RunConfig
 from bptool.data.tokenizers import load_tokenizer
 from bptool.errors import RunError
 from bptool.files import write_json, write_text
+from bptool.models.adapters import AdaptedGPT2
 from bptool.training import machine, metrics, samples
-from bptool.training.checkpoint import CheckpointStore, require_space
+from bptool.training.checkpoint import WEIGHTS, CheckpointStore, require_space, write_folder
 from bptool.training.events import Listener, Notice
 from bptool.training.lock import RunLock
 from bptool.training.loop import Training
 from bptool.training.manifest import describe, differences
+from bptool.training.parts import build_model
 from bptool.training.progress import Progress
 from bptool.training.restore import checkpoint_bytes, load_checkpoint
 from bptool.training.run_folder import RunFolder, read_json, writing
 from bptool.training.setup import Pieces, build
 from bptool.training.split import Split
 from bptool.training.start import Start, open_start
+from bptool.training.trained import load_base
 
 NO_REFERENCE = ("next-token", "reward")
 """Objectives that never look back at the weights a run started from."""
@@ -52,6 +55,8 @@ def start_run(
             with writing(folder.path):
                 write_text(made.config, to_yaml(config))
                 pieces.corpus.tokenizer.save(made.tokenizer)
+                if isinstance(pieces.model, AdaptedGPT2):
+                    _keep_base(pieces.model, made)
                 write_json(made.manifest, describe(pieces))
             folder.finish(made)
         except BaseException:
@@ -64,6 +69,11 @@ def start_run(
         pieces.close()
         raise
     return training
+
+
+def _keep_base(model: AdaptedGPT2, folder: RunFolder) -> None:
+    """Write the frozen weights once, in the form of a checkpoint."""
+    write_folder(folder.base, {WEIGHTS: model.plain.layout.named(model.base)}, {"step": 0})
 
 
 def resume_run(
@@ -86,6 +96,11 @@ def resume_run(
     """
     folder.require_run()
     saved = read_json(folder.manifest, "manifest")
+    if "merged" in saved:
+        raise RunError(
+            f"{folder.path} was made by `bptool merge` and has no optimizer state to go on with; "
+            f"start a run from it with `bptool finetune sft {folder.path}`"
+        )
     n_workers, split = None, None
     engine = machine.engine_of_run(config.training.engine, saved.get("engine"))
     if config.training.workers == "auto":
@@ -126,6 +141,10 @@ def _start_again(
     origin = saved.get("start")
     if not isinstance(origin, dict):
         raise RunError(f"{folder.manifest} is damaged: it has no 'start'; restore it from a copy")
+    if config.lora is not None:
+        tokenizer = load_tokenizer(folder.tokenizer)
+        base = load_base(folder, build_model(config, tokenizer.vocab_size))
+        return Start(tokenizer, base, origin)
     has_checkpoint = checkpoint != "last" or _last_of(folder) is not None
     needs_reference = config.objective.name not in NO_REFERENCE
     if has_checkpoint and not needs_reference:

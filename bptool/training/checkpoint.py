@@ -122,7 +122,7 @@ class CheckpointStore:
         try:
             with writing(self.folder, "the checkpoint before is untouched"):
                 require_space(self.folder, needed + SLACK_BYTES)
-                self._write(temporary, tensors, state)
+                write_folder(temporary, tensors, state)
                 if (self.folder / name).exists():  # made by a run that was cut off
                     shutil.rmtree(self.folder / name)
                 os.replace(temporary, self.folder / name)
@@ -132,17 +132,6 @@ class CheckpointStore:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         return name
-
-    @staticmethod
-    def _write(folder: Path, tensors: dict[str, dict[str, Array]], state: dict[str, Any]) -> None:
-        """Write the files of a checkpoint to a new folder."""
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        hashes = {}
-        for file_name, named in tensors.items():
-            hashes[file_name] = write_tensors(folder / file_name, named)
-        write_sealed(folder / STATE, {**state, "sha256": hashes})
-        sync_folder(folder)
 
     def mark_best(self, name: str) -> None:
         """Make ``name`` the best checkpoint."""
@@ -234,6 +223,17 @@ def is_whole(checkpoint: Path) -> bool:
         )
     except (OSError, RunError, AttributeError, KeyError):
         return False
+
+
+def write_folder(folder: Path, tensors: dict[str, dict[str, Array]], state: dict[str, Any]) -> None:
+    """Write the files of a checkpoint, tensors by file, to a new folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    hashes = {}
+    for file_name, named in tensors.items():
+        hashes[file_name] = write_tensors(folder / file_name, named)
+    write_sealed(folder / STATE, {**state, "sha256": hashes})
+    sync_folder(folder)
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

@@ -148,6 +148,8 @@ class TrainingFinished:
     stopped_early: bool = False
     peak_memory_bytes: int | None = None
     """Most memory that the process had in use so far; None where the system does not tell."""
+    answers: bool = False
+    """Whether the run has a chat template, so that one can talk with it."""
 
 
 Event = (

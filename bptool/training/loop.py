@@ -119,6 +119,7 @@ class Training:
                 stopped_early=self._stopped_early,
                 files=files,
                 peak_memory_bytes=machine.peak_memory_bytes(),
+                answers=self.pieces.config.chat is not None,
             )
         )
         return interrupted

@@ -62,6 +62,7 @@ def describe(pieces: Pieces) -> dict[str, Any]:
         },
         **({} if pieces.start is None else {"start": pieces.start.origin}),
         "n_parameters": pieces.model.n_parameters,
+        **({} if pieces.config.lora is None else {"n_trained": pieces.model.n_trained}),
         "parameter_groups": parameter_groups(pieces.step.optimizer, pieces.model.layout),
     }
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bptool.config.schema import RunConfig
-from bptool.models.base import Model
+from bptool.models.adapters import AdaptedGPT2, adapt
+from bptool.models.base import Array, Model
 from bptool.optim.averages.base import WeightAverage
 from bptool.optim.averages.none import NoAverage
 from bptool.optim.base import Optimizer
@@ -13,6 +14,11 @@ from bptool.registry import averages, models, optimizers
 def build_model(config: RunConfig, n_vocab: int) -> Model:
     """The configured model for ``n_vocab`` token ids."""
     return models.get(config.model.name)(config.model.config, n_vocab)
+
+
+def build_adapted(config: RunConfig, model: Model, weights: Array) -> AdaptedGPT2 | None:
+    """The configured adapters on ``model``, whose ``weights`` are frozen; None without adapters."""
+    return None if config.lora is None else adapt(model, config.lora, weights)
 
 
 def build_optimizer(config: RunConfig) -> Optimizer:

@@ -7,6 +7,7 @@ metrics.jsonl    one object a line: steps, evaluations
 samples.txt      the sample of each evaluation
 loss.png         the curves
 checkpoints/     see ``checkpoint.py``
+base/            frozen weights that adapters belong to, as a checkpoint
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class RunFolder:
         self.samples = self.path / "samples.txt"
         self.plot = self.path / "loss.png"
         self.checkpoints = self.path / "checkpoints"
+        self.base = self.path / "base"
 
     def holds_run(self) -> bool:
         """Whether a run was started here."""

@@ -33,7 +33,7 @@ from bptool.training.machine import (
     total_memory_bytes,
     usable_cores,
 )
-from bptool.training.parts import build_average, build_model, build_optimizer
+from bptool.training.parts import build_adapted, build_average, build_model, build_optimizer
 from bptool.training.regularization import Clipping
 from bptool.training.split import Split, choose_split
 from bptool.training.start import Start, open_start
@@ -122,7 +122,7 @@ def sizes(
         n_workers=n_workers,
         split=chosen,
         n_time=n_time,
-        parameters_bytes=n_bytes,
+        parameters_bytes=n_bytes + 4 * model.frozen_size,
         gradients_bytes=n_bytes * n_shards,
         optimizer_bytes=4 * n_kept,
         activations_bytes=n_shards * model.workspace_bytes(rows_each, n_time, 4, n_members),
@@ -235,6 +235,10 @@ def build(
         tokenizer = start.tokenizer if start else None
         corpus = prepare(config.data, context_of(config), progress, tokenizer=tokenizer)
     model = build_model(config, corpus.tokenizer.vocab_size)
+    if config.lora is not None:
+        assert start is not None  # the configuration says so
+        assert start.weights is not None
+        model = build_adapted(config, model, start.weights) or model
     plan = sizes(config, model, corpus.n_train, n_workers, split)
     if config.training.early_stopping is not None:
         n_targets = min(corpus.n_validation - 1, config.training.eval_tokens or corpus.n_validation)
@@ -256,7 +260,7 @@ def build(
         Clipping(*(getattr(config.training, key) for key in CLIPPING)),
         Averaging(average, config.training.eval_interval, model.layout) if average else None,
     )
-    if start is None:
+    if start is None or config.lora is not None:
         model.initialise(step.weights, config.training.seed)
     elif start.weights is not None:
         step.weights[:] = start.weights

@@ -97,7 +97,7 @@ class Shards:
         self._starts = [np.zeros(of_starts, np.int32) for _ in range(team.n)]
         n_buffers = self.n_shards if with_gradients else 0
         self.gradients = [model.layout.allocate(dtype) for _ in range(n_buffers)]
-        self._grads = [model.params(buffer) for buffer in self.gradients]
+        self._grads = [model.gradients(buffer) for buffer in self.gradients]
         self.cleared = model.layout.spans_without(model.stored)
 
     def _shard(self, worker: int) -> int:

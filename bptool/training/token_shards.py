@@ -69,13 +69,26 @@ class TokenShards(Shards):
     ) -> tuple[Losses, Outputs]:
         """The objective's loss, its gradient left in ``gradients``, one part a shard; and what it
         was taken at."""
-        mask = seed, step
-        found = self.outputs(params, rows, mask, objective.of_logp)
+        found = self.outputs(params, rows, (seed, step), objective.of_logp)
+        return self.gradient_at(objective, batch, found, params, rows, seed, step), found
+
+    def gradient_at(
+        self,
+        objective: Objective,
+        batch: Any,
+        found: Outputs,
+        params: Any,
+        rows: Rows,
+        seed: int,
+        step: int,
+    ) -> Losses:
+        """The same where the last :meth:`outputs` was of these very arguments, and gave ``found``;
+        so the batch may depend on it."""
         loss = objective.loss(batch, found.logp, found.scores)
         dlogp, dscores = np.zeros_like(found.logp), np.zeros_like(found.scores)
         objective.gradient(batch, found.logp, found.scores, dlogp, dscores)
-        self._backward(params, rows, dlogp, dscores, mask, objective.of_logp)
-        return Losses(loss, 0.0), found
+        self._backward(params, rows, dlogp, dscores, (seed, step), objective.of_logp)
+        return Losses(loss, 0.0)
 
     def _backward(
         self,

@@ -22,7 +22,7 @@ from bptool.training.checkpoint import (
     load_weights,
 )
 from bptool.training.machine import Engine, choose_engine, engine_of_run
-from bptool.training.parts import build_average, build_model
+from bptool.training.parts import build_adapted, build_average, build_model
 from bptool.training.progress import Progress
 from bptool.training.run_folder import RunFolder, read_json
 
@@ -51,7 +51,7 @@ class TrainedRun:
 def open_run(
     path: Path, last: bool = False, which: Literal["raw", "average"] | None = None
 ) -> TrainedRun:
-    """Open a run's best checkpoint by validation, or its last.
+    """Open a run's best checkpoint by validation, or its last, with adapters folded in.
 
     Args:
         which: weights as trained, or their average; by default the average where the run makes one,
@@ -69,7 +69,10 @@ def open_run(
     model = build_model(config, tokenizer.vocab_size)
     store = CheckpointStore(folder.checkpoints)
     checkpoint = store.resolve("last" if last else "best")
-    weights = model.layout.allocate(np.float32)
+    base = load_base(folder, model) if config.lora else None
+    adapted = None if base is None else build_adapted(config, model, base)
+    layout = (adapted or model).layout
+    weights = layout.allocate(np.float32)
     averaged = build_average(config) is not None
     if which == "average" and not averaged:
         raise RunError(
@@ -78,8 +81,21 @@ def open_run(
         )
     kind: Literal["raw", "average"] = which or ("average" if averaged else "raw")
     with store.offering(checkpoint):
-        load_weights(checkpoint, model.layout, weights, AVERAGE if kind == "average" else WEIGHTS)
+        load_weights(checkpoint, layout, weights, AVERAGE if kind == "average" else WEIGHTS)
         step = Progress.from_state(load_state(checkpoint), checkpoint / STATE).step
     engine = choose_engine(engine_of_run(config.training.engine, manifest.get("engine")))
+    if adapted is not None:
+        weights = adapted.merged(weights)
     params = model.params(weights)
     return TrainedRun(folder, config, tokenizer, model, engine, weights, params, step, kind)
+
+
+def load_base(folder: RunFolder, model: Model) -> Array:
+    """The frozen weights that a run's adapters belong to.
+
+    Raises:
+        RunError: they are missing, damaged, or of another model.
+    """
+    weights = model.layout.allocate(np.float32)
+    load_weights(folder.base, model.layout, weights)
+    return weights

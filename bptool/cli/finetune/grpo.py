@@ -72,7 +72,12 @@ def grpo(
         validation=validation or [],
         steps=steps,
         checkpoint="last" if last else "best",
-        rollouts={"prompts": n_prompts, "answers": answers, "max_tokens": max_tokens},
+        rollouts={
+            "prompts": n_prompts,
+            "answers": answers,
+            "max_tokens": max_tokens,
+            "updates": 1,
+        },
         sets=sets or [],
         out=out,
     )

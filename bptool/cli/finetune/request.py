@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 RATE = 0.5
 """Learning rate of fine-tuning, as a share of the parent's."""
 PREFERENCE_RATE = 0.05
+LORA_RATE = 2.0
+"""Adapters start at nothing and need larger steps."""
 WARMUP = 0.05
 EVALUATIONS = 8
 
@@ -32,6 +34,7 @@ def settle_sft(
     checkpoint: str,
     sets: list[str],
     out: Path | None,
+    lora: str | None = None,
 ) -> Request:
     """A run that trains on records; its steps follow from ``epochs`` and how the records pack.
 
@@ -46,20 +49,53 @@ def settle_sft(
     if not 0 < epochs < math.inf:
         raise ConfigError(f"--epochs {epochs:g} is not a number above 0")
     parent = open_run(run, last=checkpoint == "last")
-    values = started_from(parent, run, checkpoint)
+    values = started_from(parent, run, checkpoint, RATE if lora is None else LORA_RATE)
     values["data"] |= records_in(data, validation, skip_bad)
     own = parent.config.chat.template if parent.config.chat else "roles"
     values["chat"] = {"template": template or own}
+    if lora is not None:
+        values["lora"] = adapters(lora)
     config = resolved(values, sets, steps=1)
     assert config.chat is not None
+    tokenizer = with_chat_tokens(parent.tokenizer, config)
+    if lora is not None:  # frozen rows of new tokens would stay as they are drawn
+        grows = tokenizer.vocab_size > parent.tokenizer.vocab_size
+        values["lora"] = {"embeddings": grows, **values["lora"]}
     records = prepare_records(
-        *(config.data, templates.get(config.chat.template)()),
-        *(with_chat_tokens(parent.tokenizer, config), parent.model.context),
+        config.data, templates.get(config.chat.template)(), tokenizer, parent.model.context
     )
     batch = config.training.batch_size
     n_rows = len(records.train)
     steps = math.ceil(epochs * n_rows / (n_rows if batch == "full" else batch))
     return request(resolved(values, sets, steps), run, "sft", out)
+
+
+def adapters(given: str) -> dict[str, Any]:
+    """Settings of ``lora`` from ``rank=8,alpha=16,targets=attention+mlp``.
+
+    Raises:
+        ConfigError: a part is no key with a value.
+    """
+    found: dict[str, Any] = {}
+    for part in given.split(","):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (key and equals and value):
+            raise ConfigError(
+                f"--lora: found '{part}', need key=value, as in "
+                "rank=8,alpha=16,targets=attention+mlp"
+            )
+        found[key] = value.split("+") if key == "targets" else _number(value)
+    return found
+
+
+def _number(value: str) -> Any:
+    """What ``value`` spells, as in YAML: a number, true or false; else itself."""
+    import json
+
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def settle_preferences(

@@ -26,6 +26,13 @@ def sft(
     last: Annotated[
         bool, typer.Option("--last", help="Start from the last checkpoint, not from the best.")
     ] = False,
+    lora: Annotated[
+        str | None,
+        typer.Option(
+            "--lora",
+            help="Train adapters on frozen weights: rank=8,alpha=16,targets=attention+mlp.",
+        ),
+    ] = None,
     sets: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a setting: optimizer.learning_rate=1e-4. Repeatable."),
@@ -58,6 +65,7 @@ def sft(
         epochs=epochs,
         skip_bad=skip_bad,
         checkpoint="last" if last else "best",
+        lora=lora,
         sets=sets or [],
         out=out,
     )

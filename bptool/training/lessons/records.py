@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bptool.config.schema import TrainingConfig
-from bptool.data.batches import shuffled
+from bptool.data.batches import raw_words, shuffled
 from bptool.data.chat.dataset import ChatSet
 from bptool.data.chat.records import Message
 from bptool.models.base import Array
@@ -21,6 +21,8 @@ from bptool.training.evaluation import evaluate_rows
 from bptool.training.events import Notice
 from bptool.training.lessons.base import Judged, Lesson, LessonStep
 from bptool.training.step import TrainingStep
+
+_STREAM_EXAMPLES = 0x5F7A_0001
 
 
 class Records(Lesson):
@@ -79,7 +81,10 @@ class Records(Lesson):
 
     def opening(self, step: int) -> Sequence[Message]:
         examples = self.records.examples
-        return examples[step % len(examples)].opening if examples else ()
+        if not examples:
+            return ()
+        word = int(raw_words(self._training.seed, _STREAM_EXAMPLES, step, 1)[0])
+        return examples[word % len(examples)].opening
 
 
 def epoch_rows(n_rows: int, batch_rows: int, number: int, seed: int) -> Array:

@@ -43,7 +43,7 @@ from bptool.training.lessons.records import epoch_rows
 from bptool.training.prompt_set import Asked, PromptSet
 from bptool.training.scorer import Rewards
 from bptool.training.step import TrainingStep
-from bptool.training.token_shards import Rows, TokenShards
+from bptool.training.token_shards import Outputs, Rows, TokenShards
 from bptool.training.watch import Watch
 
 ADAPTATION, MOST_OFF = 0.1, 0.2
@@ -100,6 +100,8 @@ class Rollouts(Lesson):
         self._mix = mix
         self._kl_weight = settings.kl_weight
         self._in_groups = isinstance(objective, GRPO)
+        config = self._shards.model.config
+        self._drops = max(config.dropout_sites()) > 0 or config.depth().rate > 0
         self._watch = Watch(settings.kl_target)
         n = prompts.n_too_long
         texts = [f"{n:,} prompts leave too little room for an answer and are left out"] if n else []
@@ -154,25 +156,26 @@ class Rollouts(Lesson):
         sampled = self._sample(
             step.params, numbers.tolist(), settings.answers, (number - 1) * self.n_answers
         )
-        old = self._shards.outputs(step.params, sampled.rows)
         reference = self._shards.outputs(self._reference, sampled.rows).logp
+        rows, targets = self._with_mix(sampled.rows, number)
+        seed, first_mask = self._training.seed, (number - 1) * settings.updates
+        # where nothing is dropped, the forward of the first update is the model that sampled
+        mask = None if self._drops else (seed, first_mask)
+        outputs = self._shards.outputs(step.params, rows, mask)
+        n = len(sampled.packed.owner)
+        old = Outputs(outputs.logp[:n], outputs.scores[:n])
         statistics = self._statistics(sampled, old.logp, reference)
-        objective, rows = self._objective, sampled.rows
-        batch: Any
-        if self._in_groups:
-            batch, flat = self._groups(sampled, old.logp, reference)
-            statistics["groups without variance"] = flat
-        else:
-            batch = self._rollout(sampled, old.logp, old.scores, reference)
-            statistics["KL weight"] = self._kl_weight
-            if self._mix is not None:
-                objective, batch, rows = self._mixed(batch, rows, number)
+        objective, batch = self._objective, self._batch(sampled, old, reference, statistics)
+        if targets is not None:
+            objective = Mixed(objective, settings.mix_weight)
+            longer = (np.concatenate([x, np.zeros(len(targets.targets) - n)]) for x in batch)
+            batch = Both(Rollout(*longer), targets)
         for update in range(settings.updates):
-            mask_step = (number - 1) * settings.updates + update
-            losses, outputs = self._shards.gradient_of(
-                objective, batch, step.params, rows, self._training.seed, mask_step
-            )
-            result = step.apply(step.reduced(losses), learning_rate, self._training.seed)
+            drawn = seed, first_mask + update
+            if update > 0 or mask is None:
+                outputs = self._shards.outputs(step.params, rows, drawn)
+            losses = self._shards.gradient_at(objective, batch, outputs, step.params, rows, *drawn)
+            result = step.apply(step.reduced(losses), learning_rate, seed)
             if not result.updated:
                 break
         statistics |= objective.statistics(batch, *outputs)
@@ -182,7 +185,7 @@ class Rollouts(Lesson):
         self._notices += self._watch.after_step(number, statistics)
         used = int(sampled.packed.rows.used.sum())
         flops = step.model.flops_per_token(self._context) * used
-        passes = settings.updates + 3 * FORWARD  # sampling, the old and the reference model
+        passes = settings.updates + 2 * FORWARD  # sampling, and the reference model
         return LessonStep(result, used, flops * passes, statistics)
 
     def _statistics(self, sampled: Sampled, logp: Array, reference: Array) -> dict[str, float]:
@@ -235,9 +238,21 @@ class Rollouts(Lesson):
         )
         return batch, flat
 
-    def _mixed(self, batch: Rollout, rows: Rows, number: int) -> tuple[Mixed, Both, Rows]:
-        """The same with as many rows of the pretraining mix behind."""
-        assert self._mix is not None
+    def _batch(
+        self, sampled: Sampled, old: Outputs, reference: Array, statistics: dict[str, float]
+    ) -> Any:
+        """What the objective learns from; adds to ``statistics``."""
+        if self._in_groups:
+            batch, flat = self._groups(sampled, old.logp, reference)
+            statistics["groups without variance"] = flat
+            return batch
+        statistics["KL weight"] = self._kl_weight
+        return self._rollout(sampled, old.logp, old.scores, reference)
+
+    def _with_mix(self, rows: Rows, number: int) -> tuple[Rows, Targets | None]:
+        """Rows with as many of the pretraining mix behind, and what those are to predict."""
+        if self._mix is None or self._in_groups:
+            return rows, None
         shape = rows.tokens.shape
         windows = Batches(self._mix, shape[0], shape[1], "random", self._training.data_seed)
         tokens, targets = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
@@ -248,10 +263,8 @@ class Rollouts(Lesson):
             np.concatenate([rows.starts, np.zeros(shape, np.int32)]),
         )
         nothing = np.full(rows.tokens.size, -1, np.int32)
-        mix = Targets(np.concatenate([nothing, targets.reshape(-1)]), 1.0 / n_targets)
-        longer = Rollout(*(np.concatenate([x, np.zeros(x.size)]) for x in batch))
-        objective = Mixed(self._objective, self._settings.mix_weight)
-        return objective, Both(longer, mix), both
+        flat = np.concatenate([nothing, targets.reshape(-1)])
+        return both, Targets(flat, 1.0 / n_targets)
 
     def evaluate(self, params: Any) -> Judged:
         n = min(EVALUATED, len(self.prompts.validation))

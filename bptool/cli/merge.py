@@ -1,0 +1,36 @@
+"""``bptool merge``: fold the adapters of a run into its weights."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def merge(
+    run: Annotated[Path, typer.Argument(help="Folder of a run with adapters.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the new run.")],
+    last: Annotated[
+        bool, typer.Option("--last", help="The last checkpoint in place of the best.")
+    ] = False,
+    plugin: Annotated[list[str] | None, typer.Option("--plugin", help="A file of yours.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Fold the low-rank adapters of a run into its weights, as a run without adapters."""
+    from bptool.plugins import load_plugin
+    from bptool.training.merge import merge_run
+
+    for name in plugin or []:
+        load_plugin(name)
+    found = merge_run(run, out, last)
+    if json:
+        result = {"run_dir": str(found.folder.path), "step": found.run.step}
+        result |= {"n_parameters": found.n_parameters}
+        typer.echo(json_module.dumps(result))
+        return
+    typer.echo(
+        f"merged the adapters of {run} at step {found.run.step:,} into {found.folder.path}: "
+        f"{found.n_parameters:,} parameters"
+    )
