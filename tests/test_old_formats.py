@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 import training_runs as runs
 
+from bptool.data.tokenfile import open_token_file
+from bptool.data.tokenizers import load_tokenizer
+from bptool.errors import DataError
 from bptool.training.checkpoint import CheckpointStore
 from bptool.training.trained import open_run
 
@@ -34,3 +38,23 @@ def test_a_run_of_version_1_is_opened_and_gone_on_with(tmp_path: Path) -> None:
     assert found == pytest.approx(VAL_LOSS_OF_THE_WHOLE_RUN, abs=1e-4)
     index = CheckpointStore(run / "checkpoints").index()
     assert index.last == "step-00000012"
+
+
+def test_a_token_file_of_version_1_is_read_and_a_later_one_refused(tmp_path: Path) -> None:
+    path = tmp_path / "old.tokens"
+    shutil.copy(OLD / "tokens-1.tokens", path)
+    data = path.read_bytes()
+    length = int.from_bytes(data[8:16], "little")
+    header = json.loads(data[16 : 16 + length])
+    assert header["format_version"] == 1
+    file = open_token_file(path, header["key"])
+    tokenizer = load_tokenizer(OLD / "run-1" / "tokenizer.json")
+    text = (OLD / "text.txt").read_text(encoding="utf-8")
+    whole = tokenizer.decode(file.train) + tokenizer.decode(file.validation)
+    assert (whole, len(file.train)) == (text, header["n_train"])
+    del file
+    changed = data.replace(b'"format_version": 1', b'"format_version": 9')
+    assert changed != data
+    path.write_bytes(changed)
+    with pytest.raises(DataError, match=r"old\.tokens: unknown format_version; delete the file"):
+        open_token_file(path, header["key"])

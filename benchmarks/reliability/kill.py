@@ -66,7 +66,7 @@ KINDS = {
         "finetune",
         [
             *("finetune", "sft", "parent", "--data", "records.jsonl", "--out", "{out}", "--quiet"),
-            *("--epochs", "150", "--set", "training.checkpoint_interval=10"),
+            *("--epochs", "40", "--set", "training.checkpoint_interval=10"),
         ],
     ),
 }
