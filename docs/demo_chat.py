@@ -132,9 +132,9 @@ def rlhf(out: Path) -> list[Stage]:
 
 def table(stages: list[Stage]) -> Table:
     """What each stage changed."""
-    found = Table(title="On questions about stories that no stage has seen", title_justify="left")
-    found.add_column("stage")
-    for heading in ("seconds", "loss", "right", "beats SFT", "95 % interval", "KL", "tokens"):
+    found = Table(title="Questions about stories that no stage has seen", title_justify="left", box=None)
+    found.add_column("stage", no_wrap=True)
+    for heading in ("time", "loss", "right", "beats SFT", "95 %", "KL", "tokens"):
         found.add_column(heading, justify="right", no_wrap=True)
     baseline = next((s.against for s in stages if s.against), None)
     for stage in stages:
@@ -145,9 +145,9 @@ def table(stages: list[Stage]) -> Table:
         if stage.against:
             low, high = stage.against["interval_95"]
             won = f"{100 * stage.against['win_rate']:.1f} %"
-            interval = f"{100 * low:.1f} to {100 * high:.1f} %"
+            interval = f"{100 * low:.1f} to {100 * high:.1f}"
         found.add_row(
-            *(stage.name, f"{stage.seconds:.0f}", stage.loss, f"{100 * right:.1f} %"),
+            *(stage.name, f"{stage.seconds:.0f} s", stage.loss, f"{100 * right:.1f} %"),
             *(won, interval, stage.kl, f"{tokens:.1f}"),
         )
     return found
