@@ -27,10 +27,10 @@ def grpo(
     ] = None,
     steps: Annotated[
         int, typer.Option("--steps", min=1, help="Batches of answers that are sampled.")
-    ] = 50,
+    ] = 30,
     n_prompts: Annotated[
         int, typer.Option("--prompts-per-step", min=1, help="Prompts that a step answers.")
-    ] = 8,
+    ] = 16,
     answers: Annotated[
         int, typer.Option("--answers", min=2, help="Answers to each prompt, a group.")
     ] = 8,

@@ -27,7 +27,7 @@ def ppo(
     ] = None,
     steps: Annotated[
         int, typer.Option("--steps", min=1, help="Batches of answers that are sampled.")
-    ] = 50,
+    ] = 40,
     n_prompts: Annotated[
         int, typer.Option("--prompts-per-step", min=1, help="Prompts that a step answers.")
     ] = 64,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 RATE = 0.5
 """Learning rate of fine-tuning, as a share of the parent's."""
 PREFERENCE_RATE = 0.05
+ROLLOUT_RATE = 0.3
 LORA_RATE = 2.0
 """Adapters start at nothing and need larger steps."""
 WARMUP = 0.05
@@ -166,7 +167,7 @@ def settle_rollouts(
     from bptool.training.trained import open_run
 
     parent = open_run(run, last=checkpoint == "last")
-    values = started_from(parent, run, checkpoint, RATE)
+    values = started_from(parent, run, checkpoint, ROLLOUT_RATE)
     values["objective"] = {"name": objective}
     values["data"] |= records_in(prompts, validation, skip_bad=False)
     values["data"]["split"]["validation_fraction"] = 0.1
