@@ -98,7 +98,11 @@ def start(folder: Path, words: list[str] | tuple[str, ...], out: str) -> subproc
         text=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path, "BPTOOL_CACHE_DIR": cache},
+        env={
+            **os.environ,
+            **{"PYTHONPATH": path, "BPTOOL_CACHE_DIR": cache},
+            "BPTOOL_ENGINE": "tiled",  # measured anew in each cache, it might be another one
+        },
     )
 
 
