@@ -132,7 +132,9 @@ def rlhf(out: Path) -> list[Stage]:
 
 def table(stages: list[Stage]) -> Table:
     """What each stage changed."""
-    found = Table(title="Questions about stories that no stage has seen", title_justify="left", box=None)
+    found = Table(
+        title="Questions about stories that no stage has seen", title_justify="left", box=None
+    )
     found.add_column("stage", no_wrap=True)
     for heading in ("time", "loss", "right", "beats SFT", "95 %", "KL", "tokens"):
         found.add_column(heading, justify="right", no_wrap=True)

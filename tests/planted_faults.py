@@ -85,7 +85,7 @@ OPERATION_FAULTS = [
         ("scale", "dp[position, j] += dx[row, j]", "dp[position, j] += 0.5 * dx[row, j]"),
         ("missing", "de[token, j] += dx[row, j]", "de[token, j] = dx[row, j]"),
         ("index", "dp[position, j] += dx[row, j]", "dp[position, j] += dx[t, j]"),
-        ("index", "share(de.shape[1], LINE, team)", "share(de.shape[1] - 1, LINE, team)"),
+        ("index", "share(dx.shape[1], LINE, team)", "share(dx.shape[1] - 1, LINE, team)"),
     ),
     *_faults(
         "ops/window.py",
@@ -514,7 +514,7 @@ TRAINING_FAULTS = [
         "ops/layernorm.py",
         "layernorm_backward_share",
         ("training",),
-        ("missing", "for k in range(team.n - 1):", "for k in range(team.n - 2):"),
+        ("missing", "for k in range(1, team.n):", "for k in range(1, team.n - 1):"),
         ("index", "dw[j] += partial[k, 0, j]", "dw[j] += partial[k, 1, j]"),
     ),
     *_faults(

@@ -140,6 +140,6 @@ def test_a_stopped_study_reports_what_it_has_and_says_how_to_go_on(folder: Path)
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 130
+    assert process.returncode == 143
     assert "trials are done; go on with: bptool compare-optimizers --resume stopped" in err
     assert json.loads((folder / "stopped.json").read_text(encoding="utf-8"))["interrupted"]

@@ -153,8 +153,26 @@ def test_an_encoding_is_named_or_detected(tmp_path: Path) -> None:
         texts(path)
     assert texts(path, encoding="latin-1") == [said]
     assert texts(path, encoding="detect") == [said]
-    with pytest.raises(DataError, match="no encoding is called 'latin-99'"):
-        texts(path, encoding="latin-99")
+    for name in ("latin-99", "hex", "rot13", "undefined", "a\0b"):
+        with pytest.raises(DataError, match="no encoding of texts is called"):
+            texts(path, encoding=name)
+
+
+@pytest.mark.parametrize("line", [r'{"text": "a\ud800"}', r'{"text": "a\u0000"}'])
+def test_escapes_that_are_no_characters_are_errors_or_mended(tmp_path: Path, line: str) -> None:
+    path = write(tmp_path / "a.jsonl", f"{line}\n")
+    with pytest.raises(DataError, match=r"a.jsonl:1.*data.errors=replace or skip"):
+        texts(path)
+    assert texts(path, errors="replace") == ["a\ufffd"]
+    assert texts(path, errors="skip") == ["a"]
+
+
+def test_nuls_are_found_in_any_encoding_and_marks_by_any_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "a\0b".encode("utf-16"))
+    with pytest.raises(DataError, match=r"not a text file \(NUL at character 1\)"):
+        texts(path, encoding="utf-16")
+    marked = write(tmp_path / "b.txt", b"\xef\xbb\xbfmarked")
+    assert texts(marked, encoding="utf8") == texts(marked, encoding="U8") == ["marked"]
 
 
 def test_bytes_that_are_no_characters_may_be_replaced_or_left_out(tmp_path: Path) -> None:

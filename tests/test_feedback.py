@@ -348,10 +348,12 @@ class Page:
         headers = {} if host is None else {"Host": host}
         place = f"/{self.server.secret if secret is None else secret}/{path}"
         body = None if value is None else json.dumps(value)
-        connection.request("GET" if value is None else "POST", place, body, headers)
-        answer = connection.getresponse()
-        data = answer.read().decode("utf-8")
-        connection.close()
+        try:
+            connection.request("GET" if value is None else "POST", place, body, headers)
+            answer = connection.getresponse()
+            data = answer.read().decode("utf-8")
+        finally:
+            connection.close()
         is_json = "json" in answer.headers["Content-Type"]
         return answer.status, json.loads(data) if is_json else data
 

@@ -132,7 +132,7 @@ def trained(tmp_path: Path, losses: list[float], train_losses: list[float], **va
 
 
 def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path: Path) -> None:
-    events = trained(tmp_path, [3.0, 2.0, 2.5, 2.0, 2.2], [1.0] * 5)
+    events = trained(tmp_path, [3.0, 2.0, 2.5, 2.0, 2.2], [1.0] * 5, keep_last=1)
     evaluated = [event for event in events if isinstance(event, Evaluated)]
     assert [event.is_best for event in evaluated] == [True, True, False, False, False]
     finished = events[-1]

@@ -123,6 +123,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             length = int(self.headers.get("Content-Length", ""))
             if not 0 <= length <= MOST_BYTES:
+                self._discard(length)
                 raise ValueError(length)
             value = json.loads(self.rfile.read(length).decode("utf-8"))
         except (ValueError, RecursionError):
@@ -134,6 +135,12 @@ class Handler(BaseHTTPRequestHandler):
             self._act(self.server.undo)
         else:
             self._send(404, b"not here", "text/plain")
+
+    def _discard(self, length: int) -> None:
+        """Read what is too long, so that the answer reaches who sent it; not without end."""
+        left = min(length, 16 * MOST_BYTES)
+        while left > 0 and (part := self.rfile.read(min(left, 1 << 16))):
+            left -= len(part)
 
     def _path(self) -> str | None:
         """What comes after the secret; None, and refused, without it or from elsewhere."""

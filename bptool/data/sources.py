@@ -131,7 +131,8 @@ def _read(path: Path, reading: Reading) -> Iterator[Source]:
     else:
         documents = _json(decode(data, path, reading), path, reading.field)
     n = 0
-    for place, text in documents:
+    for place, raw in documents:
+        text = mended(raw, place, reading)
         if text.strip():
             n += 1
             yield Source(text, place, is_document=True)
@@ -186,11 +187,7 @@ def decode(data: bytes, path: Path, reading: Reading) -> str:
     text: str
     if reading.errors == "strict":
         if encoding == "utf-8" and (at := data.find(b"\0")) >= 0:
-            raise DataError(
-                f"{path}, line {data.count(bytes([10]), 0, at) + 1}: not a text file (NUL at byte "
-                f"{at}); if it is text, save it as UTF-8, name its encoding, or choose "
-                "data.errors=replace or skip"
-            )
+            raise _nul(f"{path}, line {data.count(bytes([10]), 0, at) + 1}", f"byte {at}")
         try:
             text = data[skipped:].decode(encoding)
         except UnicodeDecodeError as error:
@@ -202,27 +199,59 @@ def decode(data: bytes, path: Path, reading: Reading) -> str:
                 "the file as UTF-8, name its encoding with data.encoding, or choose "
                 "data.errors=replace or skip"
             ) from None
+        except UnicodeError as error:
+            raise DataError(f"{path}: not {encoding} ({error}); name its encoding") from None
     else:
-        how = "replace" if reading.errors == "replace" else "ignore"
-        text = data[skipped:].decode(encoding, how)
-        text = text.replace("\0", REPLACEMENT if how == "replace" else "")
-    return text.replace("\r\n", "\n")
+        text = data[skipped:].decode(encoding, _how(reading))
+    return mended(text, f"{path}", reading).replace("\r\n", "\n")
+
+
+def mended(text: str, place: str, reading: Reading) -> str:
+    """Text without NULs and halves of surrogate pairs, which escapes and encodings may bring.
+
+    Raises:
+        DataError: there is one, and errors are strict.
+    """
+    if "\0" not in text:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            pass
+        else:
+            return text
+    instead = REPLACEMENT if reading.errors == "replace" else ""
+    if reading.errors == "strict":
+        at = text.find("\0")
+        if at >= 0:
+            line = text.count("\n", 0, at) + 1
+            raise _nul(f"{place}, line {line}", f"character {at}")
+        raise DataError(
+            f"{place}: half of a surrogate pair is no character; remove it, or choose "
+            "data.errors=replace or skip"
+        )
+    text = text.replace("\0", instead)
+    return "".join(c if not 0xD800 <= ord(c) <= 0xDFFF else instead for c in text)
+
+
+def _how(reading: Reading) -> str:
+    return "replace" if reading.errors == "replace" else "ignore"
+
+
+def _nul(place: str, at: str) -> DataError:
+    return DataError(
+        f"{place}: not a text file (NUL at {at}); if it is text, save it as UTF-8, name its "
+        "encoding, or choose data.errors=replace or skip"
+    )
 
 
 def _encoding(data: bytes, path: Path, wanted: str) -> tuple[str, int]:
     """The codec, and how many bytes of a mark to leave out."""
-    for mark, name in MARKS:
-        if data.startswith(mark) and (wanted == "detect" or name == "utf-8" == wanted):
-            return name, len(mark)
+    name = wanted if wanted == "detect" else _codec(wanted)
+    for mark, marked in MARKS:
+        if data.startswith(mark) and (wanted == "detect" or name == marked == "utf-8"):
+            return marked, len(mark)
     if wanted != "detect":
-        try:
-            codecs.lookup(wanted)
-        except LookupError:
-            raise DataError(
-                f"data.encoding: no encoding is called '{wanted}'; name one such as utf-8, "
-                "latin-1, cp1252 or utf-16, or detect"
-            ) from None
-        return wanted, 0
+        return name, 0
     try:
         data.decode("utf-8")
         return "utf-8", 0
@@ -233,6 +262,20 @@ def _encoding(data: bytes, path: Path, wanted: str) -> tuple[str, int]:
     if best is None:
         raise DataError(f"{path}: its encoding cannot be told; name it with data.encoding")
     return str(best.encoding), 0
+
+
+def _codec(wanted: str) -> str:
+    """The name that an encoding goes by, whatever it was called."""
+    try:
+        found = codecs.lookup(wanted)
+        if found._is_text_encoding and found.name != "undefined":
+            return found.name
+    except (LookupError, ValueError):
+        pass
+    raise DataError(
+        f"data.encoding: no encoding of texts is called {wanted!r}; name one such as utf-8, "
+        "latin-1, cp1252 or utf-16, or detect"
+    )
 
 
 def _json(text: str, path: Path, field: str) -> Iterator[tuple[str, str]]:
@@ -293,10 +336,11 @@ def _parquet(data: bytes, path: Path, field: str) -> Iterator[tuple[str, str]]:
     if field not in names:
         shown = ", ".join(map(repr, names[:6]))
         raise DataError(f"{path}: no column '{field}' ({shown}); name one with data.field")
-    number = 0
-    for batch in file.iter_batches(columns=[field]):
-        for value in batch.column(0).to_pylist():
-            number += 1
-            if value is not None and not isinstance(value, str):
-                raise DataError(f"{path}, row {number}: '{field}' is not a text; name another")
-            yield f"{path}, row {number}", value or ""
+    try:
+        values = file.read(columns=[field]).column(0).to_pylist()
+    except Exception as error:  # whatever pyarrow makes of a damaged page
+        raise DataError(f"{path}: not a whole parquet file ({error}); copy it again") from None
+    for number, value in enumerate(values, 1):
+        if value is not None and not isinstance(value, str):
+            raise DataError(f"{path}, row {number}: '{field}' is not a text; name another")
+        yield f"{path}, row {number}", value or ""

@@ -72,6 +72,8 @@ class Training:
         self._samples = SamplesFile(folder.samples)
         self._listeners: list[Listener] = [self._metrics, *listeners]
         self._unevaluated: Progress | None = None
+        self._unmarked: str | None = None
+        """A best checkpoint that could not be marked."""
         """Where the run stood before its last evaluation."""
         self.detect_anomaly = False
         """Stop at the first number that is not finite, and say which operation made it."""
@@ -142,6 +144,7 @@ class Training:
             if self._is_evaluation(done.step):
                 self._evaluate()
         self._save()  # where the run was stopped
+        self._mark_again()
         return self.progress.step < training.steps and not self._stopped_early
 
     def _step(self) -> StepDone:
@@ -232,6 +235,7 @@ class Training:
         if self._saved_step == progress.step:
             return
         self._metrics.sync()
+        self._mark_again()  # or what is best would be removed
         # where the save before the evaluation failed: a resumed run does the evaluation again
         before = self._unevaluated
         progress = before if before and before.step == progress.step else progress
@@ -302,10 +306,18 @@ class Training:
         """Make this step's checkpoint the best, if it could be written."""
         if self._saved_step != self.progress.step:
             return
+        self._unmarked = self._store.resolve("last").name
         try:
-            self._store.mark_best(self._store.resolve("last").name)
+            self._mark_again()
         except RunError as error:
-            self._emit(Notice(f"the best checkpoint is not marked: {error}", "warning"))
+            text = f"the best checkpoint is not marked yet: {error}"
+            self._emit(Notice(text, "warning"))
+
+    def _mark_again(self) -> None:
+        """Mark the best checkpoint where that failed before; a RunError if it fails again."""
+        if self._unmarked is not None:
+            self._store.mark_best(self._unmarked)
+            self._unmarked = None
 
     def _say_notices(self) -> None:
         for notice in self.pieces.lesson.notices():
