@@ -49,7 +49,7 @@ def anchor(heading: str) -> str:
 def command_lines(page: Path) -> Iterator[str]:
     """Every whole ``bptool`` command of a page: lines of blocks without a language, and spans."""
     for body in blocks(page, ""):
-        for line in body.splitlines():
+        for line in body.replace("\\\n", " ").splitlines():
             command = line.removeprefix("$ ").rpartition("| ")[2].partition("  #")[0].strip()
             if command.startswith("bptool ") and ":" not in command.split()[1]:
                 yield command
