@@ -22,6 +22,10 @@ def train(
         typer.Option("--set", help="Change a setting: training.steps=500. Repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run.")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Start from this run's weights, with its tokenizer."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run, exactly.")] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Predict memory and time, and stop.")
@@ -40,14 +44,15 @@ def train(
     """Train a language model.
 
     bptool train CONFIG.yaml, or bptool train book.txt for a model that fits the text, or
-    bptool train RUN --resume to go on with a run.
+    bptool train RUN --resume to go on with a run, or bptool train more.txt --from RUN to start
+    on another text from what a run has learnt.
     """
     from bptool.cli.training_request import settle
     from bptool.plugins import load_plugin
 
     for name in plugin or []:
         load_plugin(name)
-    request = settle(source, text or [], sets or [], out, resume)
+    request = settle(source, text or [], sets or [], out, resume, start)
     if plan:
         from bptool.cli.training_plan import print_plan
 
