@@ -1,9 +1,9 @@
 """``python -m benchmarks finetuning``: steps of fine-tuning beside steps of pretraining.
 
-All are whole steps, update included, of one model in one process, in turn: on full windows of random
-tokens; on packed records of different lengths, of which the answer is trained on; and on the same
-records with low-rank adapters on frozen weights. Seconds are those of a token of a text, so that
-what padding costs is part of them.
+All are whole steps, update included, of one model in one process, in turn: on full windows of
+random tokens; on packed records of different lengths, of which the answer is trained on; and on the
+same records with low-rank adapters on frozen weights. Seconds are those of a token of a text, so
+that what padding costs is part of them.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def measure(workload: str, n_turns: int, threads: int) -> Result:
         found = in_turn(turns, n_turns)
     about = {
         "pretraining": f"rows of {sizes.context} tokens",
-        "sft": f"records of {n_used / n_records:.0f} tokens on average, rows {rows.filled:.0%} full",
-        "sft, LoRA": f"the same; {adapted.n_trained:,} of {adapted.n_parameters:,} parameters train",
+        "sft": f"records of {n_used / n_records:.0f} tokens each, rows {rows.filled:.0%} full",
+        "sft, LoRA": f"{adapted.n_trained:,} of {adapted.n_parameters:,} parameters trained",
     }
     return Result(
         *("finetuning", workload, f"a token of a text; {sizes.about}", "seconds"),

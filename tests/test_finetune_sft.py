@@ -213,7 +213,7 @@ def test_train_from_a_run(places: Any, tmp_path: Path) -> None:
     process = runs.process("train", str(more), "--from", str(run), "--out", str(out), "--json")
     said, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    steps = [e for e in map(json.loads, said.splitlines()) if e["event"] == "step"]
+    steps = [e for e in map(json.loads, said.splitlines()) if e["event"] == "step_done"]
     assert steps[0]["loss"] < 2.5
     itself = runs.write_config(tmp_path, runs.settings(more, MODEL, steps=2))
     named = settle([str(itself)], [], [], None, False, run).config
