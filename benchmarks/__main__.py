@@ -141,6 +141,17 @@ def generate(
 
 
 @app.command()
+def finetuning(
+    workloads: Workloads = "A,B", pairs: Turns = 10, threads: Threads = 0, out: Out = None
+) -> None:
+    """Steps on packed records, and with low-rank adapters, beside steps of pretraining."""
+    from benchmarks.finetuning import measure
+
+    n = _cores(threads)
+    _finish(n, ([measure(name, pairs, n)] for name in _names(workloads)), out)
+
+
+@app.command()
 def rollouts(
     workload: Annotated[str, typer.Option(help=f"Of {', '.join(WORKLOADS)}.")] = "B",
     prompts: Annotated[int, typer.Option(help="Prompts that are answered at once.", min=1)] = 64,

@@ -244,6 +244,19 @@ def test_generating_beside_memory(tmp_path: Path) -> None:
     assert found[0].rates["memory"]
 
 
+def test_fine_tuning_beside_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import finetuning
+
+    monkeypatch.setattr(finetuning, "SECONDS_A_TURN", 1e-9)
+    found = finetuning.measure("tiny", n_turns=2, threads=2)
+    assert [one.name for one in found.series] == ["pretraining", "sft", "sft, LoRA"]
+    assert all(len(one.samples) == 2 and min(one.samples) > 0 for one in found.series)
+    rows = finetuning.packed_records(WORKLOADS["tiny"])
+    assert len(rows) == WORKLOADS["tiny"].batch_size
+    assert rows.filled > 0.5
+    assert f"rows {rows.filled:.0%} full" in found.series[1].about
+
+
 def test_rollouts_side_by_side_and_dpo_beside_pretraining() -> None:
     from benchmarks import rollouts
 

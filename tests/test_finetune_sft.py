@@ -12,6 +12,7 @@ import pytest
 import training_runs as runs
 
 from bptool.cli.finetune.request import settle_sft
+from bptool.cli.training_request import settle
 from bptool.data.tokenizers import load_tokenizer
 from bptool.errors import ConfigError, RunError
 from bptool.models.base import grow_vocabulary
@@ -191,6 +192,43 @@ def test_texts_go_on_with_the_tokenizer_of_a_run(places: Any, tmp_path: Path) ->
     assert first.loss < 2.5  # new weights begin at the logarithm of the vocabulary, near 3
     tokenizers = [load_tokenizer(run / "tokenizer.json") for run in (places[0], tmp_path / "more")]
     assert tokenizers[0].to_json() == tokenizers[1].to_json()
+
+
+def test_train_from_a_run(places: Any, tmp_path: Path) -> None:
+    run, _ = places
+    more, odd = tmp_path / "more.txt", tmp_path / "odd.txt"
+    more.write_text(60 * "dan sees ann. who? a red hat\n", encoding="utf-8")
+    odd.write_text(60 * "dan sees $5 here\n", encoding="utf-8")
+    config = settle([str(more)], [], [], None, False, start=run).config
+    parent = open_run(run).config
+    assert config.model == parent.model
+    assert config.start is not None
+    assert config.start.run == str(run.absolute())
+    rates = [c.optimizer.config.learning_rate for c in (config, parent)]
+    assert rates[0] == 0.5 * rates[1]
+    assert config.training.steps == parent.training.steps == 12  # fewer than three passes
+    again = settle([str(more)], [], ["training.batch_size=full"], None, False, start=run).config
+    assert again.training.steps == 3
+    out = tmp_path / "out"
+    process = runs.process("train", str(more), "--from", str(run), "--out", str(out), "--json")
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    steps = [e for e in map(json.loads, said.splitlines()) if e["event"] == "step_done"]
+    assert steps[0]["loss"] < 2.5
+    itself = runs.write_config(tmp_path, runs.settings(more, MODEL, steps=2))
+    named = settle([str(itself)], [], [], None, False, start=run).config
+    assert named.start == config.start
+    assert named.training.steps == 2
+    for arguments, message in (
+        ((str(odd), "--from", str(run)), "'$'"),
+        ((str(more), "--from", str(tmp_path / "none")), "there is no run folder"),
+        ((str(out), "--resume", "--from", str(run)), "leave --from away"),
+    ):
+        refused = runs.process("train", *arguments, cwd=tmp_path)
+        _, errors = refused.communicate(timeout=300)
+        assert refused.returncode == 2, errors
+        assert message in errors
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_model_of_other_sizes_is_refused(places: Any, tmp_path: Path) -> None:

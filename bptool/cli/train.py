@@ -23,6 +23,10 @@ def train(
         typer.Option("--set", help="Change a setting: training.steps=500. Repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run.")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Start from this run's weights, with its tokenizer."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run, exactly.")] = False,
     checkpoint: Annotated[
         str | None,
@@ -53,7 +57,8 @@ def train(
     """Train a language model.
 
     bptool train CONFIG.yaml, or bptool train book.txt for a model that fits the text, or
-    bptool train RUN --resume to go on with a run. Ctrl-C and SIGTERM finish the step, save,
+    bptool train RUN --resume to go on with a run, or bptool train more.txt --from RUN to start
+    on another text from what a run has learnt. Ctrl-C and SIGTERM finish the step, save,
     and exit with code 130 or 143; a second one leaves at once, with the last checkpoint intact.
     """
     from bptool.cli.time_limit import seconds_of
@@ -63,7 +68,7 @@ def train(
     for name in plugin or []:
         load_plugin(name)
     seconds = None if time_limit is None else seconds_of(time_limit)
-    request = settle(source, text or [], sets or [], out, resume, checkpoint)
+    request = settle(source, text or [], sets or [], out, resume, checkpoint, start)
     if plan:
         from bptool.cli.training_plan import print_plan
 

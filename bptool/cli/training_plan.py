@@ -41,9 +41,11 @@ def _plan(request: Request, measure_again: bool, plugins: list[str]) -> Plan:
     from bptool.training.parts import build_model
     from bptool.training.plan import make_plan
     from bptool.training.setup import context_of, sizes
+    from bptool.training.start import open_start
 
     config = request.config
-    corpus = prepare(config.data, context_of(config))
+    tokenizer = open_start(config).tokenizer if config.start else None
+    corpus = prepare(config.data, context_of(config), tokenizer=tokenizer)
     model = build_model(config, corpus.tokenizer.vocab_size)
     found = sizes(config, model, corpus.n_train)
     engine = choose_engine(config.training.engine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bptool.errors import ConfigError, UserError
 
@@ -60,6 +60,7 @@ def settle(
     out: Path | None,
     resume: bool,
     checkpoint: str | None = None,
+    start: Path | None = None,
 ) -> Request:
     """Settle what is to be trained, and where.
 
@@ -70,6 +71,7 @@ def settle(
         out: folder of the run; by default one named after the source in ``runs/``.
         resume: go on with the run that the folder holds.
         checkpoint: the one to go on from, in place of the last.
+        start: the run whose weights and tokenizer a new run starts from.
 
     Raises:
         UserError: the request contradicts itself, the configuration or the run.
@@ -79,6 +81,8 @@ def settle(
     if checkpoint is not None and not resume:
         raise UserError("--checkpoint names where to go on from; add --resume")
     which = checkpoint or "last"
+    if start is not None and resume:
+        raise UserError("a resumed run knows what it started from; leave --from away")
     run = Path(source[0]) if len(source) == 1 and Path(source[0]).is_dir() else None
     if run is not None and not resume:
         if RunFolder(run).holds_run():
@@ -92,12 +96,21 @@ def settle(
         return Request(config, folder, True, which, changes=changes)
     place = RUNS / name_of(source)
     if not resume:
-        config = resolve_source(source, texts, sets).config
+        config = _started(source, texts, sets, start)
         return Request(config, RunFolder(out or free_name(place)), False)
     folder = RunFolder(out or place)
     folder.require_run()
     config, changes = _resumed(folder, resolve_source(source, texts, []), sets)
     return Request(config, folder, True, which, changes=changes)
+
+
+def _started(source: list[str], texts: list[str], sets: list[str], start: Path | None) -> RunConfig:
+    """The configuration of a new run. A file's own settings stay, whatever it starts from."""
+    from bptool.cli.training_from import continued
+
+    if start is not None and not any(map(_is_config, source)):
+        return continued(start, [_entry(text) for text in source + texts], sets)
+    return resolve_source(source, texts, sets, start).config
 
 
 def name_of(source: list[str]) -> str:
@@ -110,12 +123,18 @@ def _is_config(path: str) -> bool:
     return Path(path).suffix.lower() in (".yaml", ".yml")
 
 
-def resolve_source(source: list[str], texts: list[str], sets: list[str]) -> Resolved:
+def resolve_source(
+    source: list[str], texts: list[str], sets: list[str], start: Path | None = None
+) -> Resolved:
     """The configuration of the arguments, without regard to any run."""
     from bptool.config.load import resolve
 
     if len(source) == 1 and _is_config(source[0]):
-        overrides = {"data": {"text": [_entry(text) for text in texts]}} if texts else None
+        overrides: dict[str, Any] = {}
+        if texts:
+            overrides["data"] = {"text": [_entry(text) for text in texts]}
+        if start is not None:
+            overrides["start"] = {"run": str(start.absolute())}
         return resolve(source[0], sets, overrides)
     if any(map(_is_config, source)):
         raise UserError("give one CONFIG.yaml, or text files, not both; --text adds texts to it")
