@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 TEMPORARY_PREFIX = ".writing-"
+_FAR = 2**62
+"""The byte that Windows locks, beyond all that is written, which others may then still read."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -71,6 +73,20 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON to ``path`` as a whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def lock(descriptor: int) -> None:
+    """Lock an open file for this process until it is closed; OSError at once where another has."""
+    if os.name == "nt":
+        import msvcrt
+
+        os.lseek(descriptor, _FAR, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def require_regular(path: Path) -> int:

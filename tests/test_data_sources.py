@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from bptool.cli.training_request import settle
 from bptool.config.data_section import DataConfig
 from bptool.data.corpus import prepare
-from bptool.data.sources import Reading, read_sources
+from bptool.data.decoding import Reading
+from bptool.data.sources import read_sources
 from bptool.data.tokenizers import END_OF_TEXT
 from bptool.errors import DataError, UserError
 

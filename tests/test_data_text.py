@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bptool.data.sources import read_sources
-from bptool.data.text import sha256_of_texts
 from bptool.errors import DataError
 
 
@@ -94,8 +93,3 @@ def test_several_files_keep_their_order(tmp_path: Path) -> None:
     for name in ("b", "a"):
         (tmp_path / name).write_text(name, encoding="utf-8")
     assert read_texts([tmp_path / "b", tmp_path / "a"]) == ["b", "a"]
-
-
-def test_the_hash_sees_where_a_text_ends() -> None:
-    assert sha256_of_texts(["ab", "c"]) != sha256_of_texts(["a", "bc"])
-    assert sha256_of_texts(["é"]) == sha256_of_texts(["é"])

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bptool.data import tokenfile
-from bptool.data.tokenfile import open_token_file, write_token_file
+from bptool.data.token_writer import TRAIN, VALIDATION, TokenWriter
+from bptool.data.tokenfile import open_token_file
 from bptool.errors import DataError
 
 
@@ -29,7 +30,13 @@ def write(path: Path, **changes: Any) -> None:
         "train": [ids(1, 2, 299), ids(), ids(4)],
         "validation": [ids(5)],
     }
-    write_token_file(path, **{**settings, **changes})
+    settings |= changes
+    with TokenWriter(path, settings["key"]) as writer:
+        writer.begin(settings["tokenizer"], settings["vocab_size"])
+        for part, name in ((TRAIN, "train"), (VALIDATION, "validation")):
+            for some in settings[name]:
+                writer.add(part, some, len(some))
+        writer.finish()
 
 
 @pytest.mark.parametrize(

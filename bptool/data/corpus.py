@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,24 @@ from bptool import __version__
 from bptool.config.choice import Choice
 from bptool.config.data_section import DataConfig
 from bptool.data.cache import cache_folder
-from bptool.data.sources import Reading, Source, read_sources
-from bptool.data.split import Split, documents_of, split_texts
-from bptool.data.text import sha256_of_texts
-from bptool.data.tokenfile import TokenFile, forget_unused, open_token_file, write_token_file
+from bptool.data.decoding import Reading
+from bptool.data.encoding import encode_documents
+from bptool.data.sources import Texts
+from bptool.data.split import Fragments, Split, documents_of, grouped, split_texts, texts_of
+from bptool.data.survey import Progress, Stamps, Survey, survey
+from bptool.data.token_writer import JOURNAL_CHARACTERS, TRAIN, VALIDATION, TokenWriter
+from bptool.data.tokenfile import TokenFile, forget_unused, open_token_file
 from bptool.data.tokenizers import (
     END_OF_TEXT,
     Tokenizer,
     TokenizerConfig,
     tokenizer_from_json,
 )
-from bptool.errors import ConfigError, DataError
+from bptool.data.tokenizers.base import Place
+from bptool.errors import ConfigError, DataError, UserError
 from bptool.registry import tokenizers
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
-_PROGRESS_CHARACTERS = 1 << 18
+PARTS = ("training text", "validation text")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Corpus:
             A special token stands for no byte, so the bits it costs count in full.
         token_file: where the ids are kept; None for rows of records.
         reused: True if the token file was there already.
+        note: what whoever trains on it should know of how it was made; may be empty.
     """
 
     train: NDArray[Any]
@@ -61,6 +64,7 @@ class Corpus:
     validation_bytes: int
     token_file: Path | None
     reused: bool
+    note: str = ""
 
     @property
     def n_train(self) -> int:
@@ -96,34 +100,28 @@ def prepare(
     if config.records is not None:
         raise ConfigError("this works on a text, and the configuration trains on records")
     say = progress or _say_nothing
-    sources = sources_of(config)
-    texts = [source.text for source in sources]
-    text_sha256 = sha256_of_texts(texts)
+    texts = texts_of_config(config)
+    folder = cache_folder("tokens", cache)
+    stamps = Stamps.of(texts)
+    found = survey(texts, config.split, folder, say)
     kind, settings = _tokenizer_choice(config, tokenizer)
-    apart = any(source.is_document for source in sources)
-    key = _key(text_sha256, config, apart, tokenizer.to_json() if tokenizer else settings)
-    path = cache_folder("tokens", cache) / f"{key[:32]}.tokens"
+    made_from = tokenizer.to_json() if tokenizer else settings
+    key = _key(found.sha256, config, found.apart, made_from)
+    path = folder / f"{key[:32]}.tokens"
     file = _open_if_whole(path, key)
     reused = file is not None
     if file is None:
-        forget_unused(path.parent)
-        _check_variety(texts, config)
+        forget_unused(folder)
+        _check_variety(found, config)
         if tokenizer is not None:
-            _check_known(tokenizer, sources)
-        split = split_texts(sources, config.split)
-        if tokenizer is None:
-            tokenizer = _train(kind, settings, texts, split, say)
-        ends = config.split.by == "document"
-        write_token_file(
-            path,
-            key,
-            tokenizer.vocab_size,
-            tokenizer.to_json(),
-            encode_documents(split.train, split.separator, ends, tokenizer, say, "training text"),
-            encode_documents(
-                split.validation, split.separator, ends, tokenizer, say, "validation text"
-            ),
-        )
+            _check_known(tokenizer, texts, found)
+        split = split_texts(texts, config.split, found.n_characters, found.n_documents, found.apart)
+        with TokenWriter(path, key) as writer:
+            made = tokenizer or _begun(writer) or _train(kind, settings, found, split, say)
+            _write(writer, made, split, say)
+            if Stamps.of(texts) != stamps:
+                raise DataError(f"{', '.join(config.text)}: changed while it was read; start again")
+            writer.finish()
         file = open_token_file(path, key)
     made_by = tokenizer or tokenizer_from_json(file.header["tokenizer"])
     _check_length(file, context, config)
@@ -131,34 +129,34 @@ def prepare(
         train=file.train,
         validation=file.validation,
         tokenizer=made_by,
-        text_sha256=text_sha256,
-        n_characters=sum(map(len, texts)),
-        validation_bytes=_n_bytes(file.validation[1:], made_by),
+        text_sha256=found.sha256,
+        n_characters=found.n_characters,
+        validation_bytes=_validation_bytes(file, made_by),
         token_file=path,
         reused=reused,
+        note=str(file.header.get("note", "")),
     )
 
 
-def sources_of(config: DataConfig) -> list[Source]:
+def texts_of_config(config: DataConfig) -> Texts:
     """The texts of ``config``, read as it says."""
-    return read_sources(config.text, Reading(config.encoding, config.errors, config.field))
+    return Texts(config.text, Reading(config.encoding, config.errors, config.field))
 
 
 def describe(config: DataConfig, cache: Path | None = None) -> dict[str, int | float]:
     """Counts that show what the text of ``config`` becomes, by what they count."""
-    texts = [source.text for source in sources_of(config)]
     corpus = prepare(config, context=1, cache=cache)
+    found = survey(texts_of_config(config), config.split, cache_folder("tokens", cache))
     n_tokens = corpus.n_train + corpus.n_validation
-    n_special = len(corpus.tokenizer.special_tokens)
     return {
-        "texts": len(texts),
-        "bytes (UTF-8)": sum(len(text.encode("utf-8")) for text in texts),
-        "characters": corpus.n_characters,
-        "distinct characters": len(set[str]().union(*texts)),
+        "texts": found.n_texts,
+        "bytes (UTF-8)": found.n_bytes,
+        "characters": found.n_characters,
+        "distinct characters": len(found.characters),
         "vocabulary (tokens)": corpus.tokenizer.vocab_size,
-        "of these special": n_special,
+        "of these special": len(corpus.tokenizer.special_tokens),
         "tokens": n_tokens,
-        "characters per token": corpus.n_characters / n_tokens,
+        "characters per token": found.n_characters / n_tokens,
         "training tokens": corpus.n_train,
         "validation tokens": corpus.n_validation,
     }
@@ -172,49 +170,45 @@ def encode_all(config: DataConfig, tokenizer: Tokenizer) -> NDArray[np.int32]:
     Raises:
         DataError: a text cannot be read, or holds a character the tokenizer does not know.
     """
-    sources = sources_of(config)
-    _check_known(tokenizer, sources)
+    texts = texts_of_config(config)
+    found = survey(texts, config.split)
+    _check_known(tokenizer, texts, found)
     by_document = config.split.by == "document"
-    apart = by_document or any(source.is_document for source in sources)
-    separator = config.split.separator if apart else ""
-    documents = [source.text for source in sources]
-    if by_document:
-        documents = documents_of(sources, separator)
-    slices = encode_documents(documents, separator, by_document, tokenizer, _say_nothing, "text")
-    return np.concatenate([np.empty(0, np.int32), *slices])
+    separator = config.split.separator if by_document or found.apart else ""
+    fragments = documents_of(texts, separator) if by_document else texts_of(texts)
+    batches = encode_documents(fragments, separator, by_document, tokenizer)
+    return np.concatenate([np.empty(0, np.int32), *(batch.ids for batch in batches)])
 
 
-def encode_documents(
-    documents: list[str],
-    separator: str,
-    ends: bool,
-    tokenizer: Tokenizer,
-    progress: Progress,
-    what: str,
-) -> Iterator[NDArray[np.int32]]:
-    """Ids of documents one after the other, in slices.
+def _write(writer: TokenWriter, tokenizer: Tokenizer, split: Split, say: Progress) -> None:
+    """Tokenize both parts, from where ``writer`` stands."""
+    writer.begin(tokenizer.to_json(), tokenizer.vocab_size, tokenizer.note)
+    if sum(split.shares) >= JOURNAL_CHARACTERS:
+        writer.save()  # the tokenizer may have taken long
+    sizes = tokenizer.token_bytes()
+    for part, fragments in ((TRAIN, split.train), (VALIDATION, split.validation)):
+        total = split.shares[part]
+        counts = writer.journal
+        skip = counts.n_batches[part]
+        say(PARTS[part], min(counts.n_characters[part], total), total)
+        batches = encode_documents(fragments(), split.separator, split.ends, tokenizer, skip)
+        for ids, n_characters in batches:
+            n_bytes = 0
+            if part == VALIDATION:  # the first token is no target
+                n_bytes = int(sizes[ids[counts.n_tokens[part] == 0 :]].sum())
+            writer.add(part, ids, n_characters, n_bytes)
+            say(PARTS[part], min(counts.n_characters[part], total), total)
+        say(PARTS[part], total, total)
 
-    Where the tokenizer reserves the end of text, it stands between two documents in place of the
-    separator, and with ``ends`` before the first and after the last one too. Otherwise the
-    documents are joined by the separator.
-    """
-    end_id = tokenizer.special_tokens.get(END_OF_TEXT)
-    end = None if end_id is None else np.array([end_id], np.int32)
-    if end is None:
-        documents = [separator.join(documents)]
-    total = sum(map(len, documents))
-    before = shown = 0
-    for i, document in enumerate(documents):
-        if end is not None and (i or ends):
-            yield end
-        for done, ids in tokenizer.encode_slices(document):
-            yield ids
-            if before + done == total or before + done >= shown + _PROGRESS_CHARACTERS:
-                shown = before + done
-                progress(what, shown, total)
-        before += len(document)
-    if end is not None and ends:
-        yield end
+
+def _begun(writer: TokenWriter) -> Tokenizer | None:
+    """The tokenizer of a token file that was begun before."""
+    try:
+        tokenizer = tokenizer_from_json(writer.journal.tokenizer)
+    except UserError:
+        return None
+    tokenizer.note = writer.journal.note
+    return tokenizer
 
 
 def tokenizer_choice(value: Any) -> tuple[type[Tokenizer], TokenizerConfig]:
@@ -292,31 +286,54 @@ def _open_if_whole(path: Path, key: str) -> TokenFile | None:
 def _train(
     kind: type[Tokenizer],
     settings: TokenizerConfig,
-    texts: list[str],
+    found: Survey,
     split: Split,
     progress: Progress,
 ) -> Tokenizer:
-    learn: Iterable[str] = texts if kind.learns_from == "all" else split.train
+    learn: Iterable[str] = [found.characters]
+    if kind.learns_from == "train":
+        learn = _Pieces(kind, split)
     progress("tokenizer", 0, 1)
     tokenizer = kind.train(learn, settings)
     progress("tokenizer", 1, 1)
     return tokenizer
 
 
-def _check_variety(texts: list[str], config: DataConfig) -> None:
-    if len(set[str]().union(*texts)) < 2:
+class _Pieces:
+    """The documents of the training part, cut where ``kind`` may."""
+
+    def __init__(self, kind: type[Tokenizer], split: Split) -> None:
+        self._kind, self._split = kind, split
+
+    def __iter__(self) -> Iterator[str]:
+        fragments: Fragments = self._split.train()
+        for document in grouped(fragments):
+            yield from self._kind.pieces(document)
+
+
+def _check_variety(found: Survey, config: DataConfig) -> None:
+    if len(found.characters) < 2:
         raise DataError(
             f"{', '.join(config.text)}: the text is one character over and over, so there is "
             "nothing to predict; give a text with at least two different characters"
         )
 
 
-def _check_known(tokenizer: Tokenizer, sources: list[Source]) -> None:
-    for source in sources:
-        try:
-            tokenizer.check(source.text)
-        except DataError as error:
-            raise DataError(f"{source.place}: {error}") from None
+def _check_known(tokenizer: Tokenizer, texts: Texts, found: Survey) -> None:
+    """Raise a DataError with the place of the first character that ``tokenizer`` does not know."""
+    try:
+        tokenizer.check(found.characters)
+        return
+    except DataError:
+        pass
+    for source in texts:
+        place = Place()
+        for piece in source.slices():
+            try:
+                tokenizer.check(piece, place)
+            except DataError as error:
+                raise DataError(f"{source.place}: {error}") from None
+            place = place.after(piece)
 
 
 def _check_length(file: TokenFile, context: int, config: DataConfig) -> None:
@@ -329,8 +346,13 @@ def _check_length(file: TokenFile, context: int, config: DataConfig) -> None:
             )
 
 
-def _n_bytes(ids: NDArray[Any], tokenizer: Tokenizer) -> int:
+def _validation_bytes(file: TokenFile, tokenizer: Tokenizer) -> int:
+    """As the header has it, or, in files of before it did, from the ids."""
+    known = file.header.get("validation_bytes")
+    if type(known) is int:
+        return known
     step = 1 << 22
+    ids = file.validation[1:]
     counts = np.zeros(tokenizer.vocab_size, np.int64)
     for at in range(0, len(ids), step):
         counts += np.bincount(ids[at : at + step], minlength=tokenizer.vocab_size)

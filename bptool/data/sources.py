@@ -8,80 +8,122 @@
     talks.parquet              the same; needs the extra ``parquet``
     book.txt.gz talks.jsonl.zst   any of these compressed; ``.zst`` needs the extra ``zstd``
 
-Line ends: CRLF becomes LF, so that a file checked out on Windows gives the same tokens as
-elsewhere. Nothing else changes; a byte order mark at the start is dropped.
+Texts are read in slices, anew each time they are gone through, so that any size fits in memory.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
-import gzip
-import importlib
-import io
-import json
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
+from bptool.data import documents
+from bptool.data.decoding import Encoding, Reading, decode, encoding_of, mended
+from bptool.data.streams import COMPRESSED, read_chunks
 from bptool.data.text import resolve
 from bptool.errors import DataError
 
 SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".csv", ".parquet")
-COMPRESSED = (".gz", ".zst")
 RECORDS = (".jsonl", ".json", ".csv", ".parquet")
 PATTERN = frozenset("*?[")
-MARKS = (
-    (b"\xef\xbb\xbf", "utf-8"),
-    (b"\xff\xfe\x00\x00", "utf-32-le"),
-    (b"\x00\x00\xfe\xff", "utf-32-be"),
-    (b"\xff\xfe", "utf-16-le"),
-    (b"\xfe\xff", "utf-16-be"),
-)
-"""Byte order marks, the longer ones first, and the encoding that each stands for."""
-DETECTED_FROM = 1 << 20
-"""Bytes at the start of a file that its encoding is guessed from."""
-REPLACEMENT = "�"
-
-Errors = Literal["strict", "replace", "skip"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """One text, and whether it is one document of its own or may hold several."""
-
-    text: str
-    place: str
-    is_document: bool = False
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How files are read.
+    """One text.
 
     Attributes:
-        encoding: a codec's name, or ``detect``.
-        errors: what becomes of bytes that are no characters, and of NULs: an error that names
-            them, U+FFFD, or nothing.
-        field: of records, the one with the text.
+        place: the file, or the file and where in it the record stands.
+        slices: reads the text from its start, in parts that are not empty.
+        is_document: whether it is one document of its own, or may hold several.
+        n_bytes: how many bytes of UTF-8 it probably is, or 0 where that is not known beforehand.
     """
 
-    encoding: str = "utf-8"
-    errors: Errors = "strict"
-    field: str = "text"
+    place: str
+    slices: Callable[[], Iterable[str]]
+    is_document: bool = False
+    n_bytes: int = 0
+
+    @property
+    def text(self) -> str:
+        """All of it at once."""
+        return "".join(self.slices())
+
+
+class Texts:
+    """The texts of files, folders and patterns, in order, as often as they are gone through.
+
+    Args:
+        names: files, folders, patterns, ``dataset:NAME``.
+        reading: how they are read.
+
+    Raises:
+        DataError: at once where a name stands for no file; while they are gone through, where one
+            cannot be read, is empty or no text. The message names the file, and for a bad byte its
+            line and its offset in the file (from 0).
+    """
+
+    def __init__(self, names: Sequence[str | Path], reading: Reading | None = None) -> None:
+        self.reading = reading or Reading()
+        self.paths = [path for name in names for path in expand(name)]
+        self._encodings: dict[Path, Encoding] = {}
+
+    def __iter__(self) -> Iterator[Source]:
+        for path in self.paths:
+            if _suffix(path) in RECORDS:
+                yield from self._records(path)
+            else:
+                yield Source(str(path), partial(self._plain, path), n_bytes=self._guess(path))
+
+    def _characters(self, path: Path) -> Iterator[str]:
+        chunks = partial(read_chunks, path)
+        if path not in self._encodings:
+            self._encodings[path] = encoding_of(chunks, path, self.reading.encoding)
+        return decode(chunks(), self._encodings[path], path, self.reading)
+
+    def _plain(self, path: Path) -> Iterator[str]:
+        empty = True
+        for piece in self._characters(path):
+            empty = False
+            yield piece
+        if empty:
+            raise DataError(f"{path}: the file is empty; name a file with text in it")
+
+    def _guess(self, path: Path) -> int:
+        """Right for plain UTF-8 without a mark and with line ends of LF."""
+        if path.suffix.lower() in COMPRESSED:
+            return 0
+        try:
+            return path.stat().st_size
+        except (OSError, ValueError):
+            return 0  # said when it is read
+
+    def _records(self, path: Path) -> Iterator[Source]:
+        kind, field = _suffix(path), self.reading.field
+        if kind == ".parquet":
+            found = documents.from_parquet(path, field)
+        elif kind == ".csv":
+            found = documents.from_csv(self._characters(path), path, field)
+        else:
+            found = documents.from_json(self._characters(path), path, field)
+        n = 0
+        for place, raw in found:
+            text = mended(raw, place, self.reading)
+            if text.strip():
+                n += 1
+                yield Source(place, partial(_whole, text), True)
+        if n == 0:
+            raise DataError(f"{path}: no record has text in its field '{field}'")
 
 
 def read_sources(names: Sequence[str | Path], reading: Reading | None = None) -> list[Source]:
-    """The texts of ``names``, in order.
+    """The texts of ``names``, in order; see :class:`Texts`."""
+    return list(Texts(names, reading))
 
-    Raises:
-        DataError: one is missing, empty, not readable or no text; the message names the file, and
-            for a bad byte its line and its offset in the file (from 0).
-    """
-    reading = reading or Reading()
-    return [source for name in names for path in expand(name) for source in _read(path, reading)]
+
+def _whole(text: str) -> tuple[str]:
+    return (text,)
 
 
 def expand(name: str | Path) -> list[Path]:
@@ -113,234 +155,3 @@ def _suffix(path: Path) -> str:
     if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
-
-
-def _read(path: Path, reading: Reading) -> Iterator[Source]:
-    data = _bytes(path)
-    kind = _suffix(path)
-    if kind not in RECORDS:
-        text = decode(data, path, reading)
-        if not text:
-            raise DataError(f"{path}: the file is empty; name a file with text in it")
-        yield Source(text, str(path))
-        return
-    if kind == ".parquet":
-        documents = _parquet(data, path, reading.field)
-    elif kind == ".csv":
-        documents = _csv(decode(data, path, reading), path, reading.field)
-    else:
-        documents = _json(decode(data, path, reading), path, reading.field)
-    n = 0
-    for place, raw in documents:
-        text = mended(raw, place, reading)
-        if text.strip():
-            n += 1
-            yield Source(text, place, is_document=True)
-    if n == 0:
-        raise DataError(f"{path}: no record has text in its field '{reading.field}'")
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            return gzip.decompress(data)
-        if path.suffix.lower() == ".zst":
-            return _zstd(data, path)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; check the name and the folder") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: not a whole gzip file ({error}); copy it again") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except ValueError as error:
-        raise DataError(f"{str(path)!r}: cannot be the name of a file ({error})") from None
-    return data
-
-
-def _zstd(data: bytes, path: Path) -> bytes:
-    library = _optional("zstandard", "zstd", path)
-    try:
-        with library.ZstdDecompressor().stream_reader(io.BytesIO(data)) as reader:
-            found: bytes = reader.read()
-    except library.ZstdError as error:
-        raise DataError(f"{path}: not a whole zstd file ({error}); copy it again") from None
-    return found
-
-
-def _optional(module: str, extra: str, path: Path) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise DataError(
-            f'{path}: this needs the package {module}; install it: pip install "bptool[{extra}]"'
-        ) from None
-
-
-def decode(data: bytes, path: Path, reading: Reading) -> str:
-    """The characters of a file's bytes, as ``reading`` says.
-
-    Raises:
-        DataError: the encoding is unknown, or, where errors are strict, a byte is no character.
-    """
-    encoding, skipped = _encoding(data, path, reading.encoding)
-    text: str
-    if reading.errors == "strict":
-        if encoding == "utf-8" and (at := data.find(b"\0")) >= 0:
-            raise _nul(f"{path}, line {data.count(bytes([10]), 0, at) + 1}", f"byte {at}")
-        try:
-            text = data[skipped:].decode(encoding)
-        except UnicodeDecodeError as error:
-            at = error.start + skipped
-            line = data.count(b"\n", 0, at) + 1
-            name = "UTF-8" if encoding == "utf-8" else encoding
-            raise DataError(
-                f"{path}, line {line}: byte 0x{data[at]:02X} at offset {at} is not {name}; save "
-                "the file as UTF-8, name its encoding with data.encoding, or choose "
-                "data.errors=replace or skip"
-            ) from None
-        except UnicodeError as error:
-            raise DataError(f"{path}: not {encoding} ({error}); name its encoding") from None
-    else:
-        text = data[skipped:].decode(encoding, _how(reading))
-    return mended(text, f"{path}", reading).replace("\r\n", "\n")
-
-
-def mended(text: str, place: str, reading: Reading) -> str:
-    """Text without NULs and halves of surrogate pairs, which escapes and encodings may bring.
-
-    Raises:
-        DataError: there is one, and errors are strict.
-    """
-    if "\0" not in text:
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            pass
-        else:
-            return text
-    instead = REPLACEMENT if reading.errors == "replace" else ""
-    if reading.errors == "strict":
-        at = text.find("\0")
-        if at >= 0:
-            line = text.count("\n", 0, at) + 1
-            raise _nul(f"{place}, line {line}", f"character {at}")
-        raise DataError(
-            f"{place}: half of a surrogate pair is no character; remove it, or choose "
-            "data.errors=replace or skip"
-        )
-    text = text.replace("\0", instead)
-    return "".join(c if not 0xD800 <= ord(c) <= 0xDFFF else instead for c in text)
-
-
-def _how(reading: Reading) -> str:
-    return "replace" if reading.errors == "replace" else "ignore"
-
-
-def _nul(place: str, at: str) -> DataError:
-    return DataError(
-        f"{place}: not a text file (NUL at {at}); if it is text, save it as UTF-8, name its "
-        "encoding, or choose data.errors=replace or skip"
-    )
-
-
-def _encoding(data: bytes, path: Path, wanted: str) -> tuple[str, int]:
-    """The codec, and how many bytes of a mark to leave out."""
-    name = wanted if wanted == "detect" else _codec(wanted)
-    for mark, marked in MARKS:
-        if data.startswith(mark) and (wanted == "detect" or name == marked == "utf-8"):
-            return marked, len(mark)
-    if wanted != "detect":
-        return name, 0
-    try:
-        data.decode("utf-8")
-        return "utf-8", 0
-    except UnicodeDecodeError:
-        pass
-    library = importlib.import_module("charset_normalizer")
-    best = library.from_bytes(data[:DETECTED_FROM]).best()
-    if best is None:
-        raise DataError(f"{path}: its encoding cannot be told; name it with data.encoding")
-    return str(best.encoding), 0
-
-
-def _codec(wanted: str) -> str:
-    """The name that an encoding goes by, whatever it was called."""
-    try:
-        found = codecs.lookup(wanted)
-        if found._is_text_encoding and found.name != "undefined":
-            return found.name
-    except (LookupError, ValueError):
-        pass
-    raise DataError(
-        f"data.encoding: no encoding of texts is called {wanted!r}; name one such as utf-8, "
-        "latin-1, cp1252 or utf-16, or detect"
-    )
-
-
-def _json(text: str, path: Path, field: str) -> Iterator[tuple[str, str]]:
-    if text.lstrip()[:1] == "[":
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: not JSON ({error}); mend the file") from None
-        for number, value in enumerate(values, 1):
-            place = f"{path}, record {number}"
-            yield place, _field(value, place, field)
-        return
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{place}: not JSON ({error}); mend the line") from None
-        yield place, _field(value, place, field)
-
-
-def _field(value: Any, place: str, field: str) -> str:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, dict) or field not in value:
-        keys = ", ".join(map(repr, list(value)[:6])) if isinstance(value, dict) else "no fields"
-        raise DataError(f"{place}: no field '{field}' ({keys}); name one with data.field")
-    if not isinstance(value[field], str):
-        raise DataError(f"{place}: the field '{field}' is not a text; name another")
-    return value[field]
-
-
-def _csv(text: str, path: Path, field: str) -> Iterator[tuple[str, str]]:
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(io.StringIO(text, newline=""))
-    try:
-        header = next(reader, [])
-        if field not in header:
-            shown = ", ".join(map(repr, header[:6])) or "no columns"
-            raise DataError(f"{path}:1: no column '{field}' ({shown}); name one with data.field")
-        column = header.index(field)
-        for row in reader:
-            if len(row) > column:
-                yield f"{path}:{reader.line_num}", row[column]
-    except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: not CSV ({error}); mend the line") from None
-
-
-def _parquet(data: bytes, path: Path, field: str) -> Iterator[tuple[str, str]]:
-    library = _optional("pyarrow.parquet", "parquet", path)
-    try:
-        file = library.ParquetFile(io.BytesIO(data))
-        names = file.schema_arrow.names
-    except Exception as error:  # whatever pyarrow makes of a damaged file
-        raise DataError(f"{path}: not a parquet file ({error}); copy it again") from None
-    if field not in names:
-        shown = ", ".join(map(repr, names[:6]))
-        raise DataError(f"{path}: no column '{field}' ({shown}); name one with data.field")
-    try:
-        values = file.read(columns=[field]).column(0).to_pylist()
-    except Exception as error:  # whatever pyarrow makes of a damaged page
-        raise DataError(f"{path}: not a whole parquet file ({error}); copy it again") from None
-    for number, value in enumerate(values, 1):
-        if value is not None and not isinstance(value, str):
-            raise DataError(f"{path}, row {number}: '{field}' is not a text; name another")
-        yield f"{path}, row {number}", value or ""

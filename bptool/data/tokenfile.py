@@ -5,7 +5,8 @@ Layout: the 8 bytes ``BPTOKENS``, the length of the header (uint64, little-endia
 tokens and the validation tokens (uint16 or uint32, little-endian).
 
 A file is named after a hash of everything its content follows from, so a file once written never
-changes: Windows cannot replace a mapped file, and no other system has to.
+changes: Windows cannot replace a mapped file, and no other system has to. How it is written is in
+:mod:`bptool.data.token_writer`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ MAGIC = b"BPTOKENS"
 ALIGNMENT = 64
 MAX_HEADER_BYTES = 512 * 1024**2
 UNUSED_DAYS = 60
+PATTERNS = ("*.tokens", "*.part", "*.journal", "*.survey.json", f"{files.TEMPORARY_PREFIX}*")
+"""Of files that are forgotten when they were not used for so long."""
 _CHECK_TOKENS = 1 << 22
-_WIDEST_COUNT = 10**18
 
 Tokens = NDArray[Any]
 
@@ -43,57 +44,13 @@ class TokenFile:
     Attributes:
         train, validation: the ids, mapped read-only; shapes (n_train,), (n_validation,).
         header: what was stored beside them: ``format_version``, ``dtype``, ``n_train``,
-            ``n_validation``, ``key``, ``vocab_size``, ``tokenizer`` (as JSON values).
+            ``n_validation``, ``key``, ``vocab_size``, ``tokenizer`` (as JSON values), and in newer
+            ones ``note`` and ``validation_bytes``.
     """
 
     train: Tokens
     validation: Tokens
     header: dict[str, Any]
-
-
-def write_token_file(
-    path: Path,
-    key: str,
-    vocab_size: int,
-    tokenizer: dict[str, Any],
-    train: Iterable[NDArray[np.int32]],
-    validation: Iterable[NDArray[np.int32]],
-) -> None:
-    """Write a token file as a whole or not at all, slice by slice.
-
-    Raises:
-        DataError: the disk is full or the folder cannot be written.
-    """
-    dtype = np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
-    header = {
-        "format_version": FORMAT_VERSION,
-        "dtype": "uint16" if dtype.itemsize == 2 else "uint32",
-        "key": key,
-        "vocab_size": vocab_size,
-        "tokenizer": tokenizer,
-    }
-    # The counts are known only at the end: leave room for the largest.
-    widest = _encode_header(header, _WIDEST_COUNT, _WIDEST_COUNT)
-    length = -(-(16 + len(widest)) // ALIGNMENT) * ALIGNMENT - 16
-    try:
-        with files.replacing(path) as file:
-            file.seek(16 + length)
-            n_train = sum(file.write(ids.astype(dtype).data) for ids in train) // dtype.itemsize
-            n_validation = (
-                sum(file.write(ids.astype(dtype).data) for ids in validation) // dtype.itemsize
-            )
-            file.seek(0)
-            file.write(MAGIC + length.to_bytes(8, "little"))
-            file.write(_encode_header(header, n_train, n_validation).ljust(length))
-    except PermissionError:
-        # On Windows another process that made the same file first may have it mapped.
-        if not path.exists():
-            raise DataError(f"{path}: cannot be written; check the folder's permissions") from None
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot write the token file ({error.strerror or error}); free some space, "
-            "or set BPTOOL_CACHE_DIR to a folder elsewhere"
-        ) from None
 
 
 def open_token_file(path: Path, key: str) -> TokenFile:
@@ -132,26 +89,33 @@ def open_token_file(path: Path, key: str) -> TokenFile:
         raise DataError(f"{path}: {size} bytes, but its header speaks of {n_tokens} tokens")
     if n_tokens == 0:
         return TokenFile(np.empty(0, dtype), np.empty(0, dtype), header)
+    _check_ids(path, dtype, 16 + length, vocab_size)
     tokens = np.asarray(np.memmap(path, dtype, "r", offset=16 + length, shape=(n_tokens,)))
-    for at in range(0, n_tokens, _CHECK_TOKENS):
-        if int(tokens[at : at + _CHECK_TOKENS].max()) >= vocab_size:
-            raise DataError(f"{path}: damaged: an id is outside the vocabulary; delete the file")
     return TokenFile(tokens[:n_train], tokens[n_train:], header)
 
 
+def _check_ids(path: Path, dtype: np.dtype[Any], start: int, vocab_size: int) -> None:
+    """Read all ids, not through the mapping, whose pages would count as the process's memory."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(start)
+            while len(ids := np.fromfile(file, dtype, _CHECK_TOKENS)):
+                if int(ids.max()) >= vocab_size:
+                    raise DataError(
+                        f"{path}: damaged: an id is outside the vocabulary; delete the file"
+                    )
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
 def forget_unused(folder: Path, days: float = UNUSED_DAYS) -> None:
-    """Delete token files, and what a killed program left unfinished, untouched for ``days``.
+    """Delete token files, and what was left unfinished or remembered, untouched for ``days``.
 
     A file that is mapped just now goes too where the system allows it: its pages stay valid.
     """
     before = time.time() - days * 86400.0
-    for pattern in ("*.tokens", f"{files.TEMPORARY_PREFIX}*"):
+    for pattern in PATTERNS:
         for path in folder.glob(pattern):
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < before:
                     path.unlink()
-
-
-def _encode_header(header: dict[str, Any], n_train: int, n_validation: int) -> bytes:
-    counted = {**header, "n_train": n_train, "n_validation": n_validation}
-    return json.dumps(counted, ensure_ascii=False).encode("utf-8")

@@ -12,7 +12,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,9 @@ END_OF_TEXT = "<|endoftext|>"
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 256 * 1024**2
 MAX_VOCAB_SIZE = 2**24
-_SLICE_CHARACTERS = 1 << 20
+PIECE_CHARACTERS = 1 << 20
+"""Of a long text, that are encoded at once."""
+MOST_UNCUT = 1 << 24
 
 Ids = NDArray[np.int32]
 
@@ -58,8 +60,11 @@ class Tokenizer(ABC):
 
     Config: ClassVar[type[TokenizerConfig]]
     name: ClassVar[str]
-    learns_from: ClassVar[Literal["all", "train"]] = "train"
-    """Whether ``train`` is given the whole text or the training part of it only."""
+    learns_from: ClassVar[Literal["characters", "train"]] = "train"
+    """Whether ``train`` is given all different characters of the whole text, or the training part
+    of it in pieces."""
+    note: str = ""
+    """What whoever uses the tokenizer should know of how it was made; may be empty."""
 
     def __init__(self, pieces: Sequence[bytes], special_tokens: Sequence[str] = ()) -> None:
         _check_special_tokens(special_tokens)
@@ -80,9 +85,9 @@ class Tokenizer(ABC):
             DataError: the text holds something that the tokenizer has no token for.
         """
 
-    def check(self, text: str) -> None:
-        """Raise DataError where ``encode`` would."""
-        check_encodable(text)
+    def check(self, text: str, start: Place | None = None) -> None:
+        """Raise DataError where ``encode`` would; ``start`` is where ``text`` begins."""
+        check_encodable(text, start)
 
     @abstractmethod
     def _state(self) -> dict[str, Any]:
@@ -98,22 +103,42 @@ class Tokenizer(ABC):
         """Number of tokens, special ones included."""
         return len(self._pieces) + len(self._special_names)
 
-    def encode_slices(self, text: str) -> Iterator[tuple[int, Ids]]:
-        """Encode a long text in slices, so that memory stays bounded.
+    def encode_many(self, texts: Sequence[str]) -> list[Ids]:
+        """``encode`` of each text."""
+        return [self.encode(text) for text in texts]
 
-        Yields:
-            The number of characters done so far, and the ids of the slice. Joined, the ids equal
-            ``encode(text)``.
+    @classmethod
+    def pieces(cls, slices: Iterable[str]) -> Iterator[str]:
+        """A text that comes in slices, cut where its encoding does not change.
+
+        The ids of the pieces, joined, are those of the whole text, unless that has
+        :data:`MOST_UNCUT` characters in a row between which no cut is known to be harmless: it is
+        cut then, and decodes to the same text. Where the cuts are does not depend on the slices.
         """
-        start = 0
-        while start < len(text):
-            end = self._cut(text, start + _SLICE_CHARACTERS)
-            yield end, self.encode(text[start:end])
-            start = end
+        held = ""
+        for piece in slices:
+            held += piece
+            start = 0
+            while len(held) > start + PIECE_CHARACTERS:
+                end = cls.cut(held, start + PIECE_CHARACTERS)
+                if end < 0 and len(held) >= start + MOST_UNCUT:
+                    end = start + MOST_UNCUT
+                if end < 0:
+                    break
+                yield held[start:end]
+                start = end
+            held = held[start:]
+        if held:
+            yield held
 
-    def _cut(self, text: str, near: int) -> int:
-        """A place at or after ``near`` where encoding may be cut without changing its result."""
-        return min(near, len(text))
+    @classmethod
+    def cut(cls, text: str, near: int) -> int:
+        """The first place from ``near`` on where encoding may be cut; -1 where none is known yet.
+
+        What is behind the end of ``text`` may be missing from it: the answer must hold whatever
+        follows.
+        """
+        return near if near < len(text) else -1
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """Text of ``ids``. Bytes that are not UTF-8 become U+FFFD.
@@ -246,24 +271,39 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise DataError(f"{path}: {error}") from None
 
 
-def check_encodable(text: str) -> None:
+class Place(NamedTuple):
+    """A place in a text: how many characters, lines and characters of its line stand before."""
+
+    characters: int = 0
+    lines: int = 0
+    column: int = 0
+
+    def after(self, text: str) -> Place:
+        """The place behind ``text``, if that begins here."""
+        n = text.count("\n")
+        column = len(text) - text.rfind("\n") - 1 if n else self.column + len(text)
+        return Place(self.characters + len(text), self.lines + n, column)
+
+
+def check_encodable(text: str, start: Place | None = None) -> None:
     """Raise DataError if ``text`` holds a lone surrogate, which UTF-8 has no bytes for."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise DataError(
-            f"{describe_character(text, error.start)} is half of a surrogate pair, "
+            f"{describe_character(text, error.start, start)} is half of a surrogate pair, "
             "not a character; remove it"
         ) from None
 
 
-def describe_character(text: str, index: int) -> str:
+def describe_character(text: str, index: int, start: Place | None = None) -> str:
     """``'é' (U+00E9) at character 7 (line 2, column 3)``, all counting from 1."""
-    line = text.count("\n", 0, index) + 1
-    column = index - (text.rfind("\n", 0, index) + 1) + 1
+    place = (start or Place()).after(text[:index])
     shown = ascii(text[index]) if not text[index].isprintable() else repr(text[index])
-    code = f"U+{ord(text[index]):04X}"
-    return f"{shown} ({code}) at character {index + 1} (line {line}, column {column})"
+    return (
+        f"{shown} (U+{ord(text[index]):04X}) at character {place.characters + 1} "
+        f"(line {place.lines + 1}, column {place.column + 1})"
+    )
 
 
 def _check_special_tokens(special_tokens: Sequence[str]) -> None:

@@ -9,9 +9,10 @@ one in a text. Its alphabet of 256 printable stand-ins for bytes stays inside th
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import accumulate, chain, islice
 from typing import Any, Self
 
 import numpy as np
@@ -24,10 +25,23 @@ from bptool.data.tokenizers.base import (
     TokenizerConfig,
     check_encodable,
 )
+from bptool.data.tokenizers.thinning import BYTES_PER_BYTE, BYTES_PER_WORD, thinning
 from bptool.errors import DataError
 from bptool.registry import tokenizers
 
 _TRAINING_CHARACTERS = 1 << 16
+BYTES_PER_CHARACTER = BYTES_PER_WORD // 2 + BYTES_PER_BYTE
+"""Of memory at most, where every word is new and has one character."""
+_CUT = re.compile(
+    r"(?<=\S)\n(?=\S)|(?<=\S)(?= \S)"
+    r"|(?<=[。！？，、；：])(?=[\u4e00-\u9fff\u3041-\u3096\u30a1-\u30fa])"
+)
+"""Where words never reach across, by GPT-2's rule of where they begin.
+
+Between two characters that are not white space, a single line end is a word of its own, and a
+single space begins the word behind it. Punctuation and letters never share a word, but for the
+apostrophe of a contraction.
+"""
 
 
 class BpeConfig(TokenizerConfig):
@@ -41,6 +55,12 @@ class BpeConfig(TokenizerConfig):
     )
     min_frequency: int = Field(
         default=2, ge=1, description="a pair is merged if it occurs at least this often"
+    )
+    memory: int = Field(
+        default=512,
+        ge=16,
+        description="MB that learning may take beside the program itself; of a text that would "
+        "need more, a part is learnt from",
     )
 
 
@@ -86,7 +106,15 @@ class BpeTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], config: BpeConfig) -> Self:
-        """Learn merges from ``texts``. The same texts give the same tokenizer."""
+        """Learn merges from ``texts``. The same texts give the same tokenizer.
+
+        Where learning from all of them would take more than ``config.memory`` MB, every second,
+        fourth, ... slice is learnt from; the tokenizer's ``note`` then says so.
+
+        Args:
+            texts: can be gone through twice.
+            config: settings.
+        """
         import tokenizers as hf
 
         special = list(config.special_tokens or [])
@@ -104,8 +132,10 @@ class BpeTokenizer(Tokenizer):
             special_tokens=[],
             show_progress=False,
         )
-        slices = chain.from_iterable(_slices(text) for text in texts)
-        model.train_from_iterator(slices, trainer)
+        every = 1
+        if _reaches(texts, config.memory * 10**6 // BYTES_PER_CHARACTER):
+            every = thinning(_all_slices(texts), config.memory * 10**6)
+        model.train_from_iterator(islice(_all_slices(texts), 0, None, every), trainer)
         found = json.loads(model.to_str())["model"]["merges"]
         ids = {character: byte for byte, character in enumerate(_STAND_IN)}
         merges = []
@@ -113,7 +143,13 @@ class BpeTokenizer(Tokenizer):
             left, right = pair if isinstance(pair, list) else pair.split(" ")
             merges.append((ids[left], ids[right]))
             ids.setdefault(left + right, len(ids))
-        return cls(merges, special)
+        made = cls(merges, special)
+        if every > 1:
+            made.note = (
+                f"the vocabulary was learnt from 1/{every} of the text, spread over it, to stay "
+                f"within {config.memory} MB (data.tokenizer.memory)"
+            )
+        return made
 
     @cached_property
     def _engine(self) -> Any:
@@ -129,12 +165,25 @@ class BpeTokenizer(Tokenizer):
         return engine
 
     def encode(self, text: str) -> Ids:
-        check_encodable(text)
-        parts = [e.ids for e in self._engine.encode_batch_fast(list(_slices(text)))]
-        return np.fromiter(chain.from_iterable(parts), np.int32, sum(map(len, parts)))
+        return self.encode_many([text])[0]
 
-    def _cut(self, text: str, near: int) -> int:
-        return _safe_cut(text, near)
+    def encode_many(self, texts: Sequence[str]) -> list[Ids]:
+        slices = [list(_slices(text)) for text in texts]
+        for text in texts:
+            check_encodable(text)
+        flat = list(chain.from_iterable(slices))
+        encoded = iter(self._engine.encode_batch_fast(flat))
+        found = []
+        for parts in slices:
+            ids = list(chain.from_iterable(next(encoded).ids for _ in parts))
+            found.append(np.array(ids, np.int32))
+        return found
+
+    @classmethod
+    def cut(cls, text: str, near: int) -> int:
+        """See the base class; :data:`_CUT` says where."""
+        found = _CUT.search(text, near)
+        return -1 if found is None else found.end()
 
     def _state(self) -> dict[str, Any]:
         return {"merges": [list(pair) for pair in self.merges]}
@@ -152,23 +201,19 @@ class BpeTokenizer(Tokenizer):
         return cls([(left, right) for left, right in merges], special_tokens)
 
 
-def _safe_cut(text: str, near: int) -> int:
-    """The first place from ``near`` on where words never reach across.
+def _all_slices(texts: Iterable[str]) -> Iterator[str]:
+    return chain.from_iterable(map(_slices, texts))
 
-    GPT-2's rule gives a single line end between two characters that are not white space a word of
-    its own, and no word that follows takes it in: cutting behind it changes nothing.
-    """
-    at = text.find("\n", max(near - 1, 1))
-    while 0 <= at < len(text) - 1:
-        if not text[at - 1].isspace() and not text[at + 1].isspace():
-            return at + 1
-        at = text.find("\n", at + 1)
-    return len(text)
+
+def _reaches(texts: Iterable[str], n_characters: int) -> bool:
+    """Whether ``texts`` have so many characters; reads no further than that."""
+    return any(total >= n_characters for total in accumulate(map(len, texts)))
 
 
 def _slices(text: str) -> Iterator[str]:
     start = 0
     while start < len(text):
-        end = _safe_cut(text, start + _TRAINING_CHARACTERS)
+        end = BpeTokenizer.cut(text, start + _TRAINING_CHARACTERS)
+        end = len(text) if end < 0 else end
         yield text[start:end]
         start = end

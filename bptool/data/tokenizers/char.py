@@ -12,6 +12,7 @@ from pydantic import Field
 from bptool.data.tokenizers.base import (
     MAX_VOCAB_SIZE,
     Ids,
+    Place,
     Tokenizer,
     TokenizerConfig,
     check_encodable,
@@ -43,7 +44,7 @@ class CharTokenizer(Tokenizer):
     """
 
     Config = CharConfig
-    learns_from = "all"
+    learns_from = "characters"
 
     def __init__(
         self, characters: str, special_tokens: Iterable[str] = (), unknown: str = "error"
@@ -80,16 +81,20 @@ class CharTokenizer(Tokenizer):
         return cls("".join(sorted(alphabet)), special, config.unknown)
 
     def encode(self, text: str) -> Ids:
+        return self._encoded(text, None)
+
+    def check(self, text: str, start: Place | None = None) -> None:
+        self._encoded(text, start)
+
+    def _encoded(self, text: str, start: Place | None) -> Ids:
         ids = self._look_up(text)
         if self._unknown_id < 0 and (missing := np.flatnonzero(ids < 0)).size:
+            described = describe_character(text, int(missing[0]), start)
             raise DataError(
-                f"the tokenizer has no token for {describe_character(text, int(missing[0]))}; "
+                f"the tokenizer has no token for {described}; "
                 "remove it, or train with the tokenizer option unknown set to a character"
             )
         return ids
-
-    def check(self, text: str) -> None:
-        self.encode(text)
 
     def _look_up(self, text: str) -> Ids:
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)

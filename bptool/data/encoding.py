@@ -1,0 +1,84 @@
+"""From documents to token ids, batch by batch.
+
+Where one batch ends and the next begins follows from the text and the tokenizer alone, so that
+tokenizing which was interrupted goes on after the last whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bptool.data.split import Fragments, grouped, joined
+from bptool.data.tokenizers import END_OF_TEXT, Tokenizer
+
+BATCH_CHARACTERS = 1 << 20
+_MOST_PIECES = 1 << 16
+Ids = NDArray[np.int32]
+
+
+class Batch(NamedTuple):
+    """What was encoded at once."""
+
+    ids: Ids
+    n_characters: int
+
+
+def encode_documents(
+    fragments: Fragments, separator: str, ends: bool, tokenizer: Tokenizer, skip: int = 0
+) -> Iterator[Batch]:
+    """Ids of documents one after the other, in batches.
+
+    Where the tokenizer reserves the end of text, it stands between two documents in place of the
+    separator, and with ``ends`` before the first and after the last one too. Otherwise the
+    documents are joined by the separator.
+
+    Args:
+        fragments: of the documents. separator, ends: see above. tokenizer: what encodes.
+        skip: how many batches to pass over.
+
+    Raises:
+        DataError: a text cannot be read or has a character that the tokenizer does not know.
+    """
+    end = tokenizer.special_tokens.get(END_OF_TEXT)
+    marks = np.array([0 if end is None else end], np.int32)
+    for number, batch in enumerate(_batches(_pieces(fragments, separator, ends, tokenizer))):
+        if number < skip:
+            continue
+        texts = [piece for piece in batch if piece is not None]
+        encoded = iter(tokenizer.encode_many(texts))
+        ids = [marks if piece is None else next(encoded) for piece in batch]
+        yield Batch(np.concatenate(ids), sum(map(len, texts)))
+
+
+def _pieces(
+    fragments: Fragments, separator: str, ends: bool, tokenizer: Tokenizer
+) -> Iterator[str | None]:
+    """Parts that can be encoded one by one, and None where an end of text stands."""
+    if END_OF_TEXT not in tokenizer.special_tokens:
+        yield from tokenizer.pieces(joined(fragments, separator))
+        return
+    first = True
+    for document in grouped(fragments):
+        if ends or not first:
+            yield None
+        first = False
+        yield from tokenizer.pieces(document)
+    if ends:
+        yield None
+
+
+def _batches(pieces: Iterable[str | None]) -> Iterator[list[str | None]]:
+    batch: list[str | None] = []
+    n = 0
+    for piece in pieces:
+        batch.append(piece)
+        n += 0 if piece is None else len(piece)
+        if n >= BATCH_CHARACTERS or len(batch) >= _MOST_PIECES:
+            yield batch
+            batch, n = [], 0
+    if batch:
+        yield batch
