@@ -39,6 +39,8 @@ def loss_of(name: str, config: Any, batch: Any, logp: Any, scores: Any) -> torch
         labels = constant(batch.labels)
         good, bad = ratios[labels == 1], ratios[labels == -1]
         z0 = batch.reference_point
+        if z0 is None:  # no gradient goes through it
+            z0 = ratios[labels == 0].mean().clamp(min=0).detach()
         values = config.desirable_weight * (1 - torch.sigmoid(config.beta * (good - z0)))
         others = config.undesirable_weight * (1 - torch.sigmoid(config.beta * (z0 - bad)))
         return torch.cat([values, others]).mean()
@@ -47,6 +49,32 @@ def loss_of(name: str, config: Any, batch: Any, logp: Any, scores: Any) -> torch
         return ((margins - 1 / (2 * config.beta)) ** 2).mean()
     smoothing, h = config.label_smoothing, config.beta * margins
     return -((1 - smoothing) * F.logsigmoid(h) + smoothing * F.logsigmoid(-h)).mean()
+
+
+def advantages_and_returns(
+    settings: Any, rewards: Any, ended: Any, spans: Any, logp: Any, scores: Any, reference: Any
+) -> tuple[Any, Any]:
+    """PPO's advantages and returns of every position, 0 where no answer is: token rewards by the
+    named estimator of the KL divergence, then GAE as the sum that defines it."""
+    found, returns = torch.zeros_like(logp), torch.zeros_like(logp)
+    for a, places in enumerate(spans):
+        off = logp[places] - reference[places]
+        estimate = {"k1": off, "k3": torch.exp(-off) - 1 + off}[settings.kl_estimator]
+        reward = -settings.kl_weight * estimate
+        reward[-1] += rewards[a] - (0.0 if ended[a] else settings.end_penalty)
+        values = torch.cat([scores[places], torch.zeros(1, dtype=scores.dtype)])
+        delta = reward + settings.gamma * values[1:] - values[:-1]
+        n = len(places)
+        decay = settings.gamma * settings.gae_lambda
+        powers = torch.arange(n)[None] - torch.arange(n)[:, None]
+        weights = torch.where(powers >= 0, decay ** powers.clamp(min=0).double(), 0.0)
+        found[places] = weights @ delta
+        returns[places] = found[places] + scores[places]
+    if settings.whiten:
+        inside = torch.cat([torch.as_tensor(places) for places in spans])
+        spread, centre = found[inside].std(correction=0), found[inside].mean()
+        found[inside] = (found[inside] - centre) / (spread + 1e-8)
+    return found, returns
 
 
 def loss_and_gradient(
