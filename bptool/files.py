@@ -59,6 +59,20 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers of ``folder`` left under a temporary name when they were killed.
+
+    Only for a folder that nobody writes to meanwhile. What cannot be removed stays.
+    """
+    with contextlib.suppress(OSError):
+        for path in list(folder.iterdir()):
+            if path.name.startswith(TEMPORARY_PREFIX):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` as a whole or not at all."""
     with replacing(path) as file:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import training_runs as runs
 import typer
 
 from bptool import __version__
@@ -218,3 +221,18 @@ def test_every_command_loads_and_says_what_it_does(name: str) -> None:
     assert command.name == name
     for parameter in command.params:
         assert getattr(parameter, "help", None), f"'{name}': {parameter.name} has no help"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals between processes")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_to_any_command_is_its_exit_code(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    text = runs.write_text(tmp_path)
+    sweep = runs.process(
+        *("lr-find", str(text), "--steps", "10000", "--out", str(tmp_path / "out")), cwd=tmp_path
+    )
+    time.sleep(4)  # while it builds or sweeps
+    sweep.send_signal(number)
+    _, err = sweep.communicate(timeout=60)
+    assert sweep.returncode == code, err

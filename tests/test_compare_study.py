@@ -21,6 +21,7 @@ from benchmarks.kill_study import (
     start,
     write_study,
 )
+from bptool.cli.main import main
 from bptool.comparison.events import Event, TrialFinished, TrialRetried, TrialStarted
 from bptool.comparison.executors import ProcessExecutor
 from bptool.comparison.ground import survey
@@ -29,6 +30,7 @@ from bptool.comparison.results import ResultsFolder
 from bptool.comparison.study import Study
 from bptool.config.load import read_study
 from bptool.errors import RunError
+from bptool.training.lock import STUDY_LOCK
 
 posix = pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX's")
 
@@ -143,3 +145,47 @@ def test_a_stopped_study_reports_what_it_has_and_says_how_to_go_on(folder: Path)
     assert process.returncode == 143
     assert "trials are done; go on with: bptool compare-optimizers --resume stopped" in err
     assert json.loads((folder / "stopped.json").read_text(encoding="utf-8"))["interrupted"]
+
+
+def test_two_processes_never_work_in_one_study(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, results = small_study(folder, "held")
+    study.executor.close()
+    before = results.results.read_bytes()
+    with open(results.results, "ab") as file:  # as if its process were in the middle of a line
+        file.write(b'{"kind"')
+    assert main(["compare-optimizers", "--resume", str(results.path)]) == 2
+    assert "is in use: process" in capsys.readouterr().err
+    assert results.results.read_bytes() == before + b'{"kind"'
+    results.release()
+    assert not (results.path / STUDY_LOCK).exists()
+
+
+def test_what_a_killed_process_left_half_written_goes_on_a_resume(folder: Path) -> None:
+    study, results = small_study(folder, "half")
+    study.executor.close()
+    results.release()
+    for place in (results.path, results.trials):
+        (place / ".writing-abc").write_text("half")
+    again = ResultsFolder(results.path)
+    assert again.hold() == ""
+    again.release()
+    assert sorted(path.name for path in results.path.rglob("*")) == ["results.jsonl", "trials"]
+
+
+def test_a_study_killed_before_its_first_line_is_begun_again(folder: Path) -> None:
+    out = folder / "early"
+    (out / "trials").mkdir(parents=True)
+    (out / STUDY_LOCK).write_text("")
+    (out / ".writing-abc").write_text("half")
+    with pytest.raises(RunError, match="is begun again by the command that began it"):
+        ResultsFolder(out).require_study()
+    study, results = small_study(folder, "early")
+    study.executor.close()
+    results.release()
+    assert sorted(path.name for path in out.iterdir()) == ["results.jsonl", "trials"]
+    (folder / "taken" / "trials").mkdir(parents=True)
+    (folder / "taken" / "trials" / "mine.yaml").write_text("")
+    with pytest.raises(RunError, match="is not empty"):
+        ResultsFolder(folder / "taken").require_free()

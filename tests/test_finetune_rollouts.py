@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from bptool.objectives.mixed import Both, Mixed
 from bptool.objectives.ppo import Rollout
 from bptool.training.answers_now import sample_answers
 from bptool.training.events import Evaluated, StepDone
+from bptool.training.failure_states import FIRST_STEPS, FailureWatch
+from bptool.training.lessons import rollouts
 from bptool.training.lessons.rollouts import Rollouts
 from bptool.training.setup import build
-from bptool.training.watch import FIRST_STEPS, Watch
 
 NAMES = ("ann", "bob", "cat", "dan")
 MODEL = runs.GPT2 | {"context": 48, "dropout": 0.0}
@@ -198,7 +200,7 @@ def test_the_objective_of_a_mix_is_the_sum(places: Any, tmp_path: Path) -> None:
         pieces.close()
 
 
-def watched(watch: Watch, **now: float) -> list[str]:
+def watched(watch: FailureWatch, **now: float) -> list[str]:
     first = {"reward": 1.0, "answer length": 10.0, "entropy per token": 2.0}
     first["KL, k3 per answer"] = 0.0
     said = []
@@ -214,24 +216,41 @@ def watched(watch: Watch, **now: float) -> list[str]:
 
 
 def test_failure_states_are_called_by_name_and_once() -> None:
-    (hacked,) = watched(Watch(None), reward=2.0, length=40.0)
+    (hacked,) = watched(FailureWatch(None), reward=2.0, length=40.0)
     assert "reward hacking?" in hacked
     assert "10 to" in hacked
-    (far,) = watched(Watch(2.0), reward=2.0, kl=20.0)
+    (far,) = watched(FailureWatch(2.0), reward=2.0, kl=20.0)
     assert "reward hacking?" in far
-    (collapsed,) = watched(Watch(None), entropy=0.05)
+    (collapsed,) = watched(FailureWatch(None), entropy=0.05)
     assert "collapse" in collapsed
-    assert watched(Watch(None), reward=2.0) == []
-    assert watched(Watch(None), length=40.0) == []  # the reward has not risen
-    watch = Watch(None)
+    assert watched(FailureWatch(None), reward=2.0) == []
+    assert watched(FailureWatch(None), length=40.0) == []  # the reward has not risen
+    watch = FailureWatch(None)
     values = {"reward": 1.0, "KL, k3 per answer": 1.0}
     assert watch.after_evaluation(values, 0.5, 64) == []
     assert watch.after_evaluation({"reward": 0.95, "KL, k3 per answer": 2.0}, 0.5, 64) == []
-    again = Watch(None)
+    again = FailureWatch(None)
     again.load(json.loads(json.dumps(watch.state())))
     (over,) = again.after_evaluation({"reward": 0.5, "KL, k3 per answer": 3.0}, 0.5, 64)
     assert "over-optimisation" in over.text
     assert again.after_evaluation({"reward": 0.4, "KL, k3 per answer": 4.0}, 0.5, 64) == []
+
+
+def test_a_step_that_is_not_finite_spoils_neither_the_weight_nor_what_is_watched(
+    places: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([(math.nan, math.nan), (math.inf, math.inf)])
+    measure = rollouts.kl_of
+    monkeypatch.setattr(rollouts, "kl_of", lambda *of: next(found, None) or measure(*of))
+    sets = ["rollouts.kl_target=1", "rollouts.kl_weight=0.125"]
+    asked = request(places, tmp_path / "run", "ppo", sets, steps=3)
+    recorder = runs.train(asked.config, tmp_path / "run")
+    steps = [e for e in recorder.events if isinstance(e, StepDone)]
+    assert [e.statistics["KL weight"] for e in steps] == [0.125] * 3
+    (state,) = (tmp_path / "run" / "checkpoints").glob("step-00000003/state.json")
+    kept = json.loads(state.read_text())["lesson"]
+    assert 0.1 < kept["kl_weight"] != 0.125  # the third step was finite
+    assert kept["watch"]["n"] == 1
 
 
 def test_the_commands(places: Any, tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ import pytest
 import training_runs as runs
 
 from bptool.cli.main import main
+from bptool.config.load import resolve
 from bptool.errors import DataError, RunError
-from bptool.training import begin
-from bptool.training.events import Evaluated, Notice, StepDone, TrainingFinished
+from bptool.training import begin, machine
+from bptool.training.events import Evaluated, Notice, StepDone, TrainingFinished, TrainingStarted
 from bptool.training.metrics import MetricsFile, read_metrics
 from bptool.training.run_folder import RunFolder
 from bptool.training.samples import SamplesFile
@@ -155,6 +156,35 @@ def test_workers_by_default_are_those_of_the_manifest(
     recorder = runs.resume(tmp_path / "run")
     assert not any(isinstance(event, Notice) for event in recorder.events)
     assert runs.left_behind(tmp_path / "run") == runs.left_behind(tmp_path / "unbroken")
+
+
+def test_an_engine_measured_anew_does_not_replace_the_one_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = runs.settings(runs.write_text(tmp_path), runs.MLP, steps=6, engine="auto")
+    measured = iter(["tiled", "another"])
+    monkeypatch.delenv(machine.ENGINE_VARIABLE, raising=False)
+    monkeypatch.setattr(machine, "_fastest", lambda: machine._named(next(measured), "here"))
+    runs.train(runs.config_of(values), tmp_path / "run", stop_at=2)
+    again = runs.resume(tmp_path / "run")
+    assert next(e.engine for e in again.events if isinstance(e, TrainingStarted)) == "tiled"
+    assert not [e for e in again.events if isinstance(e, Notice)]
+    assert next(measured) == "another"  # nothing was measured
+
+
+def test_what_a_killed_process_left_half_written_goes_on_a_resume(tmp_path: Path) -> None:
+    values = runs.settings(runs.write_text(tmp_path), runs.MLP, steps=4)
+    runs.train(runs.config_of(values), tmp_path / "run", stop_at=2)
+    run = RunFolder(tmp_path / "run")
+    for place in (run.path, run.checkpoints):
+        (place / ".writing-abc").write_text("half")
+        (place / ".writing-step-00000003").mkdir()
+        (place / ".writing-step-00000003" / "weights.safetensors").write_text("half")
+    seen: list[str] = []
+    training = begin.resume_run(resolve(run.config).config, run)
+    seen += [path.name for path in run.path.rglob(".writing-*")]
+    training.pieces.close()
+    assert seen == []
 
 
 def test_other_versions_are_named_one_by_one() -> None:

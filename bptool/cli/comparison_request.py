@@ -45,8 +45,10 @@ class Request:
     records: tuple[Record, ...] = ()
     timings: tuple[Timing, ...] = ()
     resumed: bool = False
-    notes: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
     """What differs from when a study that goes on began."""
+    passed_over: str = ""
+    """The lock that a killed process left on it, in a line."""
 
 
 def settle(sources: Sequence[Path], flags: Flags, out: Path | None) -> Request:
@@ -88,7 +90,8 @@ def settle(sources: Sequence[Path], flags: Flags, out: Path | None) -> Request:
 
 
 def settle_again(path: Path, sources: Sequence[Path], flags: Flags, out: Path | None) -> Request:
-    """Read a study that was stopped; its folder says all, so that nothing else may be given."""
+    """Read a study that was stopped, and hold its folder; that says all, so that nothing else may
+    be given."""
     from bptool.comparison.ground import survey_again
     from bptool.comparison.results import ResultsFolder
 
@@ -101,15 +104,22 @@ def settle_again(path: Path, sources: Sequence[Path], flags: Flags, out: Path | 
             "--quiet and --json may be given beside it"
         )
     folder = ResultsFolder(path)
-    kept = folder.read()
-    plan = kept.plan
-    if flags.processes is not None:
-        study = plan.study.model_copy(update={"processes": flags.processes})
-        plan = dataclasses.replace(plan, study=study)
-    ground, notes = survey_again(plan, kept.about)
+    folder.require_study()
+    passed_over = folder.hold()  # before it is read: reading cuts off a torn line
+    try:
+        kept = folder.read()
+        plan = kept.plan
+        if flags.processes is not None:
+            study = plan.study.model_copy(update={"processes": flags.processes})
+            plan = dataclasses.replace(plan, study=study)
+        ground, changes = survey_again(plan, kept.about)
+    except BaseException:
+        folder.release()
+        raise
     return Request(
-        str(path), plan, ground, folder, kept.records, kept.timings, True, tuple(notes)
-    )  # fmt: skip
+        *(str(path), plan, ground, folder, kept.records, kept.timings, True),
+        *(tuple(changes), passed_over),
+    )
 
 
 def _of_workloads(

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 
 def compare(wanted: Request, *, mpi: bool, quiet: bool, json: bool) -> None:
-    """Run the study; raises Stopped where the user stopped it before its last trial."""
+    """Run the study, and let go of its folder; raises Stopped where the user stopped it before its
+    last trial."""
+    try:
+        _compare(wanted, mpi=mpi, quiet=quiet, json=json)
+    finally:
+        wanted.folder.release()
+
+
+def _compare(wanted: Request, *, mpi: bool, quiet: bool, json: bool) -> None:
     if quiet and json:
         raise UserError("--quiet and --json exclude each other; choose one")
     from rich.console import Console
@@ -31,12 +39,15 @@ def compare(wanted: Request, *, mpi: bool, quiet: bool, json: bool) -> None:
 
     console = Console()
     executor = _executor(wanted, mpi)
+    passed_over = wanted.passed_over
     if not wanted.resumed:
-        wanted.folder.create(wanted.plan, wanted.ground.about)
+        passed_over = wanted.folder.create(wanted.plan, wanted.ground.about)
+    if passed_over:
+        say(passed_over, kind="warning")
     study = Study(
         wanted.plan, wanted.ground, wanted.folder, executor, wanted.records, wanted.timings
     )
-    for note in wanted.notes:
+    for note in wanted.changes:
         say(f"not as when the study began: {note}; trials to come may differ in their last bits",
             kind="warning")  # fmt: skip
     if not (quiet or json):

@@ -5,6 +5,7 @@
 | a ``UserError``, wrong usage, a file that cannot be read or written | one line | 2 |
 | any other exception | one line, and how to see the traceback | 1 |
 | Ctrl-C | ``interrupted`` | 130 |
+| SIGTERM | ``terminated`` | 143 |
 | SIGINT or SIGTERM to what saves its work first | how to go on | 130 or 143 |
 | ``--time-limit`` has passed, and the work is saved | how to go on | 124 |
 | the reader of a pipe went away | nothing | 1 |
@@ -20,10 +21,14 @@ import typer
 
 from bptool.errors import BptoolError
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 BROKEN_PIPE = 1
 USAGE_ERROR: type[BaseException] = typer.BadParameter.__mro__[1]
 """The class of wrong usage, whether Typer brings its own copy of click or not."""
+
+
+class Terminated(BaseException):
+    """SIGTERM; no ``KeyboardInterrupt``, whose exit code Typer settles itself."""
 
 
 class Stopped(Exception):
@@ -86,6 +91,9 @@ def report(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         typer.echo("interrupted", err=True)
         return INTERRUPTED
+    if isinstance(error, Terminated):
+        typer.echo("terminated", err=True)
+        return TERMINATED
     if isinstance(error, BrokenPipeError):
         silence_stdout()
         return BROKEN_PIPE

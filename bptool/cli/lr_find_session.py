@@ -53,11 +53,11 @@ def find(request: Request, *, quiet: bool, json: bool) -> None:
     console = Console()
     request.folder.check_free()
     with listener_for(console, silent=quiet or json) as listener:
-        finding = _sweep(request, listener)
+        finding, exit_code = _sweep(request, listener)
     if finding.ending == "interrupted":
         tried, wanted = len(finding.rates), request.test.n_steps
         sys.stderr.write(f"stopped after {tried:,} of {wanted:,} rates; nothing is kept\n")
-        raise Stopped
+        raise Stopped(exit_code)
     unsaved = None
     try:
         request.folder.save(finding, request.config)
@@ -75,7 +75,8 @@ def find(request: Request, *, quiet: bool, json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _sweep(request: Request, listener: Listener) -> Finding:
+def _sweep(request: Request, listener: Listener) -> tuple[Finding, int]:
+    """What was found, and the exit code where it was stopped."""
     from bptool.cli.signals import stopping
     from bptool.training.lr_find import find_rate
     from bptool.training.setup import build
@@ -88,7 +89,7 @@ def _sweep(request: Request, listener: Listener) -> Finding:
 
     pieces = build(request.config)
     try:
-        with stopping(request_stop):
-            return find_rate(pieces, request.test, listener, lambda: stop)
+        with stopping(request_stop) as asked:
+            return find_rate(pieces, request.test, listener, lambda: stop), asked.exit_code
     finally:
         pieces.close()

@@ -11,7 +11,8 @@ import typer
 
 from bptool import __version__
 from bptool.cli.commands import CONTEXT_SETTINGS, LazyGroup
-from bptool.cli.failures import INTERRUPTED, report
+from bptool.cli.failures import INTERRUPTED, Terminated, report
+from bptool.cli.signals import terminating
 
 app = typer.Typer(
     cls=LazyGroup,
@@ -70,9 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _tolerate_narrow_encodings()
     arguments, debug = _without_debug(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(arguments or ["--help"], prog_name="bptool", standalone_mode=False)
+        with terminating():
+            code = app(arguments or ["--help"], prog_name="bptool", standalone_mode=False)
         sys.stdout.flush()
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, Terminated) as error:
         if debug:
             traceback.print_exc()
         return report(error)

@@ -1,5 +1,6 @@
 """The folder of a study.
 
+    study.lock           while a process works in it
     results.jsonl        a header with the whole plan, then a line for each trial as it ends: its
                          configuration, seeds, curve, status, and the command that replays it as a
                          training run; and a line for each optimizer that was timed alone
@@ -39,8 +40,9 @@ from bptool.config.dump import to_yaml
 from bptool.config.schema import RunConfig
 from bptool.config.study_section import StudyConfig
 from bptool.errors import RunError
-from bptool.files import write_text
+from bptool.files import TEMPORARY_PREFIX, remove_leftovers, write_text
 from bptool.plugins import load_plugin
+from bptool.training.lock import STUDY_LOCK, FolderLock
 
 FORMAT_VERSION = 2
 KIND = "bptool optimizer study"
@@ -73,20 +75,45 @@ class ResultsFolder:
         self.tables = self.path / "tables.md"
         self.plain = self.path / "report.json"
         self.trials = self.path / "trials"
+        self._lock = FolderLock(self.path, STUDY_LOCK)
+
+    def hold(self) -> str:
+        """Keep other processes out until :meth:`release`, and remove what a killed one left half
+        written; what was found in the lock's place, in a line, or nothing.
+
+        Raises:
+            RunError: another process works here.
+        """
+        self._lock.acquire()
+        for folder in (self.path, self.trials):
+            remove_leftovers(folder)
+        return self._lock.notice
+
+    def release(self) -> None:
+        """Let other processes in; nothing where it is not held."""
+        self._lock.release()
 
     def require_free(self) -> None:
-        """Raise a RunError where the folder holds anything, or is a file."""
+        """Raise a RunError where the folder is a file, or holds more than what a study leaves that
+        was killed before its first line."""
         if self.results.exists():
             raise RunError(
                 f"{self.path} holds a study already; go on with it by --resume {self.path}, or "
                 "choose another folder with --out"
             )
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and (not self.path.is_dir() or self._holds_more()):
             what = "is not empty" if self.path.is_dir() else "is a file"
             raise RunError(f"{self.path} {what}; choose another folder with --out")
 
-    def create(self, plan: Plan, about: dict[str, Any]) -> None:
-        """Make the folder with the header.
+    def _holds_more(self) -> bool:
+        """Whether there is anything besides a lock, unfinished files and an empty ``trials``."""
+        names = {path.name for path in self.path.iterdir()} - {STUDY_LOCK}
+        if self.trials.is_dir() and not any(self.trials.iterdir()):
+            names -= {self.trials.name}
+        return not all(name.startswith(TEMPORARY_PREFIX) for name in names)
+
+    def create(self, plan: Plan, about: dict[str, Any]) -> str:
+        """Make the folder with the header, and hold it; as :meth:`hold`.
 
         Args:
             about: versions, machine and texts.
@@ -106,9 +133,18 @@ class ResultsFolder:
             "candidates": plan.candidates,
         }
         with self._writing():
-            self.trials.mkdir(parents=True, exist_ok=True)
-            # The first line is there whole or the file is not.
-            write_text(self.results, _line(header))
+            self.path.mkdir(parents=True, exist_ok=True)
+        notice = self.hold()
+        try:
+            self.require_free()  # another process may have been here between
+            with self._writing():
+                self.trials.mkdir(exist_ok=True)
+                # The first line is there whole or the file is not.
+                write_text(self.results, _line(header))
+        except BaseException:
+            self.release()
+            raise
+        return notice
 
     def write_config(self, trial: Trial) -> None:
         """Write the configuration that a trial's command reads."""
@@ -147,9 +183,7 @@ class ResultsFolder:
         try:
             data = self.results.read_bytes()
         except OSError:
-            raise RunError(
-                f"{self.path}: no study is here; name a folder with results.jsonl"
-            ) from None
+            raise self._no_study() from None
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
             with self._writing(), open(self.results, "r+b") as file:
@@ -179,6 +213,17 @@ class ResultsFolder:
             raise RunError(f"{self.results}: damaged or of another version: {text}") from None
         self.plugins = tuple(header["plugins"])
         return Kept(plan, header, self.plugins, tuple(records.values()), tuple(timings))
+
+    def require_study(self) -> None:
+        """Raise a RunError where no study was begun."""
+        if not self.results.is_file():
+            raise self._no_study()
+
+    def _no_study(self) -> RunError:
+        return RunError(
+            f"{self.path}: no study is here; name a folder with results.jsonl (one that was "
+            "stopped before its first line is begun again by the command that began it)"
+        )
 
     def replay_command(self, trial: Trial) -> str:
         """The command that trains a trial again, alone."""

@@ -15,7 +15,7 @@ from bptool.models.adapters import AdaptedGPT2
 from bptool.training import machine, metrics, samples
 from bptool.training.checkpoint import WEIGHTS, CheckpointStore, require_space, write_folder
 from bptool.training.events import Listener, Notice
-from bptool.training.lock import RunLock
+from bptool.training.lock import RUN_LOCK, FolderLock
 from bptool.training.loop import Training
 from bptool.training.manifest import describe, differences
 from bptool.training.parts import build_model
@@ -62,7 +62,7 @@ def start_run(
         except BaseException:
             made.discard()
             raise
-        lock = RunLock(folder.path)
+        lock = FolderLock(folder.path, RUN_LOCK)
         lock.acquire()
         _keep(lock, pieces, listeners)
     except BaseException:
@@ -109,8 +109,9 @@ def resume_run(
             raise RunError(f"{folder.manifest} is damaged: workers is {n_workers!r}; restore it")
     if config.training.split == "auto" and saved.get("split") in get_args(Split):
         split = saved["split"]
-    lock = RunLock(folder.path)
+    lock = FolderLock(folder.path, RUN_LOCK)
     lock.acquire()
+    folder.remove_leftovers()
     try:
         start = _start_again(config, folder, saved, checkpoint) if config.start else None
         pieces = build(config, None, n_workers, engine, split, progress, start)
@@ -173,7 +174,7 @@ def _check_same_data(
         )
 
 
-def _keep(lock: RunLock, pieces: Pieces, listeners: Sequence[Listener]) -> None:
+def _keep(lock: FolderLock, pieces: Pieces, listeners: Sequence[Listener]) -> None:
     """Hold the lock as long as the pieces; say what was found in its place."""
     pieces.at_close.append(lock.release)
     if lock.notice:

@@ -1,4 +1,4 @@
-"""A lock on a run's folder, so that two processes never train in it at once.
+"""A lock on the folder of a run or a study, so that two processes never work in it at once.
 
 The lock is the system's own (``flock``; on Windows a locked byte), which ends with the process that
 holds it, however that ends. The file also says who holds it: process id, host, the start of the
@@ -20,22 +20,25 @@ from typing import Any
 from bptool.errors import RunError
 from bptool.training.run_folder import writing
 
-NAME = "run.lock"
+RUN_LOCK, STUDY_LOCK = "run.lock", "study.lock"
 _FAR = 2**30
 """The byte that Windows locks, beyond all that is written, which others may then still read."""
 _BUSY = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class RunLock:
+class FolderLock:
     """The lock on one folder.
+
+    Args:
+        folder: which. name: the lock's file in it, ``RUN_LOCK`` or ``STUDY_LOCK``.
 
     Attributes:
         notice: what was found and passed over, in one line; empty where there was nothing.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = Path(folder) / NAME
+    def __init__(self, folder: Path, name: str) -> None:
+        self.path = Path(folder) / name
         self.notice = ""
         self._descriptor: int | None = None
 
@@ -43,9 +46,9 @@ class RunLock:
         """Take the lock.
 
         Raises:
-            RunError: another process trains in the folder, or may do so.
+            RunError: another process works in the folder, or may do so.
         """
-        with writing(self.path, "choose a run that you may write to"):
+        with writing(self.path, "choose a folder that you may write to"):
             while not self._open_and_lock():
                 pass
         holder = self._holder()
@@ -81,7 +84,7 @@ class RunLock:
                 holder = self._holder()
                 self._close()
                 raise RunError(
-                    f"{self.path.parent} is in use: {_describe(holder)} trains in it; wait for "
+                    f"{self.path.parent} is in use: {_describe(holder)} works in it; wait for "
                     "that one, or stop it"
                 ) from None
             self._is_certain = False  # a file system without locks
@@ -106,11 +109,11 @@ class RunLock:
             )
         if not self._is_certain and same_system and _runs(holder.get("process")):
             raise RunError(
-                f"{self.path.parent} is in use: {_describe(holder)} trains in it; wait for that "
+                f"{self.path.parent} is in use: {_describe(holder)} works in it; wait for that "
                 f"one or stop it; if it is no bptool any more, remove {self.path}"
             )
         since = "before this system started" if not same_system else "and has ended since"
-        self.notice = f"{_describe(holder)} trained here {since}; its lock is taken over"
+        self.notice = f"{_describe(holder)} worked here {since}; its lock is taken over"
 
     def _holder(self) -> dict[str, Any]:
         """What the file says; nothing where it is empty or damaged."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bptool.errors import DamagedError, RunError
-from bptool.files import TEMPORARY_PREFIX, read_bounded, sync_folder
+from bptool.files import TEMPORARY_PREFIX, read_bounded, remove_leftovers, sync_folder
 
 FORMAT_VERSION = 1
 _MAX_JSON_BYTES = 4 * 2**20
@@ -93,6 +93,11 @@ class RunFolder:
     def discard(self) -> None:
         """Remove what :meth:`begin` made."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def remove_leftovers(self) -> None:
+        """Remove the temporary files of a process that was killed; only under the run's lock."""
+        for folder in (self.path, self.checkpoints):
+            remove_leftovers(folder)
 
     def require_run(self) -> None:
         """Raise a RunError unless the folder holds a run."""

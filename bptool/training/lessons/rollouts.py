@@ -17,6 +17,7 @@ arXiv:1909.08593, section 2.2 for the adaptive weight; Shao et al. 2024, arXiv:2
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -38,13 +39,13 @@ from bptool.objectives.ppo import Rollout
 from bptool.training.answers_now import Answered, kl_of, packed_answers, rows_of, sample_answers
 from bptool.training.evaluation import Block, Evaluation
 from bptool.training.events import Notice
+from bptool.training.failure_states import FailureWatch
 from bptool.training.lessons.base import Judged, Lesson, LessonStep
 from bptool.training.lessons.records import epoch_rows
 from bptool.training.prompt_set import Asked, PromptSet
 from bptool.training.scorer import Rewards
 from bptool.training.step import TrainingStep
 from bptool.training.token_shards import Outputs, Rows, TokenShards
-from bptool.training.watch import Watch
 
 ADAPTATION, MOST_OFF = 0.1, 0.2
 """Ziegler et al.: how fast the weight of the KL divergence is adapted, the bound of its error."""
@@ -102,7 +103,7 @@ class Rollouts(Lesson):
         self._in_groups = isinstance(objective, GRPO)
         config = self._shards.model.config
         self._drops = max(config.dropout_sites()) > 0 or config.depth().rate > 0
-        self._watch = Watch(settings.kl_target)
+        self._watch = FailureWatch(settings.kl_target)
         n = prompts.n_too_long
         texts = [f"{n:,} prompts leave too little room for an answer and are left out"] if n else []
         self._notices = [Notice(text, "warning") for text in texts]
@@ -179,9 +180,8 @@ class Rollouts(Lesson):
             if not result.updated:
                 break
         statistics |= objective.statistics(batch, *outputs)
-        if settings.kl_target is not None and not self._in_groups:
-            off = statistics["KL, k3 per answer"] / settings.kl_target - 1.0
-            self._kl_weight *= 1.0 + ADAPTATION * min(max(off, -MOST_OFF), MOST_OFF)
+        if not self._in_groups:
+            self._kl_weight *= kl_factor(statistics["KL, k3 per answer"], settings.kl_target)
         self._notices += self._watch.after_step(number, statistics)
         used = int(sampled.packed.rows.used.sum())
         flops = step.model.flops_per_token(self._context) * used
@@ -304,6 +304,14 @@ class Rollouts(Lesson):
             raise RunError(f"the checkpoint is of another kind of training: {sorted(state)}")
         self._kl_weight = weight
         self._watch.load(watch)
+
+
+def kl_factor(kl: float, target: float | None) -> float:
+    """What the weight of the KL divergence is multiplied by after a step whose divergence was
+    ``kl`` nats an answer; 1 without a target, and where the step was not finite."""
+    if target is None or not math.isfinite(kl):
+        return 1.0
+    return 1.0 + ADAPTATION * min(max(kl / target - 1.0, -MOST_OFF), MOST_OFF)
 
 
 def _spread(n: int, places: Array, values: Array) -> Array:

@@ -43,8 +43,8 @@ class Watched:
     said: list[str] = field(default_factory=list)
 
 
-class Watch:
-    """Watches a run's statistics.
+class FailureWatch:
+    """Watches a run's statistics. Those of a step that is not finite are passed over.
 
     Args:
         kl_target: nats an answer that the run aims at, if it does.
@@ -59,6 +59,8 @@ class Watch:
         seen = self._seen
         keys = ("reward", "answer length", "entropy per token", "KL, k3 per answer")
         values = {key: statistics[key] for key in keys}
+        if not all(map(math.isfinite, values.values())):
+            return []  # or every mean from here on were NaN
         seen.n += 1
         if seen.n <= FIRST_STEPS:
             mean = {k: v + (values[k] - v) / seen.n for k, v in (seen.first or values).items()}
