@@ -3,39 +3,100 @@ error of ours or none."""
 
 from __future__ import annotations
 
+import os
 import random
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.reliability import fuzz
+from benchmarks.reliability import fuzz, fuzz_targets
+from benchmarks.reliability.fuzz_targets import Target, targets
+from benchmarks.reliability.mutations import changed, from_hypothesis
 from benchmarks.reliability.soak import soak
+from bptool.errors import UserError
 
-N_INPUTS = 300
-NAMES = ("config", "tokenizer", "checkpoint", "run", "records", "prompt")
+N_INPUTS, N_VALUES = 300, 75
+SLOW = {"run": 30, "manifest": 30, "adapters": 60}
+"""Inputs of targets that open a whole run."""
+NAMES = (
+    *("config", "tokenizer", "checkpoint", "run", "manifest", "adapters", "tokens", "records"),
+    *("preferences", "judgements", "prompts", "text", "sources", "study", "results"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BPTOOL_CACHE_DIR", str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_findings_stay_mended_and_changed_inputs_are_refused_or_read(
     name: str, tmp_path: Path
 ) -> None:
-    target, draw = fuzz.targets(tmp_path)[name], random.Random(name)
-    kept = [path.read_bytes() for path in sorted((fuzz.FINDINGS / name).glob("*"))]
-    new = (fuzz.changed(draw.choice(target.seeds), draw) for _ in range(N_INPUTS))
-    for data in (*target.seeds, *kept, *new):
-        wrong = fuzz.finding(target, data, tmp_path / "input")
-        assert not wrong, (data[:2000], wrong)
+    target, draw = targets(tmp_path)[name], random.Random(name)
+    values = from_hypothesis(N_VALUES, 1)
+    new = []
+    for number in range(SLOW.get(name, N_INPUTS)):
+        file, valid = draw.choice(target.seeds)
+        put = values[number // 4 % N_VALUES] if number % 4 == 0 else None
+        new.append((file, changed(file, valid, draw, put)))
+    for file, data in (*target.seeds, *fuzz.kept(name), *new):
+        wrong = fuzz.finding(target, data, tmp_path / "input" / file)
+        assert not wrong, (file, data[:2000], wrong)
 
 
-def test_every_target_is_here(tmp_path: Path) -> None:
-    assert set(fuzz.targets(tmp_path)) == set(NAMES)
+def test_valid_files_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A target that refuses its own valid files would find nothing."""
+    monkeypatch.setattr(fuzz_targets, "_all", _one)
+    for target in targets(tmp_path).values():
+        for file, data in target.seeds:
+            path = tmp_path / "valid" / file
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
+            target.read(path)
+
+
+def _one(*calls: Any) -> None:
+    """At least one of the calls takes the file."""
+    refused = []
+    for call in calls:
+        try:
+            call()
+        except UserError as error:
+            refused.append(error)
+    assert len(refused) < len(calls), refused
+
+
+def test_every_target_is_here_and_every_finding_has_one(tmp_path: Path) -> None:
+    assert set(targets(tmp_path)) == set(NAMES)
+    assert {path.name for path in fuzz.FINDINGS.iterdir()} <= set(NAMES)
+
+
+def test_a_process_that_dies_or_hangs_is_a_finding(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(fuzz, "FINDINGS", tmp_path)
+    monkeypatch.setattr(fuzz, "_fuzz_here", _die)
+    assert fuzz.fuzz("config", 0.1, "1") == 1
+    (found,) = (tmp_path / "config").iterdir()
+    assert found.read_bytes() == b"deadly"
+
+
+def _die(name: str, folder: Path, seconds: float, seed: str, counts: Any) -> None:
+    counts[0] += 1
+    (folder / "input").mkdir()
+    (folder / "input" / "c.yaml").write_bytes(b"deadly")
+    time.sleep(seconds)
+    os._exit(3)
 
 
 def test_a_reader_that_fails_is_a_finding(tmp_path: Path) -> None:
     def fails(path: Path) -> None:
         raise KeyError(path.name)
 
-    assert "KeyError" in fuzz.finding(fuzz.Target([b""], fails), b"", tmp_path / "input")
+    assert "KeyError" in fuzz.finding(Target([], fails), b"", tmp_path / "input" / "a")
 
 
 def test_a_short_soak_is_flat(tmp_path: Path) -> None:

@@ -2,255 +2,82 @@
 
     python -m benchmarks.reliability.fuzz [MINUTES] [TARGET ...]
 
-Targets: ``config``, ``tokenizer``, ``checkpoint``, ``run``, ``records``, ``prompt``, each for so
-many minutes. Inputs are valid ones changed at random: bytes, pieces, and values of their JSON.
-Allowed is what a user may see: success or a ``UserError`` of one line. Anything else, an input that
-takes more than ``SECONDS``, or memory above ``MEMORY_BYTES`` more than before, is a finding: the
-input is kept in ``benchmarks/reliability/findings/`` under its hash, and replayed first the next
-time and by ``tests/test_fuzz.py``. The seed is printed; ``FUZZ_SEED`` sets it.
+The targets are those of ``fuzz_targets.py``, each for so many minutes. Inputs are valid files
+changed at random (``mutations.py``), one in eight of them by a value that hypothesis makes. Allowed
+is what a user may see: success or a ``UserError`` of one line (or one that lists records). Anything
+else, an input that takes more than ``SECONDS``, or memory of more than ``MEMORY_BYTES``, is a
+finding: the input is kept in ``tests/fuzz_findings/TARGET``, and replayed first the next time and
+by ``tests/test_fuzz.py``. The seed is printed; ``FUZZ_SEED`` sets it. Inputs are read in a process
+of their own: one that dies, or reads for more than ``HANGING_SECONDS``, is a finding too.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import multiprocessing
 import os
 import random
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bptool.config.load import resolve
-from bptool.data.chat.records import read_records
-from bptool.data.tokenizers import Tokenizer, load_tokenizer
+from benchmarks.reliability.fuzz_targets import Target, require_clear, targets
+from benchmarks.reliability.mutations import changed, from_hypothesis
 from bptool.errors import UserError
-from bptool.files import write_text
-from bptool.training.checkpoint import CheckpointStore, load_state
-from bptool.training.metrics import read_metrics, rewind
-from bptool.training.progress import Progress
-from bptool.training.run_folder import RunFolder, read_json
-from bptool.training.seal import write_sealed
-from bptool.training.tensor_file import read_tensors, sha256_of, write_tensors
 
-FINDINGS = Path(__file__).resolve().parent / "findings"
+FINDINGS = Path(__file__).resolve().parents[2] / "tests" / "fuzz_findings"
 SECONDS = 10.0
+HANGING_SECONDS = 60.0
 MEMORY_BYTES = 512 * 2**20
-HOSTILE_VALUES: tuple[Any, ...] = (
-    *(None, True, -1, 0, 2**63, 2**64, 1e308, float("nan"), "", "\0", "../../x", "\ud800"),
-    *([], {}, [[]], {"a": []}, "x" * 1000, [0] * 1000),
-)
-PIECES = (b"\0", b"[" * 500, b'{"a":' * 300, b"\xff", b"9" * 500, b"1e999", b"\r", b"\xef\xbb\xbf")
-
-
-class Target:
-    """Something that reads files.
-
-    Attributes:
-        seeds: valid inputs. read: takes the path of a file with an input.
-    """
-
-    def __init__(self, seeds: list[bytes], read: Callable[[Path], object]) -> None:
-        self.seeds, self.read = seeds, read
-
-
-def targets(folder: Path) -> dict[str, Target]:
-    """All targets; ``folder`` is for what they need."""
-    array = np.arange(6, dtype=np.float32)
-    write_tensors(folder / "seed.safetensors", {"w": array, "b": np.ones(2)})
-    char = {"format_version": 1, "tokenizer": "char", "special_tokens": [], "characters": " abc"}
-    char["unknown"] = "error"
-    byte = {"format_version": 1, "tokenizer": "byte", "special_tokens": ["<|end|>"]}
-    bpe = {**byte, "tokenizer": "bpe", "merges": [[97, 98], [256, 99]]}
-    state = {"step": 3, "sha256": {}, **_progress(), "lesson": {}}
-    lines = [
-        {"kind": "bptool metrics", "format_version": 1},
-        {"kind": "step", "step": 1, "loss": 1.5, "n_tokens": 8},
-        {"kind": "evaluation", "step": 1, "val_loss": 2.0},
-    ]
-    records = [
-        {"prompt": "a", "completion": "b"},
-        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
-        {"instruction": "a", "input": "", "output": "b"},
-        {"text": "some text"},
-    ]
-    config = {
-        "model": {"name": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 16, "context": 8},
-        "data": {"text": ["a.txt"]},
-        "training": {"steps": 5, "batch_size": 2, "spikes": {"then": "skip"}},
-        "optimizer": {"name": "adamw", "learning_rate": 0.1},
-    }
-
-    def run(path: Path) -> None:
-        data = path.read_bytes()
-        for name in ("manifest.json", "checkpoints/index.json", "config.yaml"):
-            (folder / "run" / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / "run" / name).write_bytes(data)
-        store = CheckpointStore(folder / "run" / "checkpoints")
-        _all(
-            lambda: RunFolder(folder / "run").require_run(),
-            lambda: read_json(folder / "run" / "manifest.json", "manifest"),
-            store.index,
-            lambda: read_metrics(path),
-            lambda: rewind(path, 1),
-        )
-
-    def checkpoint(path: Path) -> None:
-        data = path.read_bytes()
-        place = folder / "checkpoints" / "step-00000003"
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "state.json").write_bytes(data)
-        into = {"w": np.zeros(6, np.float32), "b": np.zeros(2)}
-        _all(
-            lambda: Progress.from_state(load_state(place), place),
-            lambda: _sealed(place, data),
-            lambda: read_tensors(path, into, sha256_of(path)),
-        )
-
-    tokenizer = load_tokenizer(_written(folder / "t.json", char))
-
-    def prompt(path: Path) -> None:
-        text = path.read_bytes().decode("utf-8", errors="surrogateescape")
-        for one in _tokenizers(folder, tokenizer, byte, bpe):
-            _all(lambda one=one: one.decode(one.encode(text)))  # type: ignore[misc]
-
-    texts = [b"abc cab", "é ÿ \U0001f600 \u202e\r\n\t".encode(), b"<|end|> a", b"a" * 5000]
-    metrics = "\n".join(map(json.dumps, lines)).encode()
-    return {
-        "config": Target([_dump(config), _yaml(config)], lambda path: resolve(path)),
-        "tokenizer": Target([_dump(x) for x in (char, byte, bpe)], _tokenizer_round_trip),
-        "checkpoint": Target(
-            [_dump(state), (folder / "seed.safetensors").read_bytes()], checkpoint
-        ),
-        "run": Target([metrics, _dump({"format_version": 1, "last": None}), _yaml(config)], run),
-        "records": Target(
-            ["\n".join(map(json.dumps, records)).encode(), _dump(records)],
-            lambda path: list(read_records([str(path)])),
-        ),
-        "prompt": Target(texts, prompt),
-    }
-
-
-def _progress() -> dict[str, Any]:
-    import dataclasses
-
-    return dataclasses.asdict(Progress(step=3))
-
-
-def _dump(value: Any) -> bytes:
-    return json.dumps(value).encode()
-
-
-def _yaml(value: Any) -> bytes:
-    import yaml
-
-    return yaml.safe_dump(value).encode()
-
-
-def _written(path: Path, value: Any) -> Path:
-    write_text(path, json.dumps(value))
-    return path
-
-
-def _tokenizers(folder: Path, char: Tokenizer, *others: Any) -> list[Tokenizer]:
-    return [char, *(load_tokenizer(_written(folder / "other.json", one)) for one in others)]
-
-
-def _tokenizer_round_trip(path: Path) -> None:
-    tokenizer = load_tokenizer(path)
-    tokenizer.token_bytes()
-    tokenizer.decode(tokenizer.encode("abc"))
-
-
-def _sealed(place: Path, data: bytes) -> None:
-    """A state that someone sealed who knows how."""
-    try:
-        value = json.loads(data)
-        if not isinstance(value, dict):
-            return
-        write_sealed(place / "state.json", {k: v for k, v in value.items() if k != "seal"})
-    except (ValueError, RecursionError):  # nothing that can be written
-        return
-    else:
-        Progress.from_state(load_state(place), place)
-
-
-def _all(*calls: Callable[[], object]) -> None:
-    """Every call; errors that a user may see are none."""
-    for call in calls:
-        try:
-            call()
-        except UserError as error:
-            _require_one_line(error)
-
-
-def _require_one_line(error: UserError) -> None:
-    if "\n" in str(error):
-        raise ValueError(f"an error of several lines: {error}")
-
-
-def changed(seed: bytes, draw: random.Random) -> bytes:
-    """A valid input, changed."""
-    data = bytearray(seed)
-    if draw.random() < 0.5:
-        try:
-            return _dump(_value_changed(json.loads(seed), draw))
-        except (ValueError, RecursionError):
-            pass
-    for _ in range(draw.choice((1, 1, 2, 8))):
-        at = draw.randrange(len(data) + 1)
-        match draw.randrange(5):
-            case 0 if data:
-                data[at % len(data)] = draw.randrange(256)
-            case 1:
-                data[at:at] = draw.choice(PIECES)
-            case 2:
-                del data[at : at + draw.randrange(1, 20)]
-            case 3:
-                data[at:at] = data[draw.randrange(len(data) + 1) :][: draw.randrange(1, 200)]
-            case _:
-                del data[at:]
-    return bytes(data)
-
-
-def _value_changed(value: Any, draw: random.Random) -> Any:
-    """JSON with one value of it replaced, doubled or left out."""
-    if isinstance(value, dict) and value and draw.random() < 0.9:
-        key = draw.choice(list(value))
-        rest = {k: v for k, v in value.items() if k != key}
-        if draw.random() < 0.15:
-            return rest
-        return rest | {key: _value_changed(value[key], draw)}
-    if isinstance(value, list) and value and draw.random() < 0.9:
-        at = draw.randrange(len(value))
-        return [*value[:at], _value_changed(value[at], draw), *value[at + draw.randrange(2) :]]
-    return draw.choice(HOSTILE_VALUES)
+ADDRESS_BYTES = 8 * 2**30
+"""What the process may ask the system for, most of which it does not touch."""
+N_VALUES = 250
+"""That hypothesis makes at once."""
 
 
 def finding(target: Target, data: bytes, path: Path) -> str:
-    """What is wrong with how ``target`` reads ``data``; empty where nothing is."""
+    """What is wrong with how ``target`` reads ``data`` at ``path``; empty where nothing is."""
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
-    began, before = time.monotonic(), _memory_bytes()
+    began, before = time.monotonic(), _reset_peak()
     try:
         target.read(path)
-    except UserError:
-        pass  # the configuration's may have a line for each mistake
+    except UserError as error:
+        try:
+            require_clear(error)
+        except ValueError:
+            return traceback.format_exc()
     except Exception:
         return traceback.format_exc()
+    finally:
+        path.unlink(missing_ok=True)
     if time.monotonic() - began > SECONDS:
         return f"took {time.monotonic() - began:.0f} s"
-    if _memory_bytes() - before > MEMORY_BYTES:
-        return "took too much memory"
+    if _peak_bytes() - before > MEMORY_BYTES:
+        return f"took {(_peak_bytes() - before) / 2**20:,.0f} MiB"
     return ""
 
 
-def _memory_bytes() -> int:
-    """The most that the process has had in memory; 0 where the system does not say."""
+def _reset_peak() -> int:
+    """The bytes of memory in use, from which a peak is measured from now on where Linux lets us."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        pass
+    return _peak_bytes()
+
+
+def _peak_bytes() -> int:
+    """The most memory that the process has had; 0 where the system does not say."""
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
     try:
         import resource
     except ImportError:
@@ -259,40 +86,109 @@ def _memory_bytes() -> int:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def fuzz(name: str, target: Target, folder: Path, seconds: float, draw: random.Random) -> int:
-    """Try inputs for so long; how many were findings."""
-    began, n, found = time.monotonic(), 0, 0
-    path = folder / "input"
-    kept = sorted((FINDINGS / name).glob("*")) if (FINDINGS / name).is_dir() else []
-    queue = [*(one.read_bytes() for one in kept), *target.seeds]
+def kept(name: str) -> list[tuple[str, bytes]]:
+    """The findings of a target: names and contents of files."""
+    found = sorted(p for p in (FINDINGS / name).glob("*-*"))
+    return [(path.name.partition("-")[2], path.read_bytes()) for path in found]
+
+
+def keep(name: str, file: str, data: bytes, wrong: str) -> None:
+    """Keep a finding and print it."""
+    place = FINDINGS / name / f"{hashlib.sha256(data).hexdigest()[:16]}-{file}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(data)
+    print(f"{name}: finding {place.name}\n{wrong}", flush=True)
+
+
+def _fuzz_here(name: str, folder: Path, seconds: float, seed: str, counts: Any) -> None:
+    """Try inputs for so long; ``counts`` gets how many there were, and how many findings."""
+    _bound_addresses()
+    os.environ["BPTOOL_CACHE_DIR"] = str(folder / "cache")
+    target, draw, values = targets(folder)[name], random.Random(seed), list[Any]()
+    queue = [*kept(name), *target.seeds]
+    for file, data in target.seeds:  # what is measured and compiled once is no fault of an input
+        finding(target, data, folder / "warm" / file)
+    began, reasons = time.monotonic(), set[str]()
     while queue or time.monotonic() - began < seconds:
-        data = queue.pop() if queue else changed(draw.choice(target.seeds), draw)
-        n += 1
-        wrong = finding(target, data, path)
+        if queue:
+            file, data = queue.pop()
+        else:
+            values = values or from_hypothesis(N_VALUES, draw.randrange(2**32))
+            put = values.pop() if draw.random() < 0.125 else None
+            file, valid = draw.choice(target.seeds)
+            data = changed(file, valid, draw, put)
+        wrong = finding(target, data, folder / "input" / file)
+        counts[0] += 1
         if wrong:
-            found += 1
-            digest = hashlib.sha256(data).hexdigest()[:16]
-            (FINDINGS / name).mkdir(parents=True, exist_ok=True)
-            (FINDINGS / name / digest).write_bytes(data)
-            print(f"{name}: finding {digest}\n{wrong}", flush=True)
+            counts[1] += 1
+            reason = _where(wrong)
+            if reason not in reasons:  # one example of each
+                reasons.add(reason)
+                keep(name, file, data, wrong)
+
+
+def _where(wrong: str) -> str:
+    """The line of a traceback that raised, and the exception's type."""
+    lines = wrong.splitlines()
+    places = [line for line in lines if line.startswith('  File "')]
+    return f"{places[-1:]}{lines[-1].partition(':')[0]}"
+
+
+def _bound_addresses() -> None:
+    try:
+        import resource
+    except ImportError:
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_BYTES, most))
+
+
+def fuzz(name: str, seconds: float, seed: str) -> int:
+    """Fuzz a target for so long, in processes of their own; how many findings there were."""
+    context = multiprocessing.get_context("spawn")
+    counts = context.Array("q", 2)
+    began, deaths = time.monotonic(), 0
+    while (left := seconds - (time.monotonic() - began)) > 0 or not counts[0]:
+        with tempfile.TemporaryDirectory(prefix="bptool-fuzz-") as place:
+            folder = Path(place)
+            arguments = (name, folder, left, f"{seed} {name} {deaths}", counts)
+            process = context.Process(target=_fuzz_here, args=arguments)
+            process.start()
+            while process.is_alive():
+                process.join(1.0)
+                if any(time.time() - since > HANGING_SECONDS for since in _reading(folder)):
+                    process.kill()
+                    process.join()
+            if process.exitcode == 0:
+                break
+            deaths += 1
+            counts[1] += 1
+            inputs = list((folder / "input").glob("*"))
+            for path in inputs:
+                keep(name, path.name, path.read_bytes(), f"died with {process.exitcode}")
+            if not inputs:
+                raise RuntimeError(f"{name}: died with {process.exitcode} before its first input")
     took = time.monotonic() - began
-    print(f"{name}: {n:,} inputs in {took:.0f} s, {found} findings", flush=True)
-    return found
+    print(f"{name}: {counts[0]:,} inputs in {took:.0f} s, {counts[1]} findings", flush=True)
+    return int(counts[1])
+
+
+def _reading(folder: Path) -> list[float]:
+    """When the input that is being read was written."""
+    try:
+        return [path.stat().st_mtime for path in (folder / "input").glob("*")]
+    except OSError:  # read meanwhile
+        return []
 
 
 def main() -> None:
     """Fuzz each target for its time."""
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
-    seed = int(os.environ.get("FUZZ_SEED", random.randrange(10**6)))
+    seed = os.environ.get("FUZZ_SEED") or str(random.randrange(10**6))
     print(f"seed {seed}", flush=True)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        known = targets(folder)
-        wanted = sys.argv[2:] or list(known)
-        found = [
-            fuzz(one, known[one], folder, 60 * minutes, random.Random(f"{seed} {one}"))
-            for one in wanted
-        ]
+    with tempfile.TemporaryDirectory(prefix="bptool-fuzz-") as name:
+        known = list(targets(Path(name)))
+    found = [fuzz(one, 60 * minutes, seed) for one in sys.argv[2:] or known]
     sys.exit(int(any(found)))
 
 

@@ -46,6 +46,8 @@ from bptool.training.lock import STUDY_LOCK, FolderLock
 
 FORMAT_VERSION = 2
 KIND = "bptool optimizer study"
+MOST_SHOWN = 300
+"""Characters of what is wrong with a file."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,10 @@ class ResultsFolder:
             found = lines[0].get("format_version")
             raise RunError(f"{self.results}:1: format {found}; this bptool reads {FORMAT_VERSION}")
         header, rest = lines[0], lines[1:]
-        for plugin in header.get("plugins", ()):
+        plugins = header.get("plugins")
+        if not isinstance(plugins, list) or not all(isinstance(p, str) for p in plugins):
+            raise RunError(f"{self.results}:1: plugins is no list of names; the file is damaged")
+        for plugin in plugins:
             load_plugin(plugin)
         try:
             study = StudyConfig.model_validate(header["study"])
@@ -209,9 +214,9 @@ class ResultsFolder:
             }
             timings = [timing_from_line(line) for line in rest if line["kind"] == "timing"]
         except (KeyError, TypeError, ValidationError) as error:
-            text = " ".join(str(error).split())
+            text = " ".join(str(error)[:MOST_SHOWN].split())
             raise RunError(f"{self.results}: damaged or of another version: {text}") from None
-        self.plugins = tuple(header["plugins"])
+        self.plugins = tuple(plugins)
         return Kept(plan, header, self.plugins, tuple(records.values()), tuple(timings))
 
     def require_study(self) -> None:
@@ -239,7 +244,7 @@ class ResultsFolder:
     def _parse(self, number: int, text: bytes) -> dict[str, Any]:
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             line = None
         if not isinstance(line, dict):
             raise RunError(f"{self.results}:{number}: not a JSON object; the file is damaged")

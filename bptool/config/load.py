@@ -39,6 +39,8 @@ __all__ = [
 
 DATASET_PREFIX = "dataset:"
 """A text entry with this prefix names a downloaded data set and is no path."""
+MOST_SHOWN = 40
+"""Problems that an error lists."""
 
 
 @dataclass(frozen=True)
@@ -380,5 +382,8 @@ def _read(
         tree.problems += [_located(problem, tree, source) for problem in found]
     if tree.problems:
         in_order = sorted(tree.problems, key=lambda problem: problem[0])
-        raise ConfigError("\n".join(message for _, message in in_order))
+        shown = [message for _, message in in_order[:MOST_SHOWN]]
+        if len(in_order) > MOST_SHOWN:
+            shown.append(f"and {len(in_order) - MOST_SHOWN:,} more; mend these first")
+        raise ConfigError("\n".join(shown))
     return config

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from bptool.inference.answers import Prompt
 FORMAT_VERSION = 1
 Choice = Literal["left", "right", "tie", "skip", "edit"]
 CHOICES = get_args(Choice)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -160,11 +162,13 @@ def _judgement(value: Any) -> Judgement:
         if not isinstance(value.get(key), str):
             raise BadRecord(f"{key} is not a text")
     for key in ("chosen", "rejected"):
-        if not isinstance(value.get(key), str | None):
+        if key not in value or not isinstance(value[key], str | None):
             raise BadRecord(f"{key} is neither a text nor null")
     for key in ("seed", "number"):
         if not isinstance(value.get(key), int):
             raise BadRecord(f"{key} is not a whole number")
+    if _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+        raise BadRecord("half of a surrogate pair is no character")
     names = ("left", "right", "choice", "chosen", "rejected", "reviewer", "seed", "number")
     source = value.get("source")
     return Judgement(
