@@ -20,9 +20,11 @@ from bptool.config.dump import to_yaml
 from bptool.config.load import read_study, resolve
 from bptool.config.schema import RunConfig
 from bptool.data.chat.records import read_records
+from bptool.data.decoding import Reading
 from bptool.data.preferences import read_preferences
-from bptool.data.sources import Reading, read_sources
-from bptool.data.tokenfile import open_token_file, write_token_file
+from bptool.data.sources import read_sources
+from bptool.data.token_writer import TRAIN, VALIDATION, TokenWriter
+from bptool.data.tokenfile import open_token_file
 from bptool.data.tokenizers import Tokenizer, load_tokenizer
 from bptool.errors import UserError
 from bptool.feedback.agreement import agreement
@@ -290,7 +292,11 @@ def _written(path: Path, value: Any) -> Path:
 
 def _tokens(folder: Path) -> Target:
     ids = np.arange(40, dtype=np.int32)
-    write_token_file(folder / "seed.tokens", "key", 300, BYTE, [ids], [ids[:5]])
+    with TokenWriter(folder / "seed.tokens", "key") as writer:
+        writer.begin(BYTE, 300)
+        writer.add(TRAIN, ids, len(ids))
+        writer.add(VALIDATION, ids[:5], 5)
+        writer.finish()
 
     def read(path: Path) -> None:
         file = open_token_file(path, "key")

@@ -88,7 +88,7 @@ def from_parquet(path: Path, field: str) -> Documents:
             file = library.ParquetFile(source)
             names = file.schema_arrow.names
         except Exception as error:  # whatever pyarrow makes of a damaged file
-            raise DataError(f"{path}: not a parquet file ({error}); copy it again") from None
+            raise DataError(f"{path}: not a parquet file ({_said(error)}); copy it again") from None
         if field not in names:
             shown = ", ".join(map(repr, names[:6]))
             raise DataError(f"{path}: no column '{field}' ({shown}); name one with data.field")
@@ -100,7 +100,7 @@ def from_parquet(path: Path, field: str) -> Documents:
                 values = [] if batch is None else batch.column(0).to_pylist()
             except Exception as error:  # whatever pyarrow makes of a damaged page
                 raise DataError(
-                    f"{path}: not a whole parquet file ({error}); copy it again"
+                    f"{path}: not a whole parquet file ({_said(error)}); copy it again"
                 ) from None
             if batch is None:
                 return
@@ -109,6 +109,11 @@ def from_parquet(path: Path, field: str) -> Documents:
                 if value is not None and not isinstance(value, str):
                     raise DataError(f"{path}, row {number}: '{field}' is not a text; name another")
                 yield f"{path}, row {number}", value or ""
+
+
+def _said(error: Exception) -> str:
+    """A message of another library in one line."""
+    return " ".join(str(error).split())[:200]
 
 
 def _prepended(start: str, slices: Iterator[str]) -> Iterator[str]:

@@ -1,0 +1,314 @@
+"""Texts of any size: in slices, within bounds of memory, and gone on with after an interruption."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bptool.config.data_section import DataConfig, SplitConfig
+from bptool.data import documents, encoding, streams, survey, token_writer
+from bptool.data.corpus import Corpus, prepare, texts_of_config
+from bptool.data.decoding import Reading
+from bptool.data.sources import read_sources
+from bptool.data.tokenizers.base import Tokenizer
+from bptool.data.tokenizers.bpe import BpeConfig, BpeTokenizer
+from bptool.data.tokenizers.thinning import thinning
+from bptool.errors import DataError
+
+TEXT = "".join(f"Tale {i}: the fox saw {i * 37 % 101} owls,\nand went.\n\n" for i in range(400))
+TOKENIZERS: list[Any] = ["char", "byte", {"name": "bpe", "vocab_size": 300}]
+
+
+class Stop(BaseException):
+    """As sudden as Ctrl-C."""
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks, pieces, batches and journals as small as the text needs them to be many."""
+    monkeypatch.setattr(streams, "CHUNK_BYTES", 61)
+    monkeypatch.setattr("bptool.data.tokenizers.base.PIECE_CHARACTERS", 50)
+    monkeypatch.setattr(encoding, "BATCH_CHARACTERS", 200)
+    monkeypatch.setattr(token_writer, "JOURNAL_CHARACTERS", 1000)
+    monkeypatch.setattr("bptool.data.corpus.JOURNAL_CHARACTERS", 1000)
+
+
+def config_of(folder: Path, tokenizer: Any, by: Any) -> DataConfig:
+    path = folder / "book.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return DataConfig(text=[str(path)], tokenizer=tokenizer, split=SplitConfig(by=by))
+
+
+def same(a: Corpus, b: Corpus) -> bool:
+    assert a.token_file is not None
+    assert b.token_file is not None
+    return a.token_file.read_bytes() == b.token_file.read_bytes()
+
+
+@pytest.mark.parametrize("by", ["position", "document"])
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["char", "byte", "bpe"])
+def test_how_a_text_is_sliced_changes_no_byte(
+    tokenizer: Any, by: Any, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    config = config_of(tmp_path, tokenizer, by)
+    whole = prepare(config, 8, cache=tmp_path / "whole")
+    request.getfixturevalue("small")
+    assert same(prepare(config, 8, cache=tmp_path / "sliced"), whole)
+
+
+@pytest.mark.parametrize("by", ["position", "document"])
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["char", "byte", "bpe"])
+def test_interrupted_at_any_batch_it_goes_on(
+    tokenizer: Any, by: Any, tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path, tokenizer, by)
+    whole = prepare(config, 8, cache=tmp_path / "whole")
+    encoded: list[int] = []
+    inner = encoding._pieces
+
+    def counted(*arguments: Any) -> Any:
+        for piece in inner(*arguments):
+            encoded.append(0)
+            if len(encoded) == stop_at:
+                raise Stop
+            yield piece
+
+    monkeypatch.setattr(encoding, "_pieces", counted)
+    stop_at = 0
+    prepare(config, 8, cache=tmp_path / "count")
+    n = len(encoded)
+    for stop_at in range(1, n, max(1, n // 7)):
+        cache = tmp_path / f"at-{stop_at}"
+        encoded.clear()
+        with pytest.raises(Stop):
+            prepare(config, 8, cache=cache)
+        assert not list((cache / "tokens").glob("*.tokens"))
+        encoded.clear()
+        stop, stop_at = stop_at, 0
+        again = prepare(config, 8, cache=cache)
+        stop_at = stop
+        assert not again.reused
+        assert same(again, whole)
+        assert [p.suffix for p in (cache / "tokens").iterdir()] == [".tokens"]
+
+
+def test_what_was_made_is_not_made_again(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path, {"name": "bpe", "vocab_size": 300}, "position")
+    n = {"made": 0, "trained": 0}
+    many, train = BpeTokenizer.encode_many, BpeTokenizer.train.__func__  # type: ignore[attr-defined]
+
+    def counted(self: Tokenizer, texts: Any) -> Any:
+        n["made"] += 1
+        if n["made"] == stop_at:
+            raise Stop
+        return many(self, texts)  # type: ignore[arg-type]
+
+    def trained(kind: Any, *arguments: Any) -> Any:
+        n["trained"] += 1
+        return train(kind, *arguments)
+
+    monkeypatch.setattr(BpeTokenizer, "encode_many", counted)
+    monkeypatch.setattr(BpeTokenizer, "train", classmethod(trained))
+    stop_at = 0
+    prepare(config, 8, cache=tmp_path / "whole")
+    whole = n["made"]
+    n["made"], stop_at = 0, whole - 2
+    with pytest.raises(Stop):
+        prepare(config, 8, cache=tmp_path / "cut")
+    n["made"] = stop_at = n["trained"] = 0
+    prepare(config, 8, cache=tmp_path / "cut")
+    assert n["made"] < whole // 2
+    assert n["trained"] == 0
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '{"format_version": 1}', "[" * 100_000, "other key"])
+def test_a_damaged_journal_is_no_help_and_no_harm(
+    damage: str, tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path, "byte", "position")
+    whole = prepare(config, 8, cache=tmp_path / "whole")
+    add, n = token_writer.TokenWriter.add, [0]
+
+    def stops(self: Any, *arguments: Any) -> None:
+        n[0] += 1
+        if n[0] == 40:
+            raise Stop
+        add(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(token_writer.TokenWriter, "add", stops)
+        with pytest.raises(Stop):
+            prepare(config, 8, cache=tmp_path / "cut")
+    (journal,) = (tmp_path / "cut" / "tokens").glob("*.journal")
+    if damage == "other key":
+        value = json.loads(journal.read_text(encoding="utf-8"))
+        damage = json.dumps({**value, "key": "x"})
+    journal.write_text(damage, encoding="utf-8")
+    assert same(prepare(config, 8, cache=tmp_path / "cut"), whole)
+
+
+def test_two_processes_may_make_the_same_file(tmp_path: Path) -> None:
+    """The one that comes second writes a file of its own."""
+    path = tmp_path / "a.tokens"
+    with token_writer.TokenWriter(path, "k") as first, token_writer.TokenWriter(path, "k") as other:
+        assert [first.is_resumable, other.is_resumable] == [True, False]
+        for writer in (other, first):
+            writer.begin({"a": 1}, 300)
+            writer.add(token_writer.TRAIN, np.arange(5, dtype=np.int32), 5)
+            writer.finish()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tokens"]
+
+
+def test_a_text_that_changes_meanwhile_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path, "byte", "position")
+    finish = token_writer.TokenWriter.begin
+
+    def changes(self: Any, *arguments: Any) -> None:
+        finish(self, *arguments)
+        Path(config.text[0]).write_text(TEXT + "more", encoding="utf-8")
+
+    monkeypatch.setattr(token_writer.TokenWriter, "begin", changes)
+    with pytest.raises(DataError, match="changed while it was read"):
+        prepare(config, 8, cache=tmp_path / "cache")
+    assert list((tmp_path / "cache" / "tokens").iterdir()) == []
+
+
+def test_a_large_text_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey, "REMEMBERED_FROM", 1000)
+    config = config_of(tmp_path, "byte", "document")
+    path = Path(config.text[0])
+    first = prepare(config, 8, cache=tmp_path / "cache")  # too new to be trusted
+    assert not list((tmp_path / "cache" / "tokens").glob("*.survey.json"))
+    monkeypatch.setattr(survey, "SETTLED_SECONDS", 0.0)
+    prepare(config, 8, cache=tmp_path / "cache")
+    kept = list((tmp_path / "cache" / "tokens").glob("*.survey.json"))
+    assert len(kept) == 1
+
+    def unread(path: Path) -> Iterator[bytes]:
+        raise AssertionError(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bptool.data.sources.read_chunks", unread)
+        again = prepare(config, 8, cache=tmp_path / "cache")
+    assert again.reused
+    assert again.text_sha256 == first.text_sha256
+    assert again.n_characters == len(TEXT)
+    kept[0].write_text("{}", encoding="utf-8")
+    assert prepare(config, 8, cache=tmp_path / "cache").reused
+    path.write_text(TEXT.replace("fox", "cat"), encoding="utf-8")
+    assert prepare(config, 8, cache=tmp_path / "cache").text_sha256 != first.text_sha256
+
+
+@pytest.mark.parametrize("name", ["book.txt", "book.txt.gz"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_the_hash_is_of_the_text_however_it_is_kept(
+    name: str, line_end: str, tmp_path: Path, small: None
+) -> None:
+    data = TEXT.replace("\n", line_end).encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    config = DataConfig(text=[str(path)])
+    found = survey.survey(texts_of_config(config), config.split)
+    plain = config_of(tmp_path / "..", "byte", "position")
+    assert found.sha256 == survey.survey(texts_of_config(plain), plain.split).sha256
+    assert (found.n_characters, found.n_bytes) == (len(TEXT), len(TEXT.encode()))
+    assert found.characters == "".join(sorted(set(TEXT)))
+
+
+def test_places_are_told_across_chunks(tmp_path: Path, small: None) -> None:
+    path = tmp_path / "a.txt"
+    good = "naïve\n".encode() * 40
+    path.write_bytes(good + b"\xff" + good)
+    with pytest.raises(DataError, match=rf"line 41: byte 0xFF at offset {len(good)} is not UTF-8"):
+        assert read_sources([path])[0].text
+    path.write_bytes(good + b"\0" + good)
+    with pytest.raises(DataError, match=rf"line 41: .*NUL at byte {len(good)}"):
+        assert read_sources([path])[0].text
+    path.write_bytes(good + "ï".encode()[:1])
+    with pytest.raises(DataError, match=rf"line 41: byte 0xC3 at offset {len(good)} is not UTF-8"):
+        assert read_sources([path])[0].text
+    path.write_bytes(("x\n" * 99 + "\0").encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"line 100: .*NUL at character 198"):
+        assert read_sources([path], Reading(encoding="utf-16-le"))[0].text
+
+
+@given(st.lists(st.one_of(st.text(max_size=20), st.fixed_dictionaries({"text": st.text()}))))
+def test_lists_come_value_by_value_as_json_reads_them(values: list[Any]) -> None:
+    text = json.dumps(values, indent=1)
+    for size in (1, 3, 1000):
+        slices = [text[i : i + size] for i in range(0, len(text), size)]
+        found = [value for _, value in documents._list(iter(slices), Path("a.json"))]
+        assert found == values
+
+
+@given(st.text(st.sampled_from('[]{},"x1 \n'), max_size=30))
+def test_lists_are_refused_as_json_refuses_them(rest: str) -> None:
+    text = "[" + rest
+    try:
+        expected = json.loads(text)
+    except ValueError:
+        expected = None
+    for size in (1, 1000):
+        slices = iter([text[i : i + size] for i in range(0, len(text), size)])
+        try:
+            found = [value for _, value in documents._list(slices, Path("a.json"))]
+        except DataError:
+            found = None
+        assert found == expected
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "a.json.gz"])
+def test_a_record_without_an_end_is_refused_soon(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "MOST_CHARACTERS", 1 << 16)
+    read = [0]
+    inner = streams.read_chunks
+
+    def counted(path: Path) -> Iterator[bytes]:
+        for chunk in inner(path):
+            read[0] += len(chunk)
+            yield chunk
+
+    monkeypatch.setattr("bptool.data.sources.read_chunks", counted)
+    path = tmp_path / name
+    start = b'["' if name == "a.json.gz" else b'text\n"'
+    path.write_bytes(gzip.compress(start + b"a" * (1 << 24)))
+    with pytest.raises(DataError, match=str(path)):
+        read_sources([path])
+    assert read[0] <= 3 << 20
+
+
+def test_a_vocabulary_is_learnt_within_a_limit_and_says_so() -> None:
+    draw = np.random.default_rng(1)
+    words = ["".join(map(chr, draw.integers(97, 123, 6))) for _ in range(150_000)]
+    texts = [" ".join(words[i : i + 5000]) for i in range(0, len(words), 5000)]
+    limited = BpeTokenizer.train(texts, BpeConfig(vocab_size=300, memory=16))
+    assert "1/8 of the text" in limited.note
+    assert "16 MB" in limited.note
+    assert limited.merges == BpeTokenizer.train(texts, BpeConfig(vocab_size=300, memory=16)).merges
+    whole = BpeTokenizer.train(texts[:2], BpeConfig(vocab_size=300))
+    assert whole.note == ""
+
+
+def test_what_is_counted_is_different_words() -> None:
+    same_words = ["the cat sat on the mat " * 4000] * 50
+    assert thinning(same_words, 1 << 20) == 1
+    draw = np.random.default_rng(2)
+    other = [" ".join(map(str, draw.integers(0, 10**9, 8000))) for _ in range(50)]
+    needs = 400_000 * (120 + 78 * 10)
+    assert thinning(other, round(needs * 1.2)) == 1
+    assert thinning(other, round(needs * 0.8)) == 2
+    assert thinning(other, round(needs * 0.8 / 4)) == 8
