@@ -77,7 +77,11 @@ class RunFolder:
         made = RunFolder(self.path.with_name(f"{TEMPORARY_PREFIX}{self.path.name}"))
         with writing(self.path):
             shutil.rmtree(made.path, ignore_errors=True)  # of a process that was killed
-            made.checkpoints.mkdir(parents=True)
+            try:
+                made.checkpoints.mkdir(parents=True)
+            except OSError:
+                made.discard()
+                raise
         return made
 
     def finish(self, made: RunFolder) -> None:
