@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 TEMPORARY_PREFIX = ".writing-"
-_FAR = 2**62
+_FAR = 2**30
 """The byte that Windows locks, beyond all that is written, which others may then still read."""
 
 
@@ -31,6 +31,16 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a file that is whole and flushed its name, and the mode that new files have."""
+    if os.name != "nt":
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+    os.replace(temporary, path)
+    sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -47,12 +57,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if os.name != "nt":
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        publish(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -114,6 +114,7 @@ def test_an_engine_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ConfigError, match="'accelerate' is not on this machine"):
         choose_engine("accelerate")
     assert engine_of_run("auto", "mkl") == "auto"
+    assert engine_of_run("auto", ["tiled"]) == "auto"  # a damaged manifest
     assert engine_of_run("auto", "blas") == "blas"
     assert engine_of_run("tiled", "blas") == "tiled"
     assert engine_of_run("auto", None) == "auto"

@@ -74,22 +74,33 @@ def test_every_target_is_here_and_every_finding_has_one(tmp_path: Path) -> None:
     assert {path.name for path in fuzz.FINDINGS.iterdir()} <= set(NAMES)
 
 
+@pytest.mark.parametrize("how", ["dies", "hangs"])
 def test_a_process_that_dies_or_hangs_is_a_finding(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(fuzz, "FINDINGS", tmp_path)
-    monkeypatch.setattr(fuzz, "_fuzz_here", _die)
+    monkeypatch.setattr(fuzz, "HANGING_SECONDS", 0.5 if how == "hangs" else 600.0)
+    monkeypatch.setattr(fuzz, "_fuzz_here", _hang if how == "hangs" else _die)
     assert fuzz.fuzz("config", 0.1, "1") == 1
     (found,) = (tmp_path / "config").iterdir()
     assert found.read_bytes() == b"deadly"
 
 
-def _die(name: str, folder: Path, seconds: float, seed: str, counts: Any) -> None:
+def _put_deadly(folder: Path, counts: Any) -> None:
     counts[0] += 1
     (folder / "input").mkdir()
     (folder / "input" / "c.yaml").write_bytes(b"deadly")
+
+
+def _die(name: str, folder: Path, seconds: float, seed: str, counts: Any) -> None:
+    _put_deadly(folder, counts)
     time.sleep(seconds)
     os._exit(3)
+
+
+def _hang(name: str, folder: Path, seconds: float, seed: str, counts: Any) -> None:
+    _put_deadly(folder, counts)
+    time.sleep(3600)
 
 
 def test_a_reader_that_fails_is_a_finding(tmp_path: Path) -> None:

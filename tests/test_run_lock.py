@@ -104,7 +104,7 @@ def test_without_locks_of_the_file_system_the_process_decides(
     def unsupported(descriptor: int) -> None:
         raise OSError(95, "not supported")
 
-    monkeypatch.setattr(lock, "_lock", unsupported)
+    monkeypatch.setattr("bptool.files.lock", unsupported)
     if lock._ourselves()["boot"] is None:
         pytest.skip("this system does not name its start")
     _leave(tmp_path, process=os.getppid())

@@ -11,8 +11,10 @@ import pytest
 import training_runs as runs
 
 from bptool.cli.main import main
+from bptool.errors import RunError
 from bptool.training import restore
 from bptool.training.run_difference import compare_runs
+from bptool.training.seal import write_sealed
 
 Captured = pytest.CaptureFixture[str]
 
@@ -118,6 +120,18 @@ def test_a_manifest_that_differs_explains_itself(tmp_path: Path) -> None:
         "versions.numba": True,
         "versions.python": False,
     }
+
+
+@pytest.mark.parametrize("table", [None, ["weights.safetensors"], {"../../outside": "0"}])
+def test_a_strangers_checkpoint_names_no_other_files(table: Any, tmp_path: Path) -> None:
+    values = runs.settings(runs.write_text(tmp_path), runs.GPT2, steps=3)
+    runs.train(runs.config_of(values), tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    (path,) = (tmp_path / "two").glob("checkpoints/step-*3/state.json")
+    state = {k: v for k, v in json.loads(path.read_bytes()).items() if k != "seal"}
+    write_sealed(path, {**state, "sha256": table})
+    with pytest.raises(RunError, match="no table of its files is in its state"):
+        compare_runs(tmp_path / "one", tmp_path / "two")
 
 
 def test_a_resume_says_what_a_change_means(config: str, tmp_path: Path, capsys: Captured) -> None:

@@ -365,7 +365,9 @@ def _read_sources(path: Path) -> None:
 
 
 def _read_all(path: Path, reading: Reading) -> None:
-    list(read_sources([path], reading))
+    for source in read_sources([path], reading):
+        for _ in source.slices():
+            pass
 
 
 def _results(place: Path) -> Target:
@@ -373,6 +375,7 @@ def _results(place: Path) -> Target:
     without = {key: value for key, value in CONFIG.items() if key not in ("lora", "start")}
     config = resolve(None, (), without).config
     values = config.model_dump(mode="json")
+    values["data"]["text"] = CONFIG["data"]["text"]  # no path of this machine in what is kept
     names = {"phase": "final", "workload": "a", "optimizer": "adamw", "number": 0, "seed": 1}
     point = {"step": 1, "train_loss": None, "val_loss": 2.0, "seconds": 0.1}
     trial = {"kind": "trial", "name": "final-a-adamw-0-seed1", **names, "status": "completed"}

@@ -143,13 +143,16 @@ def resolve_source(
 
 def _fitted(texts: list[str], sets: list[str]) -> Resolved:
     """Settings that suit the size of ``texts``."""
+    from bptool.config.data_section import SplitConfig
     from bptool.config.defaults import for_text
     from bptool.config.load import resolve
-    from bptool.data.sources import read_sources
+    from bptool.data.cache import cache_folder
+    from bptool.data.sources import Texts
+    from bptool.data.survey import survey
 
     entries = [_entry(text) for text in texts]
-    contents = [source.text for source in read_sources(entries)]
-    size = sum(map(len, contents)), len(set("".join(contents)))
+    found = survey(Texts(entries), SplitConfig(), cache_folder("tokens"))
+    size = found.n_characters, len(found.characters)
     named = {"data": {"text": entries}}
     fitted = for_text(*size)
     fitted["schedule"]["warmup_steps"] = 0  # until the run's length is known

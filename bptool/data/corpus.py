@@ -99,6 +99,17 @@ def prepare(
     """
     if config.records is not None:
         raise ConfigError("this works on a text, and the configuration trains on records")
+    return _prepared(config, context, progress, cache, tokenizer)[0]
+
+
+def _prepared(
+    config: DataConfig,
+    context: int,
+    progress: Progress | None,
+    cache: Path | None,
+    tokenizer: Tokenizer | None,
+) -> tuple[Corpus, Survey]:
+    """See :func:`prepare`; and what was found in the texts."""
     say = progress or _say_nothing
     texts = texts_of_config(config)
     folder = cache_folder("tokens", cache)
@@ -125,7 +136,7 @@ def prepare(
         file = open_token_file(path, key)
     made_by = tokenizer or tokenizer_from_json(file.header["tokenizer"])
     _check_length(file, context, config)
-    return Corpus(
+    corpus = Corpus(
         train=file.train,
         validation=file.validation,
         tokenizer=made_by,
@@ -136,6 +147,7 @@ def prepare(
         reused=reused,
         note=str(file.header.get("note", "")),
     )
+    return corpus, found
 
 
 def texts_of_config(config: DataConfig) -> Texts:
@@ -145,8 +157,7 @@ def texts_of_config(config: DataConfig) -> Texts:
 
 def describe(config: DataConfig, cache: Path | None = None) -> dict[str, int | float]:
     """Counts that show what the text of ``config`` becomes, by what they count."""
-    corpus = prepare(config, context=1, cache=cache)
-    found = survey(texts_of_config(config), config.split, cache_folder("tokens", cache))
+    corpus, found = _prepared(config, 1, None, cache, None)
     n_tokens = corpus.n_train + corpus.n_validation
     return {
         "texts": found.n_texts,

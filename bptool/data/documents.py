@@ -11,6 +11,7 @@ import io
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,9 @@ def from_json(slices: Iterable[str], path: Path, field: str) -> Documents:
     start = ""
     for piece in slices:
         start += piece
-        if start.strip():
+        if start.strip() or len(start) > MOST_CHARACTERS:
             break
-    rest = _prepended(start, slices)
+    rest = chain([start], slices)
     if start.lstrip()[:1] == "[":
         values = _list(rest, path)
     else:
@@ -114,11 +115,6 @@ def from_parquet(path: Path, field: str) -> Documents:
 def _said(error: Exception) -> str:
     """A message of another library in one line."""
     return " ".join(str(error).split())[:200]
-
-
-def _prepended(start: str, slices: Iterator[str]) -> Iterator[str]:
-    yield start
-    yield from slices
 
 
 def _text_lines(slices: Iterable[str], path: Path) -> Iterator[tuple[int, str]]:

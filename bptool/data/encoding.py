@@ -10,14 +10,13 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bptool.data.split import Fragments, grouped, joined
 from bptool.data.tokenizers import END_OF_TEXT, Tokenizer
+from bptool.data.tokenizers.base import Ids
 
 BATCH_CHARACTERS = 1 << 20
 _MOST_PIECES = 1 << 16
-Ids = NDArray[np.int32]
 
 
 class Batch(NamedTuple):

@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def _hashed(digest: Any, source: Source, tally: _Tally, shown: _Shown | None) ->
     length = len(first.encode("utf-8")) if second is None else source.n_bytes
     trial, n = digest.copy(), 0
     trial.update(length.to_bytes(8, "little"))
-    for text in _both(held, slices):
+    for text in chain(held, slices):
         data = text.encode("utf-8")
         trial.update(data)
         tally.add(text)
@@ -199,11 +200,6 @@ def _hashed(digest: Any, source: Source, tally: _Tally, shown: _Shown | None) ->
     if n != 0:
         raise DataError(f"{source.place}: changed while it was read; start again")
     return digest
-
-
-def _both(held: list[str], rest: Any) -> Any:
-    yield from held
-    yield from rest
 
 
 def _key(texts: Texts, split: SplitConfig, stamps: Stamps) -> str:

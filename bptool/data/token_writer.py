@@ -127,18 +127,13 @@ class TokenWriter:
             os.fsync(self._file.fileno())
             if os.name == "nt":  # which renames no open file
                 self._file.close()
-            else:
-                umask = os.umask(0)
-                os.umask(umask)
-                self._part.chmod(0o666 & ~umask)
             try:
-                os.replace(self._part, self.path)
+                files.publish(self._part, self.path)
             except PermissionError:
                 # On Windows another process that made the same file first may have it mapped.
                 if not self.path.exists():
                     raise
                 self._part.unlink(missing_ok=True)
-            files.sync_folder(self.path.parent)
         if self.is_resumable:
             with contextlib.suppress(OSError):
                 self._journal_path.unlink(missing_ok=True)

@@ -45,7 +45,8 @@ def start_run(
     folder.check_free()
     pieces = build(config, progress=progress)
     try:
-        for notice in pieces.lesson.notices():
+        of_text = [Notice(pieces.corpus.note)] if pieces.corpus.note else []
+        for notice in (*of_text, *pieces.lesson.notices()):
             for listener in listeners:
                 listener(notice)
         training = Training(pieces, folder, listeners)

@@ -17,12 +17,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from bptool import files
 from bptool.errors import RunError
 from bptool.training.run_folder import writing
 
 RUN_LOCK, STUDY_LOCK = "run.lock", "study.lock"
-_FAR = 2**30
-"""The byte that Windows locks, beyond all that is written, which others may then still read."""
 _BUSY = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -78,7 +77,7 @@ class FolderLock:
         self._descriptor = os.open(self.path, flags, 0o644)
         self._is_certain = True
         try:
-            _lock(self._descriptor)
+            files.lock(self._descriptor)
         except OSError as error:
             if error.errno in _BUSY:
                 holder = self._holder()
@@ -135,19 +134,6 @@ class FolderLock:
         if self._descriptor is not None:
             os.close(self._descriptor)  # which unlocks
             self._descriptor = None
-
-
-def _lock(descriptor: int) -> None:
-    """Lock an open file for this process; OSError at once where another one holds it."""
-    if os.name == "nt":
-        import msvcrt
-
-        os.lseek(descriptor, _FAR, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _ourselves() -> dict[str, Any]:

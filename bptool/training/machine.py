@@ -165,8 +165,10 @@ def _fastest() -> Engine:
 def engine_of_run(configured: str, saved: object) -> str:
     """The engine to go on with in a run: the one configured; for ``auto`` the one that ``saved``
     names in its manifest, where that can be used here."""
-    is_there = saved == "tiled" or (saved in LIBRARIES and find_library(str(saved)) is not None)
-    return str(saved) if configured == "auto" and is_there else configured
+    if configured != "auto" or not isinstance(saved, str):
+        return configured
+    is_there = saved == "tiled" or (saved in LIBRARIES and find_library(saved) is not None)
+    return saved if is_there else configured
 
 
 def _named(name: str, place: str) -> Engine:

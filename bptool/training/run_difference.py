@@ -120,7 +120,7 @@ def _checkpoints(left: RunFolder, right: RunFolder) -> Iterator[Difference]:
     if paths[0] is None or paths[1] is None or names[0] != names[1]:
         return
     states = [load_state(path) for path in paths if path]
-    hashes = [state.pop("sha256") for state in states]
+    hashes = [_hashes(state, path) for state, path in zip(states, paths, strict=True)]
     a, b = map(_leaves, states)
     for key in sorted(a.keys() | b.keys()):
         if a.get(key) != b.get(key):
@@ -134,6 +134,14 @@ def _last(folder: RunFolder) -> Path | None:
     store = CheckpointStore(folder.checkpoints)
     name = store.index().last
     return None if name is None else folder.checkpoints / name
+
+
+def _hashes(state: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
+    """The table of a checkpoint's files, taken out of its state; names in it lead nowhere else."""
+    found = state.pop("sha256", None)
+    if not isinstance(found, dict) or any(Path(name).name != name for name in found):
+        raise RunError(f"{checkpoint}: no table of its files is in its state; it is damaged")
+    return found
 
 
 def _first_tensor(name: str, left: Path, right: Path) -> Difference:
