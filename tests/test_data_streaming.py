@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import training_runs as runs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -312,3 +313,15 @@ def test_what_is_counted_is_different_words() -> None:
     assert thinning(other, round(needs * 1.2)) == 1
     assert thinning(other, round(needs * 0.8)) == 2
     assert thinning(other, round(needs * 0.8 / 4)) == 8
+
+
+def test_the_script_of_large_texts_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("resource", reason="Windows does not say the peak of memory so")
+    from benchmarks.reliability import large
+
+    runs.make_quick(monkeypatch, tmp_path / "cache")
+    monkeypatch.setattr(large, "STEPS", 2)
+    found = large.train(tmp_path, 20_000, "byte")
+    assert found["text_bytes"] >= 20_000
+    assert 0 < found["peak_bytes_prepared"] <= found["peak_bytes"]
+    assert (tmp_path / "run" / "manifest.json").exists()
