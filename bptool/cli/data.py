@@ -23,21 +23,11 @@ def get(
 ) -> None:
     """Fetch a public text once, check its SHA-256, and keep it in the cache folder."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from bptool.cli.preparing import byte_bar
     from bptool.data import download
 
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    with bar:
+    with byte_bar(Console(stderr=True)) as bar:
         task = bar.add_task(name, total=download.find(name).n_bytes)
 
         def advance(done: int, total: int) -> None:
@@ -63,6 +53,39 @@ def list_datasets() -> None:
         here = "yes" if download.is_here(dataset.name) else "no"
         table.add_row(dataset.name, f"{dataset.n_bytes:,}", here, dataset.description)
     Console().print(table)
+
+
+@app.command("prepare")
+def prepare(
+    source: Annotated[list[str], typer.Argument(help="A CONFIG.yaml, or text files.")],
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", help="This text in place of the configuration's. Repeatable."),
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting: data.errors=replace. Repeatable."),
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="With the tokenizer of this run.")
+    ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option("--plugin", help="A file or module of yours with more parts."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only the file's path.")] = False,
+) -> None:
+    """Tokenize texts now, so that `bptool train` with the same arguments starts at once.
+
+    Ctrl-C and SIGTERM keep what was tokenized and exit with code 130 or 143; the same command
+    goes on from there. Only a whole token file is ever trained on.
+    """
+    from bptool.cli.preparing import Asked, prepare_texts
+    from bptool.plugins import load_plugin
+
+    for name in plugin or []:
+        load_plugin(name)
+    prepare_texts(Asked(source, text or [], sets or [], start, plugin or []), quiet)
 
 
 @app.command("inspect")
