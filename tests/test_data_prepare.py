@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,53 @@ def test_lines_tell_rate_and_time_left(place: Path) -> None:
             "validation text: going on after 100 kB of 1 MB (10.0%)",
         ]
     assert stages.reached == "after 100 kB of 1 MB (10.0%) of the validation text"
+
+
+def piped(text: str, *arguments: str) -> tuple[int, str, str]:
+    """The exit code, output and errors of a process that is sent ``text``."""
+    process = runs.process(*arguments, stdin=subprocess.PIPE)
+    out, err = process.communicate(text, timeout=120)
+    return process.returncode, out, err
+
+
+def test_standard_input_is_kept_and_trained_on(place: Path) -> None:
+    text = "".join(f"{i} {LINE}" for i in range(60))
+    kept = place / "cache" / "texts" / f"{hashlib.sha256(text.encode()).hexdigest()}.txt"
+    code, out, err = piped(text, "data", "prepare", "-")
+    assert code == 0, err
+    assert kept.read_text(encoding="utf-8") == text
+    assert f"train with: bptool train {kept}" in out
+    code, out, err = piped(text, "data", "inspect", "-")
+    assert code == 0, err
+    assert f"{len(text):,}" in out
+    few = ["--set", "training.steps=2", "--set", "schedule.warmup_steps=0", "--quiet"]
+    code, _, err = piped(text, "train", "-", *few)
+    assert code == 0, err
+    config = (place / "runs" / "stdin" / "config.yaml").read_text(encoding="utf-8")
+    assert str(kept) in config
+    code, _, err = piped("", "train", "runs/stdin", "--resume", "--set", "training.steps=3")
+    assert code == 0, err
+    assert [p.name for p in (place / "cache" / "texts").iterdir()] == [kept.name]
+
+
+@pytest.mark.parametrize("command", [["train"], ["data", "prepare"], ["data", "inspect"]])
+def test_no_text_on_standard_input_is_one_line(command: list[str], place: Path) -> None:
+    code, out, err = piped("", *command, "-")
+    assert (code, out) == (2, "")
+    assert err == "error: standard input is empty; send a text to it, or name a file\n"
+    assert not list((place / "cache" / "texts").iterdir())
+
+
+def test_a_terminal_and_a_second_dash_are_refused(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pty = pytest.importorskip("pty", reason="Windows has no such terminals")
+    outer, inner = pty.openpty()
+    process = runs.process("data", "prepare", "-", stdin=inner)
+    _, err = process.communicate(timeout=120)
+    os.close(outer)
+    os.close(inner)
+    assert process.returncode == 2
+    assert err.startswith("error: standard input is a terminal; send a text to it")
+    assert main(["data", "prepare", "-", "-"]) == 2
+    assert "name - once" in capsys.readouterr().err

@@ -57,7 +57,9 @@ def list_datasets() -> None:
 
 @app.command("prepare")
 def prepare(
-    source: Annotated[list[str], typer.Argument(help="A CONFIG.yaml, or text files.")],
+    source: Annotated[
+        list[str], typer.Argument(help="A CONFIG.yaml, or text files; - is standard input.")
+    ],
     text: Annotated[
         list[str] | None,
         typer.Option("--text", help="This text in place of the configuration's. Repeatable."),
@@ -91,7 +93,7 @@ def prepare(
 @app.command("inspect")
 def inspect(
     source: Annotated[
-        str, typer.Argument(help="A text file, dataset:NAME, or a configuration (.yaml).")
+        str, typer.Argument(help="A text, - for standard input, dataset:NAME, or a CONFIG.yaml.")
     ],
     tokenizer: Annotated[
         str | None, typer.Option(help="Look at it through this tokenizer: char, byte or bpe.")
@@ -111,6 +113,9 @@ def inspect(
 
 
 def _data_section(source: str, tokenizer: str | None) -> DataConfig:
+    from bptool.cli.training_request import without_stdin
+
+    (source,), _ = without_stdin([source], [])
     chosen: dict[str, Any] = {} if tokenizer is None else {"tokenizer": tokenizer}
     if Path(source).suffix.lower() in (".yaml", ".yml"):
         from bptool.config.load import resolve

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -149,8 +149,11 @@ def prepare_texts(asked: Asked, quiet: bool) -> None:
 
     from bptool.cli.failures import Stopped
     from bptool.cli.signals import stopping
+    from bptool.cli.training_request import without_stdin
     from bptool.data.token_writer import Halt
 
+    source, texts = without_stdin(asked.source, asked.texts)
+    asked = replace(asked, source=source, texts=texts)
     console = Console(stderr=True)
     halted = False
 

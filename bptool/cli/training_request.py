@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,7 @@ def settle(
         config, changes = _resumed(folder, None, sets)
         return Request(config, folder, True, which, changes=changes)
     place = RUNS / name_of(source)
+    source, texts = without_stdin(source, texts)
     if not resume:
         config = started(source, texts, sets, start)
         return Request(config, RunFolder(out or free_name(place)), False)
@@ -125,8 +127,24 @@ def started(
 
 def name_of(source: list[str]) -> str:
     """What a folder for the results of ``source`` is called."""
+    if source[0] == "-":
+        return "stdin"
     name = Path(source[0].removeprefix("dataset:")).stem
     return "".join(c for c in name if c not in "*?[]") or "run"
+
+
+def without_stdin(source: list[str], texts: list[str]) -> tuple[list[str], list[str]]:
+    """``source`` and ``texts`` with ``-`` replaced by the file that standard input was kept in."""
+    n = (source + texts).count("-")
+    if n == 0:
+        return source, texts
+    if n > 1:
+        raise UserError("standard input is one text; name - once")
+    from bptool.data import standard_input
+
+    kept = str(standard_input.keep(sys.stdin.buffer))
+    replaced = [[kept if name == "-" else name for name in names] for names in (source, texts)]
+    return replaced[0], replaced[1]
 
 
 def _is_config(path: str) -> bool:
