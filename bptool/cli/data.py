@@ -98,22 +98,35 @@ def inspect(
     tokenizer: Annotated[
         str | None, typer.Option(help="Look at it through this tokenizer: char, byte or bpe.")
     ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Show characters, tokens and split of a text, as training would see it."""
+    """Show documents, tokens, duplicates and split of a text, as training would see it."""
+    from bptool.data.inspection import inspect as look
+
+    found = look(_data_section(source, tokenizer))
+    if json:
+        import json as json_module
+
+        typer.echo(json_module.dumps(found, ensure_ascii=False))
+        return
     from rich.console import Console
     from rich.table import Table
 
-    from bptool.data.corpus import describe
-
     table = Table(box=None, show_header=False, pad_edge=False)
-    for what, value in describe(_data_section(source, tokenizer)).items():
-        shown = f"{value:,}" if isinstance(value, int) else value
-        table.add_row(what, f"{shown:.3f}" if isinstance(shown, float) else str(shown))
+    for what, value in found.items():
+        if isinstance(value, int | float):
+            table.add_row(what, f"{value:,}" if isinstance(value, int) else f"{value:.3f}")
     Console().print(table)
+    for what in ("commonest", "rarest"):
+        typer.echo(f"{what}: {', '.join(f'{token} {n:,}' for token, n in found[what])}")
+    for sample in found["samples"]:
+        typer.echo(f"sample: {sample!r}")
+    if found["note"]:
+        typer.echo(f"note: {found['note']}")
 
 
 def _data_section(source: str, tokenizer: str | None) -> DataConfig:
-    from bptool.cli.training_request import without_stdin
+    from bptool.cli.piped import without_stdin
 
     (source,), _ = without_stdin([source], [])
     chosen: dict[str, Any] = {} if tokenizer is None else {"tokenizer": tokenizer}

@@ -148,8 +148,8 @@ def prepare_texts(asked: Asked, quiet: bool) -> None:
     from rich.console import Console
 
     from bptool.cli.failures import Stopped
+    from bptool.cli.piped import without_stdin
     from bptool.cli.signals import stopping
-    from bptool.cli.training_request import without_stdin
     from bptool.data.token_writer import Halt
 
     source, texts = without_stdin(asked.source, asked.texts)

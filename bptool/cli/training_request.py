@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +77,7 @@ def settle(
     Raises:
         UserError: the request contradicts itself, the configuration or the run.
     """
+    from bptool.cli.piped import without_stdin
     from bptool.training.run_folder import RunFolder, free_name
 
     if checkpoint is not None and not resume:
@@ -131,20 +131,6 @@ def name_of(source: list[str]) -> str:
         return "stdin"
     name = Path(source[0].removeprefix("dataset:")).stem
     return "".join(c for c in name if c not in "*?[]") or "run"
-
-
-def without_stdin(source: list[str], texts: list[str]) -> tuple[list[str], list[str]]:
-    """``source`` and ``texts`` with ``-`` replaced by the file that standard input was kept in."""
-    n = (source + texts).count("-")
-    if n == 0:
-        return source, texts
-    if n > 1:
-        raise UserError("standard input is one text; name - once")
-    from bptool.data import standard_input
-
-    kept = str(standard_input.keep(sys.stdin.buffer))
-    replaced = [[kept if name == "-" else name for name in names] for names in (source, texts)]
-    return replaced[0], replaced[1]
 
 
 def _is_config(path: str) -> bool:

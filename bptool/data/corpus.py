@@ -100,10 +100,10 @@ def prepare(
     """
     if config.records is not None:
         raise ConfigError("this works on a text, and the configuration trains on records")
-    return _prepared(config, context, progress, cache, tokenizer)[0]
+    return prepare_and_survey(config, context, progress, cache, tokenizer)[0]
 
 
-def _prepared(
+def prepare_and_survey(
     config: DataConfig,
     context: int,
     progress: Progress | None,
@@ -154,24 +154,6 @@ def _prepared(
 def texts_of_config(config: DataConfig) -> Texts:
     """The texts of ``config``, read as it says."""
     return Texts(config.text, Reading(config.encoding, config.errors, config.field))
-
-
-def describe(config: DataConfig, cache: Path | None = None) -> dict[str, int | float]:
-    """Counts that show what the text of ``config`` becomes, by what they count."""
-    corpus, found = _prepared(config, 1, None, cache, None)
-    n_tokens = corpus.n_train + corpus.n_validation
-    return {
-        "texts": found.n_texts,
-        "bytes (UTF-8)": found.n_bytes,
-        "characters": found.n_characters,
-        "distinct characters": len(found.characters),
-        "vocabulary (tokens)": corpus.tokenizer.vocab_size,
-        "of these special": len(corpus.tokenizer.special_tokens),
-        "tokens": n_tokens,
-        "characters per token": found.n_characters / n_tokens,
-        "training tokens": corpus.n_train,
-        "validation tokens": corpus.n_validation,
-    }
 
 
 def encode_all(config: DataConfig, tokenizer: Tokenizer) -> NDArray[np.int32]:
