@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,9 @@ def test_get_then_list_then_inspect(cache: Path, capsys: pytest.CaptureFixture[s
     names = [line for line in (*before.splitlines(), *after.splitlines()) if "a few" in line]
     assert ["no" in names[0].split(), "yes" in names[1].split()] == [True, True]
     assert main(["data", "inspect", "dataset:names"]) == 0
-    shown = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    shown = dict(
+        line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines() if ": " not in line
+    )
     assert shown["characters"] == "4,800"
     assert shown["distinct characters"] == "8"
     assert shown["characters per token"] == "1.000"
@@ -44,8 +47,30 @@ def test_get_then_list_then_inspect(cache: Path, capsys: pytest.CaptureFixture[s
 
 def test_inspect_through_another_tokenizer(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "inspect", "copy.txt", "--tokenizer", "bpe"]) == 0
-    shown = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    shown = dict(
+        line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines() if ": " not in line
+    )
     assert float(shown["characters per token"]) > 1.9
+
+
+def test_inspect_counts_documents_tokens_and_duplicates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = ["aab", "bbb", "aab", "c"]  # 4 documents 10 times over, with a blank line between
+    (tmp_path / "d.txt").write_text("\n\n".join(kinds * 10), encoding="utf-8")
+    assert main(["data", "inspect", "d.txt", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["documents"] == 40
+    assert found["characters"] == found["tokens"] == 100 + 2 * 39
+    assert found["duplicate documents"] == 37
+    assert found["commonest"] == [["'\\n'", 78], ["'b'", 50], ["'a'", 40], ["'c'", 10]]
+    assert found["rarest"] == found["commonest"][::-1]
+    assert found["tokens never used"] == 0
+    assert found["samples"][0].startswith("aab\n\nbbb\n\n")
+    # of the last 18 characters all documents stand in the training part too
+    assert found["validation documents also in training"] == 4
+    assert main(["data", "inspect", "d.txt", "--json", "--tokenizer", "byte"]) == 0
+    assert json.loads(capsys.readouterr().out)["tokens never used"] == 252
 
 
 @pytest.mark.parametrize(

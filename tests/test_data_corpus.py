@@ -14,7 +14,8 @@ from bptool.config.choice import Choice
 from bptool.config.data_section import DataConfig, SplitConfig
 from bptool.data import cache
 from bptool.data.batches import MASKED, evaluation_windows
-from bptool.data.corpus import Corpus, describe, encode_all, prepare, tokenizer_choice
+from bptool.data.corpus import Corpus, encode_all, prepare, tokenizer_choice
+from bptool.data.inspection import inspect
 from bptool.data.tokenizers import END_OF_TEXT
 from bptool.data.tokenizers.bpe import BpeConfig, BpeTokenizer
 from bptool.data.tokenizers.char import CharConfig, CharTokenizer
@@ -217,9 +218,9 @@ def test_token_files_that_no_one_used_for_long_are_deleted(book: Path) -> None:
     assert old.tokenizer.decode(old.train) == TEXT[: int(len(TEXT) * 0.9)]
 
 
-def test_describe_counts(book: Path) -> None:
+def test_inspect_counts(book: Path) -> None:
     config = DataConfig(text=[str(book)], split=SplitConfig(by="document"))
-    counts = describe(config, cache=book.parent)
+    counts = inspect(config, cache=book.parent)
     assert counts["characters"] == len(TEXT)
     assert counts["of these special"] == 1
     assert counts["tokens"] == counts["training tokens"] + counts["validation tokens"]

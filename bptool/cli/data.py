@@ -23,21 +23,11 @@ def get(
 ) -> None:
     """Fetch a public text once, check its SHA-256, and keep it in the cache folder."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from bptool.cli.preparing import byte_bar
     from bptool.data import download
 
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    with bar:
+    with byte_bar(Console(stderr=True)) as bar:
         task = bar.add_task(name, total=download.find(name).n_bytes)
 
         def advance(done: int, total: int) -> None:
@@ -65,29 +55,80 @@ def list_datasets() -> None:
     Console().print(table)
 
 
+@app.command("prepare")
+def prepare(
+    source: Annotated[
+        list[str], typer.Argument(help="A CONFIG.yaml, or text files; - is standard input.")
+    ],
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", help="This text in place of the configuration's. Repeatable."),
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting: data.errors=replace. Repeatable."),
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="With the tokenizer of this run.")
+    ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option("--plugin", help="A file or module of yours with more parts."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only the file's path.")] = False,
+) -> None:
+    """Tokenize texts now, so that `bptool train` with the same arguments starts at once.
+
+    Ctrl-C and SIGTERM keep what was tokenized and exit with code 130 or 143; the same command
+    goes on from there. Only a whole token file is ever trained on.
+    """
+    from bptool.cli.preparing import Asked, prepare_texts
+    from bptool.plugins import load_plugin
+
+    for name in plugin or []:
+        load_plugin(name)
+    prepare_texts(Asked(source, text or [], sets or [], start, plugin or []), quiet)
+
+
 @app.command("inspect")
 def inspect(
     source: Annotated[
-        str, typer.Argument(help="A text file, dataset:NAME, or a configuration (.yaml).")
+        str, typer.Argument(help="A text, - for standard input, dataset:NAME, or a CONFIG.yaml.")
     ],
     tokenizer: Annotated[
         str | None, typer.Option(help="Look at it through this tokenizer: char, byte or bpe.")
     ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Show characters, tokens and split of a text, as training would see it."""
+    """Show documents, tokens, duplicates and split of a text, as training would see it."""
+    from bptool.data.inspection import inspect as look
+
+    found = look(_data_section(source, tokenizer))
+    if json:
+        import json as json_module
+
+        typer.echo(json_module.dumps(found, ensure_ascii=False))
+        return
     from rich.console import Console
     from rich.table import Table
 
-    from bptool.data.corpus import describe
-
     table = Table(box=None, show_header=False, pad_edge=False)
-    for what, value in describe(_data_section(source, tokenizer)).items():
-        shown = f"{value:,}" if isinstance(value, int) else value
-        table.add_row(what, f"{shown:.3f}" if isinstance(shown, float) else str(shown))
+    for what, value in found.items():
+        if isinstance(value, int | float):
+            table.add_row(what, f"{value:,}" if isinstance(value, int) else f"{value:.3f}")
     Console().print(table)
+    for what in ("commonest", "rarest"):
+        typer.echo(f"{what}: {', '.join(f'{token} {n:,}' for token, n in found[what])}")
+    for sample in found["samples"]:
+        typer.echo(f"sample: {sample!r}")
+    if found["note"]:
+        typer.echo(f"note: {found['note']}")
 
 
 def _data_section(source: str, tokenizer: str | None) -> DataConfig:
+    from bptool.cli.piped import without_stdin
+
+    (source,), _ = without_stdin([source], [])
     chosen: dict[str, Any] = {} if tokenizer is None else {"tokenizer": tokenizer}
     if Path(source).suffix.lower() in (".yaml", ".yml"):
         from bptool.config.load import resolve

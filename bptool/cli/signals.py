@@ -57,13 +57,13 @@ def stopping(request_stop: Callable[[], None], at_once: bool = False) -> Iterato
         wanted.append(signal.SIGTERM)
 
     def stop(number: int, frame: Any) -> None:
-        request_stop()
         asked.number = asked.number or number
         for each in wanted if at_once else [signal.Signals(number)]:
             again = signal.default_int_handler if each == signal.SIGINT else raise_terminated
             signal.signal(each, signal.SIG_DFL if at_once else again)
         if at_once and sys.stdout.isatty():  # nobody would bring the cursor back
             os.write(sys.stdout.fileno(), _SHOW_CURSOR)
+        request_stop()  # last, since it may raise
 
     previous = {number: signal.signal(number, stop) for number in wanted}
     try:

@@ -12,7 +12,7 @@ import typer
 def train(
     source: Annotated[
         list[str],
-        typer.Argument(help="A CONFIG.yaml, text files, or a run's folder to resume."),
+        typer.Argument(help="A CONFIG.yaml, text files (- is standard input), or a run to resume."),
     ],
     text: Annotated[
         list[str] | None,

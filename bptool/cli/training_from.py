@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bptool.config.schema import RunConfig
+    from bptool.data.survey import Progress
 
 PASSES = 3
 """Over the text, unless the run's own training was shorter."""
 
 
-def continued(run: Path, entries: list[str], sets: list[str]) -> RunConfig:
+def continued(
+    run: Path, entries: list[str], sets: list[str], progress: Progress | None = None
+) -> RunConfig:
     """Settings of a run that starts from ``run`` and trains on the texts ``entries``.
 
     Model and tokenizer are the run's; so is its optimizer, at half the learning rate.
@@ -36,7 +39,7 @@ def continued(run: Path, entries: list[str], sets: list[str]) -> RunConfig:
         values["training"]["eval_tokens"] = was.training.eval_tokens
     config = resolved(values, sets, steps=1)
     tokenizer = with_chat_tokens(parent.tokenizer, config)
-    n_train = prepare(config.data, parent.model.context, tokenizer=tokenizer).n_train
+    n_train = prepare(config.data, parent.model.context, progress, tokenizer=tokenizer).n_train
     batch = config.training.batch_size
     tokens = n_train if batch == "full" else batch * parent.model.context
     steps = min(was.training.steps, math.ceil(PASSES * n_train / tokens))

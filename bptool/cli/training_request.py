@@ -12,6 +12,7 @@ from bptool.errors import ConfigError, UserError
 if TYPE_CHECKING:
     from bptool.config.load import Resolved
     from bptool.config.schema import RunConfig
+    from bptool.data.survey import Progress
     from bptool.training.run_folder import RunFolder
 
 MAY_CHANGE = {
@@ -76,6 +77,7 @@ def settle(
     Raises:
         UserError: the request contradicts itself, the configuration or the run.
     """
+    from bptool.cli.piped import without_stdin
     from bptool.training.run_folder import RunFolder, free_name
 
     if checkpoint is not None and not resume:
@@ -95,8 +97,9 @@ def settle(
         config, changes = _resumed(folder, None, sets)
         return Request(config, folder, True, which, changes=changes)
     place = RUNS / name_of(source)
+    source, texts = without_stdin(source, texts)
     if not resume:
-        config = _started(source, texts, sets, start)
+        config = started(source, texts, sets, start)
         return Request(config, RunFolder(out or free_name(place)), False)
     folder = RunFolder(out or place)
     folder.require_run()
@@ -104,17 +107,28 @@ def settle(
     return Request(config, folder, True, which, changes=changes)
 
 
-def _started(source: list[str], texts: list[str], sets: list[str], start: Path | None) -> RunConfig:
-    """The configuration of a new run. A file's own settings stay, whatever it starts from."""
+def started(
+    source: list[str],
+    texts: list[str],
+    sets: list[str],
+    start: Path | None,
+    progress: Progress | None = None,
+) -> RunConfig:
+    """The configuration of a new run. A file's own settings stay, whatever it starts from.
+
+    ``progress`` is told how far it is where texts have to be looked through for it.
+    """
     from bptool.cli.training_from import continued
 
     if start is not None and not any(map(_is_config, source)):
-        return continued(start, [_entry(text) for text in source + texts], sets)
-    return resolve_source(source, texts, sets, start).config
+        return continued(start, [_entry(text) for text in source + texts], sets, progress)
+    return resolve_source(source, texts, sets, start, progress).config
 
 
 def name_of(source: list[str]) -> str:
     """What a folder for the results of ``source`` is called."""
+    if source[0] == "-":
+        return "stdin"
     name = Path(source[0].removeprefix("dataset:")).stem
     return "".join(c for c in name if c not in "*?[]") or "run"
 
@@ -124,7 +138,11 @@ def _is_config(path: str) -> bool:
 
 
 def resolve_source(
-    source: list[str], texts: list[str], sets: list[str], start: Path | None = None
+    source: list[str],
+    texts: list[str],
+    sets: list[str],
+    start: Path | None = None,
+    progress: Progress | None = None,
 ) -> Resolved:
     """The configuration of the arguments, without regard to any run."""
     from bptool.config.load import resolve
@@ -138,22 +156,23 @@ def resolve_source(
         return resolve(source[0], sets, overrides)
     if any(map(_is_config, source)):
         raise UserError("give one CONFIG.yaml, or text files, not both; --text adds texts to it")
-    return _fitted(source + texts, sets)
+    return _fitted(source + texts, sets, progress)
 
 
-def _fitted(texts: list[str], sets: list[str]) -> Resolved:
+def _fitted(texts: list[str], sets: list[str], progress: Progress | None) -> Resolved:
     """Settings that suit the size of ``texts``."""
-    from bptool.config.data_section import SplitConfig
     from bptool.config.defaults import for_text
     from bptool.config.load import resolve
     from bptool.data.cache import cache_folder
-    from bptool.data.sources import Texts
+    from bptool.data.corpus import texts_of_config
     from bptool.data.survey import survey
 
-    entries = [_entry(text) for text in texts]
-    found = survey(Texts(entries), SplitConfig(), cache_folder("tokens"))
+    named = {"data": {"text": [_entry(text) for text in texts]}}
+    of_data = [setting for setting in sets if setting.startswith("data.")]
+    any_size = for_text(10**6, 100)  # how texts are read does not depend on it
+    data = resolve(None, of_data, named, defaults=any_size).config.data
+    found = survey(texts_of_config(data), data.split, cache_folder("tokens"), progress)
     size = found.n_characters, len(found.characters)
-    named = {"data": {"text": entries}}
     fitted = for_text(*size)
     fitted["schedule"]["warmup_steps"] = 0  # until the run's length is known
     n_steps = resolve(None, sets, named, defaults=fitted).config.training.steps

@@ -16,7 +16,7 @@ def cache_folder(name: str, base: Path | None = None) -> Path:
     """A folder for ``name``, made if need be.
 
     Args:
-        name: ``tokens`` or ``datasets``.
+        name: ``tokens``, ``texts`` or ``datasets``.
         base: the folder to make it in; by default ``$BPTOOL_CACHE_DIR``, else the operating
             system's place for a user's caches, else (where that cannot be written, as in a
             container without a home) a temporary folder that goes when the program ends.

@@ -24,7 +24,7 @@ from bptool.data.encoding import encode_documents
 from bptool.data.sources import Texts
 from bptool.data.split import Fragments, Split, documents_of, grouped, split_texts, texts_of
 from bptool.data.survey import Progress, Stamps, Survey, survey
-from bptool.data.token_writer import JOURNAL_CHARACTERS, TRAIN, VALIDATION, TokenWriter
+from bptool.data.token_writer import JOURNAL_CHARACTERS, TRAIN, VALIDATION, Journal, TokenWriter
 from bptool.data.tokenfile import TokenFile, forget_unused, open_token_file
 from bptool.data.tokenizers import (
     END_OF_TEXT,
@@ -89,7 +89,8 @@ def prepare(
     Args:
         config: the ``data`` section.
         context: tokens of a sequence; each part must hold at least one more.
-        progress: told how far it is.
+        progress: told how far it is; may raise :class:`bptool.data.token_writer.Halt` to stop
+            so that the next call goes on from there.
         cache: folder for token files; by default the user's cache folder.
         tokenizer: use this one (a run's own, for another text) instead of training one.
 
@@ -99,10 +100,10 @@ def prepare(
     """
     if config.records is not None:
         raise ConfigError("this works on a text, and the configuration trains on records")
-    return _prepared(config, context, progress, cache, tokenizer)[0]
+    return prepare_and_survey(config, context, progress, cache, tokenizer)[0]
 
 
-def _prepared(
+def prepare_and_survey(
     config: DataConfig,
     context: int,
     progress: Progress | None,
@@ -129,7 +130,7 @@ def _prepared(
         split = split_texts(texts, config.split, found.n_characters, found.n_documents, found.apart)
         with TokenWriter(path, key) as writer:
             made = tokenizer or _begun(writer) or _train(kind, settings, found, split, say)
-            _write(writer, made, split, say)
+            _write(writer, made, split, found, say)
             if Stamps.of(texts) != stamps:
                 raise DataError(f"{', '.join(config.text)}: changed while it was read; start again")
             writer.finish()
@@ -155,24 +156,6 @@ def texts_of_config(config: DataConfig) -> Texts:
     return Texts(config.text, Reading(config.encoding, config.errors, config.field))
 
 
-def describe(config: DataConfig, cache: Path | None = None) -> dict[str, int | float]:
-    """Counts that show what the text of ``config`` becomes, by what they count."""
-    corpus, found = _prepared(config, 1, None, cache, None)
-    n_tokens = corpus.n_train + corpus.n_validation
-    return {
-        "texts": found.n_texts,
-        "bytes (UTF-8)": found.n_bytes,
-        "characters": found.n_characters,
-        "distinct characters": len(found.characters),
-        "vocabulary (tokens)": corpus.tokenizer.vocab_size,
-        "of these special": len(corpus.tokenizer.special_tokens),
-        "tokens": n_tokens,
-        "characters per token": found.n_characters / n_tokens,
-        "training tokens": corpus.n_train,
-        "validation tokens": corpus.n_validation,
-    }
-
-
 def encode_all(config: DataConfig, tokenizer: Tokenizer) -> NDArray[np.int32]:
     """Ids of the whole text of ``config``, undivided, with ends of text where ``prepare`` has them.
 
@@ -191,24 +174,31 @@ def encode_all(config: DataConfig, tokenizer: Tokenizer) -> NDArray[np.int32]:
     return np.concatenate([np.empty(0, np.int32), *(batch.ids for batch in batches)])
 
 
-def _write(writer: TokenWriter, tokenizer: Tokenizer, split: Split, say: Progress) -> None:
-    """Tokenize both parts, from where ``writer`` stands."""
+def _write(
+    writer: TokenWriter, tokenizer: Tokenizer, split: Split, found: Survey, say: Progress
+) -> None:
+    """Tokenize both parts, from where ``writer`` stands; ``say`` is told bytes, about."""
     writer.begin(tokenizer.to_json(), tokenizer.vocab_size, tokenizer.note)
     if sum(split.shares) >= JOURNAL_CHARACTERS:
         writer.save()  # the tokenizer may have taken long
     sizes = tokenizer.token_bytes()
     for part, fragments in ((TRAIN, split.train), (VALIDATION, split.validation)):
-        total = split.shares[part]
+        total = split.shares[part] * found.n_bytes // found.n_characters
         counts = writer.journal
+
+        def report(part: int = part, total: int = total, counts: Journal = counts) -> None:
+            done = counts.n_characters[part] * found.n_bytes // found.n_characters
+            say(PARTS[part], min(done, total), total)
+
         skip = counts.n_batches[part]
-        say(PARTS[part], min(counts.n_characters[part], total), total)
+        report()
         batches = encode_documents(fragments(), split.separator, split.ends, tokenizer, skip)
         for ids, n_characters in batches:
             n_bytes = 0
             if part == VALIDATION:  # the first token is no target
                 n_bytes = int(sizes[ids[counts.n_tokens[part] == 0 :]].sum())
             writer.add(part, ids, n_characters, n_bytes)
-            say(PARTS[part], min(counts.n_characters[part], total), total)
+            report()
         say(PARTS[part], total, total)
 
 

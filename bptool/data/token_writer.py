@@ -34,6 +34,10 @@ TRAIN, VALIDATION = 0, 1
 _WIDEST_COUNT = 10**18
 
 
+class Halt(Exception):
+    """Raised by what is told of progress, between two batches: stop, and keep what was made."""
+
+
 @dataclass
 class Journal:
     """How far a token file has come.
@@ -148,6 +152,8 @@ class TokenWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if isinstance(error, Halt) and self.journal.tokenizer:
+            self.save()
         # what the text itself is to blame for comes again: nothing is kept for it
         wrong_text = isinstance(error, DataError) and not isinstance(error.__cause__, OSError)
         if error is not None and (wrong_text or not self._kept):

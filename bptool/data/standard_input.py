@@ -1,0 +1,57 @@
+"""A text from standard input, kept in the cache so that a run can be resumed without it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+from bptool import files
+from bptool.data.cache import cache_folder
+from bptool.data.streams import CHUNK_BYTES
+from bptool.errors import DataError
+
+NAME = "-"
+"""What stands for standard input among texts."""
+
+
+def keep(stream: BinaryIO, cache: Path | None = None) -> Path:
+    """Copy ``stream`` to its end into ``<cache>/texts/<sha256>.txt``, and return that path.
+
+    The file appears whole or not at all; the same bytes are kept once.
+
+    Raises:
+        DataError: it is a terminal or empty, cannot be read, or there is no room for it.
+    """
+    if stream.isatty():
+        raise DataError(
+            "standard input is a terminal; send a text to it, as in: cat book.txt | bptool train -"
+        )
+    folder = cache_folder("texts", cache)
+    digest = hashlib.sha256()
+    temporary: Path | None = None
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=files.TEMPORARY_PREFIX, dir=folder)
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            while chunk := stream.read(CHUNK_BYTES):
+                digest.update(chunk)
+                file.write(chunk)
+            if file.tell() == 0:
+                raise DataError("standard input is empty; send a text to it, or name a file")
+            file.flush()
+            os.fsync(file.fileno())
+        path = folder / f"{digest.hexdigest()}.txt"
+        if not path.exists():
+            files.publish(temporary, path)
+        return path
+    except OSError as error:
+        raise DataError(
+            f"{folder}: standard input cannot be kept ({error.strerror or error}); free some "
+            "space, or set BPTOOL_CACHE_DIR to a folder elsewhere"
+        ) from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
