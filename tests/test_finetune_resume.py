@@ -41,7 +41,12 @@ def base(tmp_path_factory: Any) -> Path:
 
 def settled(base: Path, method: str, out: Path) -> Any:
     """The configuration of a short run by ``method``."""
-    sets = [f"training.steps={STEPS}", "training.batch_size=4", "training.eval_tokens=96"]
+    sets = [
+        f"training.steps={STEPS}",
+        "training.batch_size=4",
+        "training.eval_tokens=96",
+        "model.dropout=0.1",
+    ]
     common: dict[str, Any] = {"validation": [], "checkpoint": "best", "sets": sets, "out": out}
     learnt: dict[str, Any] = {"epochs": 2.0, "skip_bad": False, **common}
     run = base / "base"

@@ -12,6 +12,7 @@ import pytest
 import training_runs as runs
 
 from bptool.cli.finetune.request import settle_preferences, settle_rollouts
+from bptool.config.load import resolve
 from bptool.errors import RunError
 from bptool.objectives.mixed import Both, Mixed
 from bptool.objectives.ppo import Rollout
@@ -21,6 +22,7 @@ from bptool.training.failure_states import FIRST_STEPS, FailureWatch
 from bptool.training.lessons import rollouts
 from bptool.training.lessons.rollouts import Rollouts
 from bptool.training.setup import build
+from bptool.training.trained import open_run
 
 NAMES = ("ann", "bob", "cat", "dan")
 MODEL = runs.GPT2 | {"context": 48, "dropout": 0.0}
@@ -99,6 +101,44 @@ def test_stopped_and_resumed_equals_unbroken(places: Any, tmp_path: Path, object
     runs.resume(tmp_path / "resumed", stop_at=4)
     runs.resume(tmp_path / "resumed")
     assert runs.left_behind(tmp_path / "resumed") == runs.left_behind(tmp_path / "unbroken")
+
+
+def test_the_scale_of_rewards_is_nothing_to_ppo(places: Any, tmp_path: Path) -> None:
+    louder = tmp_path / "louder.py"
+    louder.write_text(RULES.replace("return ", "return 8 * "), encoding="utf-8")
+    weights = {}
+    for normalise in (True, False):
+        for rules in (places[2], louder):
+            out = tmp_path / f"{rules.stem}-{normalise}"
+            sets = [f"rollouts.normalise={str(normalise).lower()}"]
+            asked = request((*places[:2], rules), out, "ppo", sets, steps=2)
+            runs.train(asked.config, out)
+            weights[rules.stem, normalise] = open_run(out, last=True).weights
+    assert np.array_equal(weights["rules", True], weights["louder", True])
+    assert not np.array_equal(weights["rules", False], weights["louder", False])
+
+
+@pytest.mark.parametrize("objective", ["ppo", "dpo"])
+def test_nothing_is_dropped_beside_a_reference(places: Any, tmp_path: Path, objective: str) -> None:
+    run, parent = places[0], tmp_path / "parent"
+    model = MODEL | {"dropout": 0.1, "stochastic_depth": 0.2}
+    was = resolve(run / "config.yaml").config.model_dump(mode="json") | {"model": model}
+    runs.train(resolve(None, defaults=was).config, parent)
+    if objective == "ppo":
+        asked = request((parent, *places[1:]), tmp_path / "run", objective)
+    else:
+        pairs = tmp_path / "pairs.jsonl"
+        values = [
+            {"prompt": f"{n} sees a hat. who?", "chosen": n, "rejected": "hat"} for n in NAMES
+        ]
+        pairs.write_text("".join(json.dumps(pair) + "\n" for pair in values), encoding="utf-8")
+        asked = settle_preferences(
+            *(parent, {"name": objective}),
+            **{"data": [str(pairs)], "validation": [], "epochs": 1.0, "skip_bad": False},
+            **{"checkpoint": "best", "sets": [], "out": tmp_path / "run"},
+        )
+    config = asked.config.model.config
+    assert (max(config.dropout_sites()), config.depth().rate) == (0.0, 0.0)
 
 
 def test_rules_that_changed_are_refused_on_a_resume(places: Any, tmp_path: Path) -> None:

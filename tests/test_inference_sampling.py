@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bptool.inference.sampling import Sampling
+from bptool.ops.uniform import uniforms
 
 LOGITS = hnp.arrays(
     np.float32,
@@ -102,9 +103,22 @@ def test_draws_follow_the_distribution_along_each_counter(by: str) -> None:
 def test_a_draw_is_a_function_of_seed_sample_and_position(
     seed: int, sample: int, position: int
 ) -> None:
-    numbers = {Sampling(seed=seed)._uniform(sample, position) for _ in range(2)}
-    assert len(numbers) == 1
-    assert 0 <= numbers.pop() < 1
+    found = np.empty(1)
+    uniforms(found, np.array([sample], np.uint64), position, seed, 7)
+    counter, key = np.array([0, position, sample, 0], np.uint64), np.array([seed, 7], np.uint64)
+    word = int(np.random.Philox(key=key, counter=counter).random_raw())
+    assert found[0] == (word >> 11) * 2.0**-53
+    assert 0 <= found[0] < 1
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7, 5), Sampling(1.3, None, 0.8)])
+def test_texts_side_by_side_are_drawn_as_alone(sampling: Sampling) -> None:
+    logits = np.random.default_rng(1).normal(0, 3, (9, 70_000)).astype(np.float32)
+    samples = [3, 0, 8, 2**40, 5, 1, 7, 6, 4]
+    together = sampling.choose_all(logits, samples, 2)
+    alone = [sampling.choose(row, sample, 2) for row, sample in zip(logits, samples, strict=True)]
+    assert together == alone
+    assert len(set(together)) > 1
 
 
 def test_huge_and_missing_logits() -> None:

@@ -24,7 +24,8 @@ def continued(
     Raises:
         UserError: the run, a text or a setting is unfit.
     """
-    from bptool.cli.finetune.request import resolved, started_from
+    from bptool.cli.finetune.inherited import started_from
+    from bptool.cli.finetune.request import resolved
     from bptool.data.corpus import prepare
     from bptool.training.start import with_chat_tokens
     from bptool.training.trained import open_run

@@ -195,7 +195,10 @@ class ResultsFolder:
             raise RunError(f"{self.results}:1: not the header of a study")
         if lines[0].get("format_version") != FORMAT_VERSION:
             found = lines[0].get("format_version")
-            raise RunError(f"{self.results}:1: format {found}; this bptool reads {FORMAT_VERSION}")
+            raise RunError(
+                f"{self.results}:1: format_version {ascii(found)[:40]}, this bptool reads "
+                f"{FORMAT_VERSION}; begin the study anew in another folder"
+            )
         header, rest = lines[0], lines[1:]
         plugins = header.get("plugins")
         if not isinstance(plugins, list) or not all(isinstance(p, str) for p in plugins):

@@ -24,8 +24,13 @@ class RolloutsConfig(Section):
     end_penalty: float = Field(
         1.0, ge=0, description="taken off the reward of an answer that does not end by itself"
     )
+    normalise: bool = Field(
+        True,
+        description="give the rewards of a step mean 0 and deviation 1 in ppo, whatever scale and "
+        "offset the reward model has; grpo does so within groups",
+    )
     kl_weight: float = Field(
-        0.05,
+        0.2,
         ge=0,
         description="weight of the KL divergence from the reference in ppo's rewards; grpo has its "
         "own in `objective`",

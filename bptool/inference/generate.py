@@ -49,8 +49,9 @@ def generate(
     drawn = [text % n_samples for text in range(n_texts)] if numbers is None else numbers
     for position in range(max_tokens):
         step: list[int | None] = [None] * n_texts
-        for text, scores in zip(alive, logits, strict=True):
-            step[text] = sampling.choose(scores, drawn[text], position)
+        chosen = sampling.choose_all(logits, [drawn[text] for text in alive], position)
+        for text, token in zip(alive, chosen, strict=True):
+            step[text] = token
         yield step
         going = [i for i, text in enumerate(alive) if step[text] not in stop]
         if not going or position + 1 == max_tokens:

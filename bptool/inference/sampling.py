@@ -7,14 +7,18 @@ temperature, top-k (Fan et al. 2018), top-p (Holtzman et al. 2020, "nucleus").
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bptool.errors import ConfigError
 from bptool.models.base import Array
+from bptool.ops.uniform import uniforms
 
 _STREAM = 0x5A3B_1E00
+_ELEMENTS_AT_ONCE = 1 << 17
+"""Of logits, whose probabilities stay in the cache until they are drawn from."""
 
 
 @dataclass(frozen=True)
@@ -44,43 +48,60 @@ class Sampling:
             raise ConfigError(f"seed is {self.seed}; give a whole number from 0 to 2^63 - 1")
 
     def probabilities(self, logits: Array) -> Array:
-        """Distribution (V,) in float64 that the token is drawn from, for logits (V,)."""
-        scores = logits.astype(np.float64)
+        """Distributions in float64 that tokens are drawn from, for logits (V,) or (n, V)."""
+        scores = logits.astype(np.float64, order="C")
+        n_vocab = scores.shape[-1]
         if self.temperature == 0:
             p = np.zeros_like(scores)
-            p[int(np.argmax(scores))] = 1.0
+            np.put_along_axis(p, scores.argmax(axis=-1, keepdims=True), 1.0, axis=-1)
             return p
-        scores = (scores - scores.max()) / self.temperature
-        if self.top_k is not None and self.top_k < scores.size:
-            # ties at the edge are kept in order of token id, so that exactly k remain
-            edge = np.partition(scores, scores.size - self.top_k)[scores.size - self.top_k]
-            above = scores > edge
-            level = np.flatnonzero(scores == edge)[: self.top_k - int(above.sum())]
-            above[level] = True
-            scores[~above] = -np.inf
+        scores = (scores - scores.max(axis=-1, keepdims=True)) / self.temperature
+        if self.top_k is not None and self.top_k < n_vocab:
+            for row in scores.reshape(-1, n_vocab):
+                row[~_likeliest(row, self.top_k)] = -np.inf
         p = np.exp(scores)
-        p /= p.sum()
+        p /= p.sum(axis=-1, keepdims=True)
         if self.top_p is not None and self.top_p < 1:
-            p[~_nucleus(p, self.top_p)] = 0.0
-            p /= p.sum()
+            for row in p.reshape(-1, n_vocab):
+                row[~_nucleus(row, self.top_p)] = 0.0
+            p /= p.sum(axis=-1, keepdims=True)
         return p
 
     def choose(self, logits: Array, sample: int, position: int) -> int:
         """The token id drawn from logits (V,) for the given sample and position."""
-        p = self.probabilities(logits)
-        cumulative = np.cumsum(p)
-        drawn = self._uniform(sample, position) * cumulative[-1]
-        token = int(np.searchsorted(cumulative, drawn, side="right"))
-        if token < p.size and p[token] > 0:
-            return token
-        return int(np.flatnonzero(p)[-1])  # rounding put the draw at the very end
+        return self.choose_all(logits[np.newaxis], [sample], position)[0]
 
-    def _uniform(self, sample: int, position: int) -> float:
-        """A number in [0, 1) from Philox, keyed by seed and counted by sample and position."""
-        counter = np.array([0, position, sample, 0], np.uint64)
-        key = np.array([self.seed, _STREAM], np.uint64)
-        word = int(np.random.Philox(key=key, counter=counter).random_raw())
-        return (word >> 11) * 2.0**-53
+    def choose_all(self, logits: Array, samples: Sequence[int], position: int) -> list[int]:
+        """The token ids drawn from logits (n, V), each as :meth:`choose` draws for its sample."""
+        n, n_vocab = logits.shape
+        draws = np.empty(n)
+        uniforms(draws, np.asarray(samples, np.uint64), position, self.seed, _STREAM)
+        at_once = max(1, _ELEMENTS_AT_ONCE // n_vocab)
+        return [
+            token
+            for first in range(0, n, at_once)
+            for token in self._drawn(logits[first : first + at_once], draws[first:])
+        ]
+
+    def _drawn(self, logits: Array, draws: Array) -> list[int]:
+        """Token ids for logits (n, V) and n or more numbers in [0, 1)."""
+        p = self.probabilities(logits)
+        cumulative = np.cumsum(p, axis=1)
+        drawn = draws[: len(p)] * cumulative[:, -1]
+        tokens = np.count_nonzero(cumulative <= drawn[:, np.newaxis], axis=1)
+        for i in np.flatnonzero(tokens == p.shape[1]):
+            tokens[i] = np.flatnonzero(p[i])[-1]  # rounding put the draw at the very end
+        found: list[int] = tokens.tolist()
+        return found
+
+
+def _likeliest(scores: Array, k: int) -> Array:
+    """Mask of the k largest; ties at the edge are kept in order of token id, so that exactly k
+    remain."""
+    edge = np.partition(scores, scores.size - k)[scores.size - k]
+    kept: Array = scores > edge
+    kept[np.flatnonzero(scores == edge)[: k - int(kept.sum())]] = True
+    return kept
 
 
 def _nucleus(p: Array, mass: float) -> Array:

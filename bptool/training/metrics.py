@@ -123,7 +123,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             continue
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             if number == len(lines):
                 break
             raise RunError(f"{path}:{number} is not JSON; restore the file from a copy") from None

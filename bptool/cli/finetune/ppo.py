@@ -36,8 +36,11 @@ def ppo(
     ] = 64,
     kl_weight: Annotated[
         float,
-        typer.Option("--kl-weight", help="What a nat from the start takes off a reward."),
-    ] = 0.05,
+        typer.Option(
+            "--kl-weight",
+            help="What a nat from the start takes off a reward, in deviations of the rewards.",
+        ),
+    ] = 0.2,
     kl_target: Annotated[
         float | None,
         typer.Option("--kl-target", help="Nats an answer that the weight is adapted to reach."),

@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bptool.cli.finetune.inherited import RATE, nothing_dropped, records_in, started_from
 from bptool.cli.training_request import RUNS, Request
 from bptool.errors import ConfigError
 
 if TYPE_CHECKING:
     from bptool.config.schema import RunConfig
-    from bptool.training.trained import TrainedRun
 
-RATE = 0.5
-"""Learning rate of fine-tuning, as a share of the parent's."""
 PREFERENCE_RATE = 0.05
 ROLLOUT_RATE = 0.3
 LORA_RATE = 2.0
@@ -133,6 +131,8 @@ def settle_preferences(
     if name == "reward":
         values["model"] = {**values["model"], "score_head": True}
         values["sample"]["max_tokens"] = 0
+    else:
+        values["model"] = nothing_dropped(values["model"])
     config = resolved(values, sets, steps=1)
     context = parent.model.context
     units = prepare_preferences(
@@ -171,6 +171,7 @@ def settle_rollouts(
     values["objective"] = {"name": objective}
     values["data"] |= records_in(prompts, validation, skip_bad=False)
     values["data"]["split"]["validation_fraction"] = 0.1
+    values["model"] = nothing_dropped(values["model"])
     values["rollouts"] = {"reward": str(Path(reward).absolute()), **rollouts}
     if objective == "ppo":
         values["model"] = {**values["model"], "score_head": True}
@@ -178,41 +179,6 @@ def settle_rollouts(
     assert config.rollouts is not None
     check_rewards(config.rollouts.reward)
     return request(config, run, objective, out)
-
-
-def records_in(data: list[str], validation: list[str], skip_bad: bool) -> dict[str, Any]:
-    """Keys of the data section for files of records."""
-    return {
-        "text": [str(Path(path).absolute()) for path in data],
-        "records": {
-            "validation": [str(Path(path).absolute()) for path in validation],
-            "skip_bad": skip_bad,
-        },
-        "split": {"by": "document", "validation_fraction": 0.05},
-    }
-
-
-def started_from(
-    parent: TrainedRun, run: Path, checkpoint: str, rate: float = RATE
-) -> dict[str, Any]:
-    """Settings of a run that starts from ``parent``: its model and data, and milder training."""
-    was: dict[str, Any] = parent.config.model_dump(mode="json")
-    training = was["training"]
-    kept = ("batch_size", "micro_batch_size", "seed", "workers", "split", "engine")
-    clipping = ("clip_norm", "clip_value", "clip_adaptive")
-    optimizer = dict(was["optimizer"])
-    optimizer["learning_rate"] = float(f"{rate * optimizer['learning_rate']:.3g}")
-    return {
-        "model": was["model"],
-        "data": {"tokenizer": was["data"]["tokenizer"]},
-        "training": {key: training[key] for key in (*kept, *clipping)},
-        "optimizer": optimizer,
-        "schedule": {"name": "cosine", "final_fraction": 0.1},
-        "regularizers": was["regularizers"],
-        "start": {"run": str(run.absolute()), "checkpoint": checkpoint},
-        "chat": was["chat"],
-        "sample": {"prompt": "", "max_tokens": 64, "temperature": 0.0},
-    }
 
 
 def resolved(values: Mapping[str, Any], sets: list[str], steps: int) -> RunConfig:

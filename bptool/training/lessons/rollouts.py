@@ -2,8 +2,9 @@
 
 A step samples answers to its prompts, has them rewarded, and makes a few updates on them:
 
-    PPO   rewards of a token: - kl_weight * KL estimate, and at the last token the answer's reward;
-          values from a scalar head on the policy's own trunk, which starts at 0; advantages by GAE
+    PPO   rewards of a token: - kl_weight * KL estimate, and at the last token the answer's reward
+          as normalised over the step; values from a scalar head on the policy's own trunk, which
+          starts at 0; advantages by GAE
     GRPO  advantages within the answers to one prompt; the KL divergence is part of the loss
 
 The value function shares the policy's trunk: on a CPU a second model would cost as much as the
@@ -149,6 +150,14 @@ class Rollouts(Lesson):
         rewards: Array = sampled.rewards - self._settings.end_penalty * unended
         return rewards
 
+    def _scaled(self, sampled: Sampled) -> Array:
+        """What ppo makes of the rewards, (A,): with ``rollouts.normalise`` those of the step as one
+        group, so that ``kl_weight`` and ``end_penalty`` are in standard deviations of them."""
+        if not self._settings.normalise:
+            return self._penalised(sampled)
+        scaled, _ = group_advantages(sampled.rewards[np.newaxis])
+        return scaled[0] - self._settings.end_penalty * ~sampled.answered.ended
+
     def step(self, number: int, learning_rate: float) -> LessonStep:
         settings, step = self._settings, self._step
         numbers = epoch_rows(
@@ -208,7 +217,7 @@ class Rollouts(Lesson):
         if settings.kl_estimator == "k3":
             off = np.exp(np.minimum(-off, 20.0)) - 1.0 + off
         rewards = -self._kl_weight * off
-        rewards[offsets[1:] - 1] += self._penalised(sampled)
+        rewards[offsets[1:] - 1] += self._scaled(sampled)
         values = scores[places].astype(np.float64)
         advantages, returns = np.empty_like(rewards), np.empty_like(rewards)
         discounts = settings.gamma, settings.gae_lambda
@@ -276,17 +285,19 @@ class Rollouts(Lesson):
         reference = self._shards.outputs(self._reference, sampled.rows).logp
         statistics = self._statistics(sampled, logp, reference)
         penalised = self._penalised(sampled)
-        loss = self._kl_cost(statistics) - float(penalised.mean())
+        loss = self._kl_cost(statistics, sampled.rewards) - float(penalised.mean())
         self._notices += self._watch.after_evaluation(statistics, float(penalised.std()), n)
         blocks = tuple(Block(-float(reward), 1) for reward in penalised)
         return Judged(Evaluation(loss, n, 0, blocks), statistics)
 
-    def _kl_cost(self, statistics: Mapping[str, float]) -> float:
+    def _kl_cost(self, statistics: Mapping[str, float], rewards: Array) -> float:
         """What the KL divergence takes off an answer's reward, as the objective weighs it."""
         kl = statistics["KL, k3 per answer"]
         if self._in_groups:  # its weight is of the mean over tokens
             return float(self._objective.config.kl_weight) * kl / statistics["answer length"]
-        return self._kl_weight * kl
+        # beside normalised rewards it is of their deviation
+        unit = float(rewards.std()) if self._settings.normalise else 1.0
+        return self._kl_weight * unit * kl
 
     def notices(self) -> Iterable[Notice]:
         notices, self._notices = self._notices, []
