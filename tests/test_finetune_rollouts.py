@@ -13,7 +13,7 @@ import training_runs as runs
 
 from bptool.cli.finetune.request import settle_preferences, settle_rollouts
 from bptool.config.load import resolve
-from bptool.errors import RunError
+from bptool.errors import ConfigError, RunError
 from bptool.objectives.mixed import Both, Mixed
 from bptool.objectives.ppo import Rollout
 from bptool.training.answers_now import sample_answers
@@ -139,6 +139,13 @@ def test_nothing_is_dropped_beside_a_reference(places: Any, tmp_path: Path, obje
         )
     config = asked.config.model.config
     assert (max(config.dropout_sites()), config.depth().rate) == (0.0, 0.0)
+
+
+def test_an_option_out_of_range_is_called_by_its_name(places: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--kl-weight -1.0: rollouts.kl_weight"):
+        request(places, tmp_path / "run", "ppo", rollouts={"kl_weight": -1.0})
+    with pytest.raises(ConfigError, match=r"^--prompts-per-step 1000000: rollouts.prompts"):
+        request(places, tmp_path / "run", "grpo", rollouts={"prompts": 10**6})
 
 
 def test_rules_that_changed_are_refused_on_a_resume(places: Any, tmp_path: Path) -> None:

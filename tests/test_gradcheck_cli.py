@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,6 +96,20 @@ def test_an_objective_is_checked_through_the_model(config, capsys, objective, n_
         "the checked rows, split batch",
         "the checked rows, split inside",
     ]
+
+
+@pytest.mark.parametrize("objective", ["dpo", "ipo", "kto", "reward", "ppo", "grpo"])
+def test_an_objective_needs_no_configuration(tmp_path, objective):
+    command = [sys.executable, "-m", "bptool", "gradcheck", "--objective", objective, "--json"]
+    environment = {**os.environ, "BPTOOL_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert found["model"]["name"] == f"{objective} through gpt2"
+    assert found["failures"] == []
+    assert len(found["training"]) == 2
 
 
 def test_an_objective_that_cannot_be_checked_is_one_line_and_exit_code_2(config, capsys):

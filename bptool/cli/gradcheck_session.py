@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bptool.config.schema import RunConfig
     from bptool.gradcheck.model import ModelFunction
     from bptool.gradcheck.report import Report
     from bptool.gradcheck.training_path import PathReport
 
+SMALL: dict[str, Any] = {
+    "model": {"name": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 16, "context": 16},
+    "training": {"steps": 1, "batch_size": 4, "workers": 2},
+}
+"""What is checked where no configuration is given."""
 Watch = Callable[[str, int, int], None]
 """Called with what is being checked, how much of it is done, and how much there is."""
 
@@ -86,6 +92,30 @@ def check_operations(found: Findings, seed: int, watch: Watch) -> None:
     operations.check_operations(seed=seed, on_report=heard)
 
 
+def configured(path: Path | None, sets: Sequence[str], objective: str | None) -> RunConfig:
+    """The configuration to check, with a scalar head where the objective needs one; without a file
+    that of a small GPT-2 on a text of one sentence."""
+    from bptool import registry
+    from bptool.config.load import resolve
+    from bptool.data.cache import cache_folder
+    from bptool.files import write_text
+    from bptool.training.small_run import TEXT
+
+    defaults = None
+    if path is None:
+        text = cache_folder("texts") / "gradcheck.txt"
+        text.parent.mkdir(parents=True, exist_ok=True)
+        write_text(text, 40 * TEXT)
+        defaults = {**SMALL, "data": {"text": [str(text)]}}
+    label = "of the small model that is checked"
+    config = resolve(path, sets, defaults=defaults, defaults_label=label).config
+    if objective is not None and registry.objectives.get(objective).of_scores:
+        if "score_head" in type(config.model.config).model_fields:
+            scored = [*sets, "model.score_head=true"]
+            config = resolve(path, scored, defaults=defaults, defaults_label=label).config
+    return config
+
+
 def check_model(
     found: Findings,
     path: Path | None,
@@ -98,19 +128,13 @@ def check_model(
     next-token loss, or an ``objective`` of fine-tuning."""
     from threadpoolctl import threadpool_limits
 
-    from bptool import registry
     from bptool.cli.gradcheck_training import compare_objective, compare_training
-    from bptool.config.load import resolve
     from bptool.gradcheck.check import check
     from bptool.gradcheck.model import effort_for, model_function
     from bptool.gradcheck.objective_model import ObjectiveFunction, objective_function
     from bptool.training.setup import build
 
-    config = resolve(path, sets).config
-    if objective is not None and registry.objectives.get(objective).of_scores:
-        if "score_head" in type(config.model.config).model_fields:
-            config = resolve(path, [*sets, "model.score_head=true"]).config
-    pieces = build(config)
+    pieces = build(configured(path, sets, objective))
     # The products of a check are small: threads of the BLAS would only wait for each other.
     one_thread = threadpool_limits(1, user_api="blas")
     try:

@@ -139,9 +139,10 @@ class _Tree:
         }
         self.put((), document.value, origins)
 
-    def put_set(self, argument: str, path: KeyPath, value: Any) -> None:
-        """Set one value; a section is replaced as a whole, and sections on the way are made."""
-        origin = _Origin(f"--set {argument}", Path.cwd())
+    def put_set(self, where: str, path: KeyPath, value: Any) -> None:
+        """Set one value that comes from ``where``; a section is replaced as a whole, and sections
+        on the way are made."""
+        origin = _Origin(where, Path.cwd())
         for length in range(1, len(path)):
             if report.value_at(self.value, path[:length]) is None:
                 is_list = isinstance(path[length], int)
@@ -301,6 +302,7 @@ def resolve(
     *,
     defaults: Mapping[str, Any] | None = None,
     defaults_label: str = "chosen for the text",
+    options: Mapping[str, tuple[str, Any]] | None = None,
 ) -> Resolved:
     """Read, merge and check a configuration.
 
@@ -311,6 +313,8 @@ def resolve(
         overrides: nested values that win over the file: ``{"data": {"text": ["book.txt"]}}``.
         defaults: nested values that the file wins over, as ``for_text`` returns.
         defaults_label: what ``provenance`` calls the origin of ``defaults``.
+        options: what options of the command set, by which errors name them, over all but ``sets``:
+            ``{"--beta": ("objective.beta", 0.1)}``.
 
     Raises:
         ConfigError: anything is wrong; its message has one line for each problem.
@@ -318,7 +322,7 @@ def resolve(
     tree = _Tree(RunConfig)
     if defaults:
         tree.put_all(defaults, defaults_label)
-    config = _read(tree, path, sets, overrides)
+    config = _read(tree, path, sets, overrides, options)
     return Resolved(config, _provenance(config, tree))
 
 
@@ -359,12 +363,16 @@ def _read(
     path: Path | str | None,
     sets: Sequence[str],
     overrides: Mapping[str, Any] | None,
+    options: Mapping[str, tuple[str, Any]] | None = None,
 ) -> Any:
-    """Merge a file, ``overrides`` and ``sets`` into ``tree`` and check it: its root section."""
+    """Merge a file, ``overrides``, ``options`` and ``sets`` into ``tree`` and check it: its root
+    section."""
     if path is not None:
         tree.put_file(Path(path))
     if overrides:
         tree.put_all(overrides, "command line")
+    for option, (name, value) in (options or {}).items():
+        tree.put_set(f"{option} {value}", tuple(name.split(".")), value)
     parsed: list[tuple[str, KeyPath, Any]] = []
     for argument in sets:
         try:
@@ -372,7 +380,7 @@ def _read(
         except ConfigError as error:
             tree.problems.append((math.inf, str(error)))
     for argument, key, value in sorted(parsed, key=_set_order):
-        tree.put_set(argument, key, value)
+        tree.put_set(f"--set {argument}", key, value)
     _resolve_paths(tree)
     try:
         config = tree.root.model_validate(tree.value)

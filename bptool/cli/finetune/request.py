@@ -97,6 +97,15 @@ def _number(value: str) -> Any:
         return value
 
 
+def options_of(section: str, given: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Settings of a section as the options that set them: ``--kl-weight`` for ``kl_weight``."""
+    named = {("rollouts", "prompts"): "--prompts-per-step"}
+    return {
+        named.get((section, key), f"--{key.replace('_', '-')}"): (f"{section}.{key}", value)
+        for key, value in given.items()
+    }
+
+
 def settle_preferences(
     run: Path,
     objective: dict[str, Any],
@@ -125,7 +134,8 @@ def settle_preferences(
     name = objective["name"]
     rate = RATE if name == "reward" else PREFERENCE_RATE
     values = started_from(parent, run, checkpoint, rate)
-    values["objective"] = objective
+    values["objective"] = {"name": name}
+    options = options_of("objective", {k: v for k, v in objective.items() if k != "name"})
     values["data"] |= records_in(data, validation, skip_bad)
     values["data"]["split"]["validation_fraction"] = 0.1
     if name == "reward":
@@ -133,7 +143,7 @@ def settle_preferences(
         values["sample"]["max_tokens"] = 0
     else:
         values["model"] = nothing_dropped(values["model"])
-    config = resolved(values, sets, steps=1)
+    config = resolved(values, sets, 1, options)
     context = parent.model.context
     units = prepare_preferences(
         *(config.data, Rendering(parent.chat_template, parent.tokenizer), context),
@@ -142,7 +152,7 @@ def settle_preferences(
     batch = config.training.batch_size
     rows = len(units.train) * 2 if batch == "full" else batch
     batches = UnitBatches(units.train, context, rows, config.training.data_seed, name == "reward")
-    return request(resolved(values, sets, batches.steps(epochs)), run, name, out)
+    return request(resolved(values, sets, batches.steps(epochs), options), run, name, out)
 
 
 def settle_rollouts(
@@ -172,16 +182,21 @@ def settle_rollouts(
     values["data"] |= records_in(prompts, validation, skip_bad=False)
     values["data"]["split"]["validation_fraction"] = 0.1
     values["model"] = nothing_dropped(values["model"])
-    values["rollouts"] = {"reward": str(Path(reward).absolute()), **rollouts}
+    values["rollouts"] = {"reward": str(Path(reward).absolute())}
     if objective == "ppo":
         values["model"] = {**values["model"], "score_head": True}
-    config = resolved(values, sets, steps)
+    config = resolved(values, sets, steps, options_of("rollouts", rollouts))
     assert config.rollouts is not None
     check_rewards(config.rollouts.reward)
     return request(config, run, objective, out)
 
 
-def resolved(values: Mapping[str, Any], sets: list[str], steps: int) -> RunConfig:
+def resolved(
+    values: Mapping[str, Any],
+    sets: list[str],
+    steps: int,
+    options: Mapping[str, tuple[str, Any]] | None = None,
+) -> RunConfig:
     """The configuration of so many ``steps``, with the user's changes."""
     from bptool.config.load import resolve
 
@@ -196,10 +211,11 @@ def resolved(values: Mapping[str, Any], sets: list[str], steps: int) -> RunConfi
         schedule = {**schedule, "warmup_steps": 0}
     first = {**values, "training": training, "schedule": schedule}
     label = "of the run that it starts from"
-    n = resolve(None, sets, defaults=first, defaults_label=label).config.training.steps
+    given: dict[str, Any] = {"defaults_label": label, "options": options}
+    n = resolve(None, sets, defaults=first, **given).config.training.steps
     if n == steps and schedule["name"] == "cosine":
         first["schedule"] = {**schedule, "warmup_steps": int(WARMUP * steps)}
-    return resolve(None, sets, defaults=first, defaults_label=label).config
+    return resolve(None, sets, defaults=first, **given).config
 
 
 def request(config: RunConfig, run: Path, method: str, out: Path | None) -> Request:
