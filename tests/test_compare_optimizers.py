@@ -323,3 +323,16 @@ def test_an_optimizer_of_ones_own_takes_part(
     trial = records(folder / "plugin" / "results.jsonl")[1]
     assert shlex.split(trial["command"])[-2:] == ["--plugin", str((folder / "sign.py").resolve())]
     assert trial["final_loss"] < trial["curve"][0]["val_loss"]
+    (folder / "sign.py").write_text("raise SystemExit('ran a program that nobody named')\n")
+    name = next(name for name in sys.modules if name.startswith("bptool_plugin_sign_"))
+    loaded = sys.modules.pop(name)
+    capsys.readouterr()
+    assert main(["compare-optimizers", "--resume", "plugin"]) == 2
+    error = capsys.readouterr().err
+    assert "run only when you name them" in error
+    assert f"--plugin {shlex.quote(trial['command'].split()[-1])}" in error
+    assert "nobody named" not in error
+    assert main(["compare-optimizers", "--resume", "plugin", "--plugin", "sign.py"]) == 2
+    assert "nobody named" in capsys.readouterr().err
+    sys.modules[name] = loaded
+    assert main(["compare-optimizers", "--resume", "plugin", "--plugin", "sign.py"]) == 0

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import training_runs as runs
 
+from bptool.comparison.results import ResultsFolder
+from bptool.config.load import read_study, resolve
+from bptool.data import survey
 from bptool.data.tokenfile import open_token_file
 from bptool.data.tokenizers import load_tokenizer
-from bptool.errors import DataError
+from bptool.errors import DataError, UserError
+from bptool.feedback.store import Store
+from bptool.training import engine_choice
 from bptool.training.checkpoint import CheckpointStore
+from bptool.training.metrics import read_metrics
+from bptool.training.run_folder import read_json
 from bptool.training.trained import open_run
 
 OLD = Path(__file__).parent / "old_formats"
@@ -58,3 +67,110 @@ def test_a_token_file_of_version_1_is_read_and_a_later_one_refused(tmp_path: Pat
     path.write_bytes(changed)
     with pytest.raises(DataError, match=r"old\.tokens: unknown format_version; delete the file"):
         open_token_file(path, header["key"])
+
+
+SAMPLES = {
+    "comparison/json_report.py": (1, None),
+    "comparison/results.py": (2, "results-2.jsonl"),
+    "config/schema.py": (1, "run-2/config.yaml"),
+    "config/study_section.py": (1, "study-1.yaml"),
+    "data/survey.py": (1, "survey-1.json"),
+    "data/token_writer.py": (1, "journal-1.journal"),
+    "data/tokenfile.py": (1, "tokens-1.tokens"),
+    "data/tokenizers/base.py": (1, "tokenizer-char-1.json"),
+    "feedback/store.py": (1, "answers-1.jsonl"),
+    "training/engine_choice.py": (1, "engine-1.json"),
+    "training/measurements.py": (1, "measurements-1.json"),
+    "training/run_folder.py": (1, "run-2/manifest.json"),
+    "training/seal.py": (2, "run-2/checkpoints/index.json"),
+}
+"""File that names a format's version -> the version, and a sample of it; None where no program of
+ours reads it back."""
+_VERSION = re.compile(
+    r"^(?:JOURNAL_|FORMAT_)?VERSION = (\d+)|format_version: Literal\[(\d+)\]", re.M
+)
+
+
+def test_every_version_of_a_format_has_a_sample() -> None:
+    package = Path(__file__).parent.parent / "bptool"
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        for match in _VERSION.finditer(path.read_text(encoding="utf-8")):
+            found[path.relative_to(package).as_posix()] = int(match[1] or match[2])
+    assert found == {name: version for name, (version, _) in SAMPLES.items()}
+    for version, sample in SAMPLES.values():
+        if sample is not None:
+            text = (OLD / sample).read_bytes().decode("utf-8", errors="replace")
+            assert re.search(rf"format_version\"?: {version}\b", text), sample
+
+
+def _study(path: Path) -> object:
+    folder = path.parent / "study"
+    folder.mkdir()
+    shutil.copy(path, folder / "results.jsonl")
+    return ResultsFolder(folder).read().records
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "answers-1.jsonl": lambda path: [j.choice for j in Store(path).judgements][:3],
+    "results-2.jsonl": _study,
+    "study-1.yaml": lambda path: list(read_study(path).config.optimizers),
+    "run-2/config.yaml": lambda path: resolve(path).config.model.name,
+    "run-2/manifest.json": lambda path: read_json(path, "manifest")["format_version"],
+    "run-2/metrics.jsonl": lambda path: len(read_metrics(path)) > 0,
+    "tokenizer-char-1.json": lambda path: load_tokenizer(path).decode([1, 2]),
+    "tokenizer-byte-1.json": lambda path: load_tokenizer(path).decode([97, 98]),
+    "tokenizer-bpe-1.json": lambda path: load_tokenizer(path).vocab_size > 256,
+}
+
+
+@pytest.mark.parametrize("sample", READERS)
+def test_a_sample_is_read_and_a_later_version_refused_in_one_line(
+    tmp_path: Path, sample: str
+) -> None:
+    read, path = READERS[sample], tmp_path / Path(sample).name
+    shutil.copy(OLD / sample, path)
+    assert read(path)
+    shutil.rmtree(tmp_path / "study", ignore_errors=True)
+    text = path.read_bytes().decode("utf-8")
+    later, n = re.subn(r"(format_version\"?: )\d+", r"\g<1>99", text, count=1)
+    assert n == 1
+    path.write_bytes(later.encode("utf-8"))
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert len(str(caught.value).splitlines()) == 1
+    assert path.parent.name in str(caught.value)
+
+
+def test_results_of_version_1_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    shutil.copy(OLD / "results-1.jsonl", tmp_path / "results.jsonl")
+    with pytest.raises(UserError, match="format_version 1, this bptool reads 2; begin the study"):
+        ResultsFolder(tmp_path).read()
+
+
+def test_what_was_measured_or_counted_by_another_version_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_choice, "cache_folder", lambda _: tmp_path)
+    readers = {
+        "engine-1.json": lambda path: engine_choice._remembered(path.stem),
+        "survey-1.json": survey._remembered,
+    }
+    for sample, read in readers.items():
+        path = tmp_path / sample
+        shutil.copy(OLD / sample, path)
+        assert read(path) is not None, sample
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace('"format_version": 1', '"format_version": 9'), "utf-8")
+        assert read(path) is None, sample
+
+
+def test_a_run_of_version_2_is_opened(tmp_path: Path) -> None:
+    for name in ("run-2", "lora-2"):
+        shutil.copytree(OLD / name, tmp_path / name)
+        assert np.isfinite(open_run(tmp_path / name, last=True).weights).all()
+    index = tmp_path / "run-2" / "checkpoints" / "index.json"
+    text = index.read_text(encoding="utf-8")
+    index.write_text(text.replace('"format_version": 2', '"format_version": 9'), encoding="utf-8")
+    with pytest.raises(UserError, match="format_version 9, this bptool reads 1 and 2; update"):
+        open_run(tmp_path / "run-2")

@@ -65,8 +65,7 @@ def settle(sources: Sequence[Path], flags: Flags, out: Path | None) -> Request:
     for plugin in flags.plugins:
         load_plugin(plugin)
     place = out or free_name(Path("runs") / "-".join(["compare", *(s.stem for s in sources)]))
-    kept = [str(Path(p).resolve()) if p.endswith(".py") else p for p in flags.plugins]
-    folder = ResultsFolder(place, kept)
+    folder = ResultsFolder(place, _as_kept(flags.plugins))
     folder.require_free()
     texts = {"data": {"text": list(flags.texts)}} if flags.texts else None
     study = next((source for source in sources if is_study(source)), None)
@@ -91,19 +90,19 @@ def settle(sources: Sequence[Path], flags: Flags, out: Path | None) -> Request:
 
 def settle_again(path: Path, sources: Sequence[Path], flags: Flags, out: Path | None) -> Request:
     """Read a study that was stopped, and hold its folder; that says all, so that nothing else may
-    be given."""
+    be given but the plug-ins that it needs."""
     from bptool.comparison.ground import survey_again
     from bptool.comparison.results import ResultsFolder
 
-    given = dataclasses.replace(flags, processes=None) != Flags(
-        rates=[], texts=[], sets=[], plugins=[]
+    given = dataclasses.replace(flags, processes=None, plugins=()) != Flags(
+        rates=[], texts=[], sets=[], plugins=()
     )
     if sources or out is not None or given:
         raise ConfigError(
-            f"--resume {path} goes on with the study as it began; only --processes, --mpi, "
-            "--quiet and --json may be given beside it"
+            f"--resume {path} goes on with the study as it began; only --plugin, "
+            "--processes, --mpi, --quiet and --json may be given beside it"
         )
-    folder = ResultsFolder(path)
+    folder = ResultsFolder(path, _as_kept(flags.plugins))
     folder.require_study()
     passed_over = folder.hold()  # before it is read: reading cuts off a torn line
     try:
@@ -120,6 +119,11 @@ def settle_again(path: Path, sources: Sequence[Path], flags: Flags, out: Path | 
         *(str(path), plan, ground, folder, kept.records, kept.timings, True),
         *(tuple(changes), passed_over),
     )
+
+
+def _as_kept(plugins: Sequence[str]) -> list[str]:
+    """Plug-ins as a study's folder names them: files by where they are."""
+    return [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins]
 
 
 def _of_workloads(

@@ -68,9 +68,11 @@ def _compare(wanted: Request, *, mpi: bool, quiet: bool, json: bool) -> None:
         print_report(console, wanted, analysis, files, quiet)
     if stopped:
         n = sum(record.status != "failed" for record in study.records)
+        words = [str(wanted.folder.path)]
+        words += [word for plugin in wanted.folder.plugins for word in ("--plugin", plugin)]
         sys.stderr.write(
             f"stopped: {n} of {wanted.plan.n_trials} trials are done; go on with: "
-            f"bptool compare-optimizers --resume {wording.argument(str(wanted.folder.path))}\n"
+            f"bptool compare-optimizers --resume {' '.join(map(wording.argument, words))}\n"
         )
         raise Stopped(asked.exit_code)
 

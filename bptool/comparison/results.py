@@ -45,6 +45,8 @@ from bptool.plugins import load_plugin
 from bptool.training.lock import STUDY_LOCK, FolderLock
 
 FORMAT_VERSION = 2
+MOST_PLUGINS = 8
+"""That an error names."""
 KIND = "bptool optimizer study"
 MOST_SHOWN = 300
 """Characters of what is wrong with a file."""
@@ -67,7 +69,8 @@ class ResultsFolder:
     """Paths of a study's files. Makes nothing until :meth:`create`.
 
     Args:
-        path: the folder. plugins: what a replay has to load, as ``--plugin`` takes it.
+        path: the folder. plugins: what a replay has to load, as ``--plugin`` takes it, and all that
+            :meth:`read` may load.
     """
 
     def __init__(self, path: Path, plugins: Sequence[str] = ()) -> None:
@@ -203,6 +206,14 @@ class ResultsFolder:
         plugins = header.get("plugins")
         if not isinstance(plugins, list) or not all(isinstance(p, str) for p in plugins):
             raise RunError(f"{self.results}:1: plugins is no list of names; the file is damaged")
+        if unnamed := [plugin for plugin in plugins if plugin not in self.plugins]:
+            named = " ".join(
+                f"--plugin {_on_one_line(plugin)}" for plugin in unnamed[:MOST_PLUGINS]
+            )
+            raise RunError(
+                f"{self.path} was begun with plug-ins, which are programs and run only when you "
+                f"name them; look at them, then add {named}"
+            )
         for plugin in plugins:
             load_plugin(plugin)
         try:
@@ -285,3 +296,8 @@ NOTHING: dict[str, Any] = {
 
 def _line(record: dict[str, Any]) -> str:
     return json.dumps(finite(record), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _on_one_line(name: str) -> str:
+    """As a shell takes it, or escaped where it would not stay on its line."""
+    return shlex.quote(name) if name.isprintable() else ascii(name)[:200]

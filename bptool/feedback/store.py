@@ -158,6 +158,8 @@ def _line(judgement: Judgement) -> bytes:
 def _judgement(value: Any) -> Judgement:
     if not isinstance(value, dict) or value.get("choice") not in CHOICES:
         raise BadRecord("it has no choice")
+    if (version := value.get("format_version", FORMAT_VERSION)) != FORMAT_VERSION:
+        raise BadRecord(f"format_version {ascii(version)[:40]}: update bptool")
     for key in ("left", "right", "reviewer"):
         if not isinstance(value.get(key), str):
             raise BadRecord(f"{key} is not a text")

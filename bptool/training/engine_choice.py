@@ -71,6 +71,8 @@ def _remembered(key: str) -> dict[str, float] | None:
     """What was measured before; None where there is nothing, or nothing that can be read."""
     try:
         kept = json.loads((cache_folder(FOLDER) / f"{key}.json").read_text(encoding="utf-8"))
+        if kept["format_version"] != FORMAT_VERSION:
+            return None
         seconds = {str(name): float(value) for name, value in kept["seconds"].items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, DataError):
         return None

@@ -131,7 +131,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             raise RunError(f"{path}:{number} is not a record of metrics; restore the file")
         records.append(record)
     if not records or records[0].get("format_version") != FORMAT_VERSION:
-        raise RunError(f"{path} does not begin with format_version {FORMAT_VERSION}; restore it")
+        remedy = "restore it, or update bptool where it is of a later version"
+        raise RunError(f"{path} does not begin with format_version {FORMAT_VERSION}; {remedy}")
     return records[1:]
 
 
