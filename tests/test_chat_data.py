@@ -83,6 +83,25 @@ BROKEN = {
 }
 
 
+def test_records_are_read_from_zstd_and_a_file_cut_short_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zstandard = pytest.importorskip("zstandard", reason="needs the extra zstd")
+    values = [{"prompt": f"p{i}", "completion": "c"} for i in range(999)]
+    lines = write_lines(tmp_path / "a.jsonl", values)
+    data = zstandard.compress(lines.read_bytes())
+    (tmp_path / "a.jsonl.zst").write_bytes(data)
+    read = objects.read_parsed([tmp_path / "a.jsonl.zst"], lambda value, place: value["prompt"])
+    assert read == ([f"p{i}" for i in range(999)], [])
+    (tmp_path / "cut.zst").write_bytes(data[:-9])
+    with pytest.raises(DataError, match=r"cut\.zst: not a whole zstd file"):
+        objects.read_parsed([tmp_path / "cut.zst"], lambda value, place: value)
+    monkeypatch.setattr(objects, "MAX_LINE_BYTES", 2**16)
+    (tmp_path / "bomb").write_bytes(zstandard.compress(b"a" * 2**26))
+    with pytest.raises(DataError, match="bomb:1: a line of over 65,536 bytes"):
+        objects.read_parsed([tmp_path / "bomb"], lambda value, place: value)
+
+
 @pytest.mark.parametrize("line", BROKEN, ids=lambda line: line[:40])
 def test_a_broken_record_is_named_by_its_line_and_may_be_left_out(
     tmp_path: Path, line: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import threading
@@ -163,6 +164,25 @@ def test_a_narrow_window_shows_the_answers_below_each_other(served: Any, tmp_pat
             left, right = box.format("left"), box.format("right")
             assert browser.value(f"{left}.y === {right}.y") is beside
             assert browser.value("document.documentElement.scrollWidth") <= width
+
+
+def test_half_a_character_is_refused_and_nothing_is_lost(served: Any, tmp_path: Path) -> None:
+    server = served()
+    number = server.state()["pair"]["number"]
+
+    def post(text: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
+        body = json.dumps({"number": number, "choice": "edit", "side": "left", "text": text})
+        connection.request("POST", f"/{server.secret}/judge", body)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode("utf-8")
+
+    status, said = post("better \ud800")
+    assert status == 409
+    assert "half of a surrogate pair" in said
+    assert not (tmp_path / "prefs.jsonl").exists() or not (tmp_path / "prefs.jsonl").read_bytes()
+    assert post("better")[0] == 200
+    assert [j.chosen for j in Store(tmp_path / "prefs.jsonl").judgements] == ["better"]
 
 
 def test_a_connection_that_says_nothing_holds_nobody_up(served: Any) -> None:

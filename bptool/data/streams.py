@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,28 @@ def _zstd(path: Path) -> Iterator[bytes]:
             raise DataError(f"{path}: not a whole zstd file (it ends too early); copy it again")
     except library.ZstdError as error:
         raise DataError(f"{path}: not a whole zstd file ({error}); copy it again") from None
+
+
+def open_zstd(path: Path) -> io.BufferedReader:
+    """A zstd file as one of bytes to read; errors as of :func:`read_chunks`."""
+    return io.BufferedReader(_Parts(_zstd(path)), CHUNK_BYTES)
+
+
+class _Parts(io.RawIOBase):
+    """A file whose bytes are those of ``parts``, one after the other."""
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts, self._held = parts, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._held:
+            self._held = memoryview(next(self._parts, b""))
+        n = min(len(buffer), len(self._held))
+        buffer[:n], self._held = self._held[:n], self._held[n:]
+        return n
 
 
 def _rechunked(parts: Iterator[bytes]) -> Iterator[bytes]:

@@ -152,7 +152,12 @@ class Store:
 
 
 def _line(judgement: Judgement) -> bytes:
-    return json.dumps(judgement.to_json(), ensure_ascii=False).encode("utf-8")
+    try:
+        return json.dumps(judgement.to_json(), ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(
+            "the answer holds half of a surrogate pair, which is no character; write it again"
+        ) from None
 
 
 def _judgement(value: Any) -> Judgement:

@@ -1,4 +1,4 @@
-"""JSON objects from JSON or JSON Lines files, gzipped or not: one at a time, with its place."""
+"""JSON objects from JSON or JSON Lines files, compressed or not: one at a time, with its place."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bptool.data.streams import open_zstd
 from bptool.errors import DataError
 
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+"""What files of each begin with."""
 MAX_LINE_BYTES = 16 * 2**20
 MAX_JSON_BYTES = 512 * 2**20
 """Of a file that is one JSON list, which has to be read as a whole."""
@@ -98,12 +101,12 @@ def _read_values(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _open(path: Path) -> BufferedIOBase:
     file = path.open("rb")
-    start = file.read(2)
+    start = file.read(len(ZSTD))
     file.seek(0)
-    if start == b"\x1f\x8b":
-        file.close()
-        return gzip.open(path, "rb")
-    return file
+    if not start.startswith((GZIP, ZSTD)):
+        return file
+    file.close()
+    return gzip.open(path, "rb") if start.startswith(GZIP) else open_zstd(path)
 
 
 def _read_lines(path: Path, first: bytes, file: BufferedIOBase) -> Iterator[tuple[str, Any]]:
