@@ -233,9 +233,11 @@ def test_objectives_through_the_model_equal_autograd(name: str) -> None:
     compare_with_autograd(model, weights, rows, ours, loss_of)
 
 
-@pytest.mark.parametrize("whiten", [True, False])
+@pytest.mark.parametrize(("whiten", "normalise"), [(True, True), (False, True), (True, False)])
 @pytest.mark.parametrize("estimator", ["k1", "k3"])
-def test_ppo_from_rewards_to_gradients_equals_autograd(estimator: str, whiten: bool) -> None:
+def test_ppo_from_rewards_to_gradients_equals_autograd(
+    estimator: str, whiten: bool, normalise: bool
+) -> None:
     """Token rewards, advantages and returns worked out anew, then the loss through the model."""
     torch_objectives = pytest.importorskip(
         "torch_objectives", reason="PyTorch is not installed; see CONTRIBUTING.md"
@@ -244,7 +246,7 @@ def test_ppo_from_rewards_to_gradients_equals_autograd(estimator: str, whiten: b
 
     settings = RolloutsConfig(
         **{"reward": "rules.py", "kl_weight": 0.4, "kl_estimator": estimator, "whiten": whiten},
-        **{"gamma": 0.95, "gae_lambda": 0.9, "end_penalty": 0.7},
+        **{"gamma": 0.95, "gae_lambda": 0.9, "end_penalty": 0.7, "normalise": normalise},
     )
     objective = objective_of(VARIANTS["ppo, tight clips"])
     model, weights = model_of()

@@ -55,7 +55,10 @@ def advantages_and_returns(
     settings: Any, rewards: Any, ended: Any, spans: Any, logp: Any, scores: Any, reference: Any
 ) -> tuple[Any, Any]:
     """PPO's advantages and returns of every position, 0 where no answer is: token rewards by the
-    named estimator of the KL divergence, then GAE as the sum that defines it."""
+    named estimator of the KL divergence beside rewards at mean 0 and deviation 1 where they are
+    normalised, then GAE as the sum that defines it."""
+    if settings.normalise:
+        rewards = (torch.tensor(rewards) - rewards.mean()) / torch.tensor(rewards).std(correction=0)
     found, returns = torch.zeros_like(logp), torch.zeros_like(logp)
     for a, places in enumerate(spans):
         off = logp[places] - reference[places]
