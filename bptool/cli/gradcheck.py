@@ -39,8 +39,8 @@ def gradcheck(
 ) -> None:
     """Check gradients by central differences and Taylor tests, at float64.
 
-    Without a CONFIG.yaml the operations alone are checked, and with --objective a small GPT-2 of
-    bptool's own. Exit code 1 if any gradient is wrong.
+    Without a CONFIG.yaml the operations alone are checked, and with --objective or --set a small
+    GPT-2 of bptool's own. Exit code 1 if any gradient is wrong.
     """
     from bptool.cli import gradcheck_session as session
     from bptool.plugins import load_plugin

@@ -104,7 +104,6 @@ def configured(path: Path | None, sets: Sequence[str], objective: str | None) ->
     defaults = None
     if path is None:
         text = cache_folder("texts") / "gradcheck.txt"
-        text.parent.mkdir(parents=True, exist_ok=True)
         write_text(text, 40 * TEXT)
         defaults = {**SMALL, "data": {"text": [str(text)]}}
     label = "of the small model that is checked"

@@ -22,7 +22,10 @@ class RolloutsConfig(Section):
     max_tokens: int = Field(64, ge=1, le=65536, description="longest answer, its end included")
     updates: int = Field(2, ge=1, le=64, description="updates on the answers of one step")
     end_penalty: float = Field(
-        1.0, ge=0, description="taken off the reward of an answer that does not end by itself"
+        1.0,
+        ge=0,
+        description="taken off the reward of an answer that does not end by itself; in deviations "
+        "of the rewards where ppo normalises them",
     )
     normalise: bool = Field(
         True,

@@ -144,10 +144,10 @@ class Rollouts(Lesson):
         offsets = np.concatenate([[0], np.cumsum(counts)])
         return Sampled(answered, rewards, packed, rows_of(packed), places, offsets)
 
-    def _penalised(self, sampled: Sampled) -> Array:
-        """Rewards less the penalty of answers that do not end, (A,)."""
+    def _penalised(self, sampled: Sampled, unit: float = 1.0) -> Array:
+        """Rewards less the penalty, so many ``unit``, of answers that do not end, (A,)."""
         unended = ~sampled.answered.ended
-        rewards: Array = sampled.rewards - self._settings.end_penalty * unended
+        rewards: Array = sampled.rewards - self._settings.end_penalty * unit * unended
         return rewards
 
     def _scaled(self, sampled: Sampled) -> Array:
@@ -284,20 +284,25 @@ class Rollouts(Lesson):
         logp = self._shards.outputs(params, sampled.rows).logp
         reference = self._shards.outputs(self._reference, sampled.rows).logp
         statistics = self._statistics(sampled, logp, reference)
-        penalised = self._penalised(sampled)
-        loss = self._kl_cost(statistics, sampled.rewards) - float(penalised.mean())
+        unit = self._unit(sampled.rewards)
+        penalised = self._penalised(sampled, unit)
+        loss = unit * self._kl_cost(statistics) - float(penalised.mean())
         self._notices += self._watch.after_evaluation(statistics, float(penalised.std()), n)
         blocks = tuple(Block(-float(reward), 1) for reward in penalised)
         return Judged(Evaluation(loss, n, 0, blocks), statistics)
 
-    def _kl_cost(self, statistics: Mapping[str, float], rewards: Array) -> float:
+    def _kl_cost(self, statistics: Mapping[str, float]) -> float:
         """What the KL divergence takes off an answer's reward, as the objective weighs it."""
         kl = statistics["KL, k3 per answer"]
         if self._in_groups:  # its weight is of the mean over tokens
             return float(self._objective.config.kl_weight) * kl / statistics["answer length"]
-        # beside normalised rewards it is of their deviation
-        unit = float(rewards.std()) if self._settings.normalise else 1.0
-        return self._kl_weight * unit * kl
+        return self._kl_weight * kl
+
+    def _unit(self, rewards: Array) -> float:
+        """What the KL weight and the penalty of answers that do not end are in: the deviation of
+        the rewards where ppo normalises them."""
+        normalised = self._settings.normalise and not self._in_groups
+        return float(rewards.std()) if normalised else 1.0
 
     def notices(self) -> Iterable[Notice]:
         notices, self._notices = self._notices, []
