@@ -13,7 +13,7 @@ import training_runs as runs
 from bptool.cli.finetune.request import settle_preferences
 from bptool.data.chat.records import Message
 from bptool.errors import ConfigError, RunError, UserError
-from bptool.training.calibration import calibration_error, reliability, wilson
+from bptool.training.calibration import calibration_error, reliability
 from bptool.training.events import Evaluated, Notice, StepDone
 from bptool.training.lessons.pairs import Pairs
 from bptool.training.reliability import judge_reward_run
@@ -189,8 +189,6 @@ def test_calibration_of_a_model_that_is_as_sure_as_it_is_right() -> None:
     assert calibration_error(np.full(10, 50.0)) == pytest.approx(0)
     assert calibration_error(np.full(10, -50.0)) == pytest.approx(1)
     assert [b.n for b in reliability(np.array([0.0, 50.0]))] == [1, *[0] * 8, 1]
-    low, high = wilson(8, 10)
-    assert (low, high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
 
 
 def test_what_was_left_out_is_said(places: Any, tmp_path: Path) -> None:

@@ -1,8 +1,14 @@
-"""Every method of fine-tuning, stopped after each step and gone on with: the same bits."""
+"""Every method of fine-tuning, stopped after each step and gone on with: the same bits.
+
+So are rollouts that are killed among the answers of a step.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +78,51 @@ def test_stopped_after_each_step_and_resumed(
     stops = [*((step,) for step in range(1, STEPS)), tuple(range(1, STEPS))]
     for found in verify_resume(config, STEPS, stops):
         assert found.differences == [], found.stops
+
+
+KILLING = """import os, signal
+
+rewarded = 0
+
+def reward(prompt, answer):
+    global rewarded
+    rewarded += 1
+    if rewarded == int(os.environ.get("DIE_AT", "0")):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer.count('a') / max(len(answer), 1)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("method", ["ppo", "grpo"])
+def test_killed_among_the_answers_of_a_step(
+    method: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = tmp_path / "rules.py"
+    rules.write_text(KILLING, encoding="utf-8")
+    answers = 8  # of a step
+    shape = ("--answers", "2") if method == "grpo" else ("--set", "rollouts.prompts=8")
+    asked = ("--prompts", str(base / "prompts.txt"), "--reward", str(rules), *shape)
+    of_steps = ("--steps", str(STEPS), "--set", "training.checkpoint_interval=1")
+    settings = ("--max-tokens", "6", "--set", "model.dropout=0.1", *of_steps, "--json")
+    if method == "grpo":
+        settings += ("--set", "rollouts.prompts=4")
+
+    def run(*arguments: str) -> tuple[int, list[dict[str, Any]], str]:
+        process = runs.process(*arguments)
+        output, errors = process.communicate(timeout=300)
+        return process.returncode, [json.loads(line) for line in output.splitlines()], errors
+
+    start = ("finetune", method, str(base / "base"), *asked, *settings, "--out")
+    code, _, errors = run(*start, str(tmp_path / "unbroken"))
+    assert code == 0, errors
+    # the first step's answers, and those of the first evaluation, may come before
+    die_at = random.Random().randint(4 * answers, 6 * answers)
+    monkeypatch.setenv("DIE_AT", str(die_at))
+    code, events, errors = run(*start, str(tmp_path / "killed"))
+    assert code == -signal.SIGKILL, (die_at, errors)
+    assert 1 <= sum(event["event"] == "step_done" for event in events) < STEPS, die_at
+    monkeypatch.delenv("DIE_AT")
+    code, _, errors = run("train", str(tmp_path / "killed"), "--resume", "--json")
+    assert code == 0, (die_at, errors)
+    assert runs.left_behind(tmp_path / "killed") == runs.left_behind(tmp_path / "unbroken"), die_at

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from bptool.data.preference_set import pack_documents
+from bptool.feedback.win_rate import wilson
 from bptool.files import write_bytes
 from bptool.models.base import Array
 from bptool.training.answers_now import rows_of
-from bptool.training.calibration import Bin, calibration_error, reliability, wilson
+from bptool.training.calibration import Bin, calibration_error, reliability
 from bptool.training.fine_tuning import read_units
 from bptool.training.machine import usable_cores
 from bptool.training.scorer import ROWS
@@ -58,11 +59,11 @@ def judge_reward_run(path: Path) -> Reliability:
         packed = pack_documents(documents, context, scored=True)
         outputs = shards.outputs(run.params, rows_of(packed), of_logp=False)
     margins: Array = outputs.scores[packed.last].astype(np.float64).reshape(-1, 2) @ [1.0, -1.0]
-    right = float((0.5 + 0.5 * np.sign(margins)).sum())
+    accuracy = float((0.5 + 0.5 * np.sign(margins)).mean())
     found = Reliability(
         n=len(margins),
-        accuracy=right / len(margins),
-        interval=wilson(right, len(margins)),
+        accuracy=accuracy,
+        interval=wilson(accuracy, len(margins)),
         error=calibration_error(margins),
         bins=tuple(reliability(margins)),
     )
