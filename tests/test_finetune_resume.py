@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ import training_runs as runs
 from bptool.cli.finetune.request import settle_preferences, settle_rollouts, settle_sft
 from bptool.training.verify_resume import verify_resume
 
-NAMES = ("ann", "bob", "cat", "dan")
-RULES = "def reward(prompt, answer):\n    return answer.count('a') / max(len(answer), 1)\n"
 STEPS = 6
 METHODS = ("sft", "lora", "dpo", "ipo", "kto", "reward", "ppo", "grpo")
 
@@ -21,22 +18,7 @@ METHODS = ("sft", "lora", "dpo", "ipo", "kto", "reward", "ppo", "grpo")
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: Any) -> Path:
     """A folder with a pretrained run, records, preferences, prompts and rules."""
-    folder: Path = tmp_path_factory.mktemp("resume")
-    asked = [f"{n} sees a {t}. who?" for n in NAMES for t in ("hat", "tree", "dog", "hen")]
-    with pytest.MonkeyPatch.context() as patch:
-        runs.make_quick(patch, folder / "cache")
-        text = folder / "text.txt"
-        text.write_text(20 * f"{' '.join(asked)} big red\n", encoding="utf-8")
-        model = runs.GPT2 | {"context": 48, "dropout": 0.1}
-        runs.train(runs.config_of(runs.settings(text, model, steps=3)), folder / "base")
-    records = [{"prompt": a, "completion": a[:3]} for a in asked]
-    pairs = [{"prompt": a, "chosen": a[:3], "rejected": "hat"} for a in asked]
-    for name, values in (("records", records), ("pairs", pairs)):
-        lines = "".join(json.dumps(v) + "\n" for v in values)
-        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-    (folder / "prompts.txt").write_text("\n".join(asked) + "\n", encoding="utf-8")
-    (folder / "rules.py").write_text(RULES, encoding="utf-8")
-    return folder
+    return runs.write_finetuning(tmp_path_factory.mktemp("resume"))
 
 
 def settled(base: Path, method: str, out: Path) -> Any:
