@@ -1,5 +1,5 @@
 """A layer of faults under everything that bptool asks of the disk: the n-th write, flush, rename,
-truncation, removal, new file or new folder fails, once or from then on, or all of them take long."""
+truncation, removal, new file or new folder fails, once or from then on, or all take long."""
 
 from __future__ import annotations
 
