@@ -56,7 +56,8 @@ def test_a_fault_at_any_call(
     command = ["data", "prepare", source, *TOKENIZERS[tokenizer], "--quiet"]
 
     def run(faults: Faults) -> int:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))
+        piped = io.TextIOWrapper(io.BytesIO(TEXT.encode()), encoding="utf-8")
+        monkeypatch.setattr(sys, "stdin", piped)
         return faults.run(command)
 
     none = Faults()

@@ -1,9 +1,10 @@
-"""Whatever fails of what ``bptool feedback`` asks of the disk: one clear line, no judgement that was
-said to be saved is lost, the file stays one that can be read, and the same command goes on."""
+"""Whatever fails of what ``bptool feedback`` asks of the disk: one clear line, no judgement that
+was said to be saved is lost, the file stays one that can be read, and the same command goes on."""
 
 from __future__ import annotations
 
 import json
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import training_runs as runs
-from faults import Faults, chosen, ended_clearly
+from faults import WAYS, Faults, chosen, ended_clearly
 
 from bptool.cli import feedback_page
 from bptool.cli.main import main
@@ -128,7 +129,7 @@ def test_what_failed_once_is_done_once_when_it_is_tried_again(tmp_path: Path) ->
         assert len(errors) <= 1
 
 
-def test_the_page_says_that_the_disk_is_full_and_saves_when_it_is_not(
+def test_the_page_says_that_the_disk_failed_and_saves_when_it_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page's own server, and the judgement of its first pair, which fails at each of its calls
@@ -147,14 +148,12 @@ def test_the_page_says_that_the_disk_is_full_and_saves_when_it_is_not(
             return None
 
     def visit(server: feedback_page.Server) -> None:
-        import threading
-
         thread = threading.Thread(target=super(type(server), server).serve_forever, args=(0.01,))
         thread.start()
         try:
             number = 0
             while True:
-                faults = Faults(number)
+                faults = Faults(number, WAYS["an I/O error once"])
                 with pytest.MonkeyPatch.context() as patch:
                     pair = send(server, "pair")["pair"]
                     faults.install(patch)
@@ -172,6 +171,6 @@ def test_the_page_says_that_the_disk_is_full_and_saves_when_it_is_not(
     assert main(asked) == 0
     assert len(replies) >= 3
     assert {code for code, _ in replies} == {409}
-    assert all("No space left on device; the 0 judgements before" in said for _, said in replies)
+    assert all("Input/output error; the 0 judgements before" in said for _, said in replies)
     (only,) = [j for j in Store(out).judgements if j.left != j.right]
     assert only.choice == "right"
