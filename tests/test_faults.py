@@ -30,8 +30,8 @@ def begin(config: Path, run: Path) -> list[str]:
 
 def small(tmp_path: Path) -> Path:
     """The configuration of a run of four steps, each second saved and evaluated."""
-    values = runs.settings(runs.write_text(tmp_path), runs.GPT2, steps=4, eval_interval=2)
-    values["training"]["checkpoint_interval"] = 2
+    values = runs.settings(runs.write_text(tmp_path), runs.GPT2 | {"n_layer": 1}, steps=4)
+    values["training"] |= {"eval_interval": 2, "checkpoint_interval": 2}
     return runs.write_config(tmp_path, values)
 
 

@@ -79,7 +79,7 @@ def test_a_fault_at_any_call_of_the_command(
         kept = Store(out).judgements
         assert kept[: len(saved)] == saved, what
         assert len(kept) - len(saved) <= 1, what
-        assert main(command(out)) == 0, what
+        assert Faults().run(command(out)) == 0, what
         assert out.read_bytes() == want, what
         assert not faults.leftovers(tmp_path), what
 

@@ -13,7 +13,6 @@ from faults import Faults, chosen, ended_clearly
 
 from benchmarks.kill_study import CLOCK, STUDY, write_study
 from bptool.cli import comparison_session
-from bptool.cli.main import main
 from bptool.comparison import plots
 from bptool.comparison.jobs import Job, Report, run_job
 from bptool.comparison.results import ResultsFolder
@@ -87,7 +86,7 @@ def test_a_fault_at_any_call(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         what = ended_clearly(exit_code, capsys.readouterr().err, faults)
         kept = records(out)
         again = ["compare-optimizers", "--resume", "study", "--json"]
-        assert main(again if (out / "results.jsonl").exists() else begin("study")) == 0, what
+        assert Faults().run(again if (out / "results.jsonl").exists() else begin("study")) == 0
         assert tables(capsys.readouterr().out) == want, what
         assert {n: r for n, r in records(out).items() if n in kept} == kept, what
         assert len(records(out)) == N_TRIALS, what
