@@ -112,7 +112,8 @@ class Faults:
         """Count a call; whether it fails."""
         self.at(len(self.calls))
         self.calls.append(call)
-        time.sleep(self.seconds)
+        if self.seconds:
+            time.sleep(self.seconds)
         at = len(self.calls) - 1
         is_reached = at == self.number or (self.way.lasting and at > self.number)
         return is_reached and self.way.concerns(call)

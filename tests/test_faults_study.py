@@ -85,8 +85,9 @@ def test_a_fault_at_any_call(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         exit_code = faults.run(begin("study"))
         what = ended_clearly(exit_code, capsys.readouterr().err, faults)
         kept = records(out)
-        again = ["compare-optimizers", "--resume", "study", "--json"]
-        assert Faults().run(again if (out / "results.jsonl").exists() else begin("study")) == 0
+        has_begun = (out / "results.jsonl").exists()
+        resume = ["compare-optimizers", "--resume", "study", "--json"]
+        assert Faults().run(resume if has_begun else begin("study")) == 0, what
         assert tables(capsys.readouterr().out) == want, what
         assert {n: r for n, r in records(out).items() if n in kept} == kept, what
         assert len(records(out)) == N_TRIALS, what
