@@ -115,7 +115,11 @@ class Store:
             return b"".join(_line(j) + b"\n" for j in kept)
 
         with self._writing():
-            change_lines(self.path, without_last)
+            try:
+                change_lines(self.path, without_last)
+            except OSError:
+                if self._read() != kept:
+                    raise  # else it is done: flushing the folder failed after that
         self.judgements = kept
         return taken[0] if taken else None
 
