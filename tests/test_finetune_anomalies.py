@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import training_runs as runs
-from fine_tuning_runs import make_base, settled
+from fine_tuning_runs import settled
 
 from bptool.objectives.dpo import DPO
 from bptool.training import begin
@@ -25,7 +25,7 @@ BAD = {
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: Any) -> Path:
-    return make_base(tmp_path_factory.mktemp("anomalies"))
+    return runs.write_finetuning(tmp_path_factory.mktemp("anomalies"))
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from bptool.errors import ConfigError, RunError, UserError
 from bptool.training.calibration import calibration_error, reliability
 from bptool.training.events import Evaluated, Notice, StepDone
 from bptool.training.lessons.pairs import Pairs
-from bptool.training.reliability import judge_reward_run
+from bptool.training.reliability import PLOT, draw, judge_reward_run
 from bptool.training.scorer import RuledRewards, Scorer
 from bptool.training.setup import build
 from bptool.training.workers import WorkerTeam
@@ -156,7 +156,8 @@ def test_a_reward_model_ranks_answers_it_has_not_seen(places: Any, tmp_path: Pat
     assert found.accuracy == pytest.approx(last["accuracy"])
     assert found.error == pytest.approx(last["calibration error"])
     assert sum(b.n for b in found.bins) == found.n
-    assert (asked.folder.path / "calibration.png").stat().st_size > 5000
+    draw(found, tmp_path / PLOT)
+    assert (tmp_path / PLOT).stat().st_size > 5000
     with WorkerTeam(2) as team:
         scorer = Scorer(asked.folder.path, team)
         asked_of = [(Message("user", f"{name} sees a dog. who?"),) for name in NAMES]

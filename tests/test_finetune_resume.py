@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 import training_runs as runs
-from fine_tuning_runs import METHODS, STEPS, make_base, settled
+from fine_tuning_runs import METHODS, STEPS, settled
 
 from bptool.training.verify_resume import verify_resume
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: Any) -> Path:
-    return make_base(tmp_path_factory.mktemp("resume"))
+    return runs.write_finetuning(tmp_path_factory.mktemp("resume"))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -41,7 +41,7 @@ class Reliability:
 
 
 def judge_reward_run(path: Path) -> Reliability:
-    """Score the validation pairs of a reward run by its best checkpoint, and draw ``PLOT``.
+    """Score the validation pairs of a reward run by its best checkpoint.
 
     Raises:
         UserError: the run or its judgements are missing or damaged.
@@ -60,18 +60,17 @@ def judge_reward_run(path: Path) -> Reliability:
         outputs = shards.outputs(run.params, rows_of(packed), of_logp=False)
     margins: Array = outputs.scores[packed.last].astype(np.float64).reshape(-1, 2) @ [1.0, -1.0]
     accuracy = float((0.5 + 0.5 * np.sign(margins)).mean())
-    found = Reliability(
+    return Reliability(
         n=len(margins),
         accuracy=accuracy,
         interval=wilson(accuracy, len(margins)),
         error=calibration_error(margins),
         bins=tuple(reliability(margins)),
     )
-    _draw(found, path / PLOT)
-    return found
 
 
-def _draw(found: Reliability, path: Path) -> None:
+def draw(found: Reliability, path: Path) -> None:
+    """Plot agreement against confidence; raises OSError where the file cannot be written."""
     import matplotlib
 
     matplotlib.use("Agg")
