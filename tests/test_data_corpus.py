@@ -15,11 +15,12 @@ from bptool.config.choice import Choice
 from bptool.config.data_section import DataConfig, SplitConfig
 from bptool.data import cache
 from bptool.data.batches import MASKED, evaluation_windows
-from bptool.data.corpus import Corpus, encode_all, prepare, tokenizer_choice
+from bptool.data.corpus import Corpus, prepare, tokenizer_choice
 from bptool.data.inspection import inspect
 from bptool.data.tokenizers import END_OF_TEXT
 from bptool.data.tokenizers.bpe import BpeConfig, BpeTokenizer
 from bptool.data.tokenizers.char import CharConfig, CharTokenizer
+from bptool.data.whole import encode_all
 from bptool.errors import BptoolWarning, ConfigError, DataError
 
 TEXT = "".join(f"Story {i}: the fox and the owl met {i * 7} times.\n\n" for i in range(60))
@@ -201,7 +202,7 @@ def test_the_whole_text_of_another_file(by: Any, book: Path, tmp_path: Path) -> 
     ids = encode_all(config, tokenizer)
     end = END_OF_TEXT
     whole = f"{end}the owl{end}the fox{end}" if by == "document" else "the owl\n\nthe fox\n"
-    assert ids.dtype == np.int32
+    assert ids.dtype == np.uint16
     assert tokenizer.decode(ids) == whole
     other.write_text("Ü", encoding="utf-8")
     with pytest.raises(DataError, match=r"other\.txt: .*U\+00DC"):

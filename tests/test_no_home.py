@@ -118,6 +118,6 @@ def test_not_even_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv(caches.TEMPORARY, "")
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: Path("~/.cache") / name)
     monkeypatch.setattr("tempfile.mkdtemp", refuse)
-    with pytest.raises(DataError, match="No usable temporary.*; set HOME or TMPDIR") as caught:
+    with pytest.raises(DataError, match=r"No usable temporary.*; set HOME or TMPDIR") as caught:
         caches.user_cache("tokens")
     assert "\n" not in str(caught.value)
