@@ -15,7 +15,7 @@ from bptool.training.verify_resume import verify_resume
 NAMES = ("ann", "bob", "cat", "dan")
 RULES = "def reward(prompt, answer):\n    return answer.count('a') / max(len(answer), 1)\n"
 STEPS = 6
-METHODS = ("sft", "lora", "dpo", "ipo", "kto", "reward", "ppo", "grpo")
+METHODS = ("sft", "lora", "dpo", "ipo", "kto", "reward", "ppo", "mix", "grpo")
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,9 @@ def settled(base: Path, method: str, out: Path) -> Any:
         lora = "rank=2" if method == "lora" else None
         data = [str(base / "records.jsonl")]
         return settle_sft(run, data=data, template=None, lora=lora, **learnt).config
+    if method == "mix":
+        sets += [f"rollouts.mix_text=[{base / 'text.txt'}]", "rollouts.mix_weight=0.5"]
+        method = "ppo"
     if method in ("ppo", "grpo"):
         shape = {"prompts": 4, "max_tokens": 6, **({"answers": 2} if method == "grpo" else {})}
         asked = {"prompts": [str(base / "prompts.txt")], "reward": str(base / "rules.py")}
