@@ -28,6 +28,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "bptool"
 COMPILED = ("ops", "models", "objectives", "optim", "regularizers")
 LONGEST = 1 << 16
 """Bytes of an input, beside what the longest valid file has."""
+NEVER = 10**6
+"""Seconds: libFuzzer's own limit for an input would end the process without keeping it."""
 
 
 def _unwatched() -> list[str]:
@@ -83,7 +85,7 @@ def _fuzz_here(name: str, folder: Path, seconds: float, seed: str, counts: Any) 
         [
             *("fuzz", str(corpus), f"-max_total_time={max(1, round(seconds))}"),
             *(f"-seed={random.Random(seed).randrange(1, 2**31)}", f"-max_len={longest}"),
-            *("-timeout=0", "-rss_limit_mb=0", "-verbosity=0", "-print_final_stats=1"),
+            *(f"-timeout={NEVER}", "-rss_limit_mb=0", "-verbosity=0", "-print_final_stats=1"),
             *("-detect_leaks=0", f"-artifact_prefix={folder}/", "-len_control=0"),
         ],
         read,
