@@ -74,6 +74,16 @@ def test_a_command_that_fails_leaves_nothing_either(
     assert not list((tmp_path / "temporary").iterdir())
 
 
+def test_a_folder_for_kernels_that_cannot_be_made(environment: dict[str, str], book: Path) -> None:
+    environment |= {"NUMBA_CACHE_DIR": str(book / "kernels"), "BPTOOL_CACHE_DIR": str(book.parent)}
+    command = [sys.executable, "-m", "bptool", "train", str(book)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"error: {book / 'kernels'}")
+    assert "(Not a directory); set NUMBA_CACHE_DIR to a folder" in line
+
+
 PARENT = """
 import os, subprocess, sys
 from bptool.caches import user_cache

@@ -27,6 +27,7 @@ import numba.core.event
 import numpy as np
 
 from bptool.caches import user_cache
+from bptool.errors import UserError
 
 FASTMATH = {"contract", "reassoc", "nsz"}
 _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
@@ -54,7 +55,13 @@ def _choose_cache_folder() -> None:
     chosen = os.environ.get("NUMBA_CACHE_DIR")
     base = user_cache("kernels", private=True) if chosen is None else Path(chosen)
     folder = base / kernel_fingerprint()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror or error}); set NUMBA_CACHE_DIR to a "
+            "folder that can, for compiled kernels"
+        ) from None
     numba.core.config.CACHE_DIR = str(folder)
 
 
