@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bptool.files import write_bytes
+from bptool.training.drawing import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,14 +21,9 @@ def plot_losses(
     records: list[dict[str, Any]], path: Path, title: str, unit: str = "nats per token"
 ) -> None:
     """Draw the records of ``metrics.jsonl``; raises OSError where the file cannot be written."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
     statistics = _statistics(records)
     n_rows = -(-len(statistics) // COLUMNS)
-    figure = Figure(figsize=(8, 4.5 + 1.9 * n_rows), dpi=120, layout="constrained")
+    figure = new_figure(figsize=(8, 4.5 + 1.9 * n_rows), dpi=120, layout="constrained")
     grid = figure.add_gridspec(1 + n_rows, COLUMNS, height_ratios=[4.5, *[1.9] * n_rows])
     axes = figure.add_subplot(grid[0, :])
     _draw_losses(axes, records)

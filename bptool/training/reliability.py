@@ -14,6 +14,7 @@ from bptool.files import write_bytes
 from bptool.models.base import Array
 from bptool.training.answers_now import rows_of
 from bptool.training.calibration import Bin, calibration_error, reliability
+from bptool.training.drawing import new_figure
 from bptool.training.fine_tuning import read_units
 from bptool.training.machine import usable_cores
 from bptool.training.scorer import ROWS
@@ -71,12 +72,7 @@ def judge_reward_run(path: Path) -> Reliability:
 
 def draw(found: Reliability, path: Path) -> None:
     """Plot agreement against confidence; raises OSError where the file cannot be written."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 5), dpi=120, layout="constrained")
+    figure = new_figure(figsize=(5, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0.5, 1], [0.5, 1], color="#555555", linewidth=0.8, label="as sure as right")
     bins = [b for b in found.bins if b.n]
