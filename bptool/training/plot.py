@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 FAINT, TRAINED, JUDGED, AVERAGED = "#9db7d5", "#1f4e8c", "#d1495b", "#2a9d8f"
 COLUMNS = 3
 """Of the small plots below, one a statistic."""
+FLAT = 1e-6
+"""Of its middle: less is no range of values."""
 
 
 def plot_losses(
@@ -96,6 +98,10 @@ def _draw_statistic(axes: Axes, series: Series) -> None:
     if series["evaluation"]:
         xs, values = zip(*series["evaluation"], strict=True)
         axes.plot(xs, values, "o-", color=JUDGED, markersize=2.5, linewidth=0.8)
+    low, high = axes.get_ylim()
+    middle = (low + high) / 2
+    if high - low < FLAT * abs(middle):  # rounding of the smoothed values is no change
+        axes.set_ylim(*sorted((0.95 * middle, 1.05 * middle)))
     axes.grid(alpha=0.25)
 
 
