@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import training_runs as runs
-from faults import WAYS, Faults, chosen, ended_clearly
+from faults import EVERY, WAYS, Faults, chosen, ended_clearly
 
 from bptool.cli import feedback_page
 from bptool.cli.main import main
@@ -70,7 +70,7 @@ def test_a_fault_at_any_call_of_the_command(
         saved.append(judged)
 
     monkeypatch.setattr(Store, "add", watched)
-    for faults in chosen(none.calls):
+    for faults in chosen(none.calls, every=max(1, EVERY // 8)):
         out.unlink(missing_ok=True)
         saved.clear()
         capsys.readouterr()
@@ -121,9 +121,8 @@ def test_what_failed_once_is_done_once_when_it_is_tried_again(tmp_path: Path) ->
     assert errors == []
     want = [judgement(0), judgement(1, "bob"), judgement(3), judgement(4)]
     assert Store(path).judgements == store.judgements == want
-    for faults in chosen(none.calls):
-        if faults.way.lasting:
-            continue
+    once = [way for way in WAYS.values() if not way.lasting]
+    for faults in chosen(none.calls, once, every=1):
         store, errors = change(path, faults)
         assert Store(path).judgements == store.judgements == want, (faults, errors)
         assert len(errors) <= 1
