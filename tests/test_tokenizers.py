@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers as hf
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bptool.data.tokenizers import load_tokenizer, tokenizer_from_json
 from bptool.data.tokenizers.base import END_OF_TEXT, Tokenizer
-from bptool.data.tokenizers.bpe import BpeConfig, BpeTokenizer, _slices
+from bptool.data.tokenizers.bpe import _STAND_IN, BpeConfig, BpeTokenizer, _slices
 from bptool.data.tokenizers.byte import ByteConfig, ByteTokenizer
 from bptool.data.tokenizers.char import CharConfig, CharTokenizer
 from bptool.errors import ConfigError, DataError
@@ -27,6 +28,7 @@ STORY = (
     "Once upon a time the café by the river was empty.\n\nThe fox asked: 'Who goes there?'\n"
     "Nobody answered, so the fox asked again \u2014 and again, and again.\n" * 20
 )
+odd_characters = st.sampled_from("ab \n\t.'。，好\u00a0\u2028\u3000\x1c\x85\r1é")
 any_text = st.text(st.characters(exclude_categories=["Cs"]))
 story_text = st.text(st.sampled_from(sorted(set(STORY))))
 
@@ -40,6 +42,19 @@ def make(name: str, text: str = STORY, **settings: Any) -> Tokenizer:
 
 
 MADE = {name: make(name, special_tokens=SPECIAL) for name in ("char", "byte", "bpe")}
+
+
+def library_of(tokenizer: Tokenizer) -> hf.Tokenizer:
+    """The ``tokenizers`` library with the merges of a tokenizer of ours."""
+    assert isinstance(tokenizer, BpeTokenizer)
+    names = ["".join(_STAND_IN[byte] for byte in piece) for piece in tokenizer._pieces]
+    merges = [(names[left], names[right]) for left, right in tokenizer.merges]
+    made = hf.Tokenizer(hf.models.BPE({name: i for i, name in enumerate(names)}, merges))
+    made.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return made
+
+
+LIBRARY = library_of(MADE["bpe"])
 each = pytest.mark.parametrize("tokenizer", MADE.values(), ids=MADE.keys())
 
 
@@ -205,19 +220,28 @@ def test_bpe_merges_that_make_the_same_bytes_share_an_id() -> None:
     assert tokenizer_from_json(tokenizer.to_json()).vocab_size == 259
 
 
-@given(st.text(st.sampled_from("ab \n\t.'。，好\u00a0\u2028\u3000\x1c\x85\r1é"), max_size=300))
+@given(st.text(odd_characters, max_size=300))
 def test_bpe_cuts_change_nothing(text: str) -> None:
-    tokenizer = MADE["bpe"]
-    assert isinstance(tokenizer, BpeTokenizer)
-    whole = tokenizer._engine.encode(text).ids
     start, parts = 0, []
     while start < len(text):
-        end = tokenizer.cut(text, start + 1)
+        end = BpeTokenizer.cut(text, start + 1)
         end = len(text) if end < 0 else end
         assert end > start
-        parts += tokenizer._engine.encode(text[start:end]).ids
+        parts.append(text[start:end])
         start = end
-    assert parts == whole
+    ids = [i for part in parts for i in LIBRARY.encode(part).ids]
+    assert ids == LIBRARY.encode(text).ids
+
+
+@given(any_text | st.text(odd_characters, max_size=300))
+def test_bpe_gives_the_ids_of_the_library(text: str) -> None:
+    assert MADE["bpe"].encode(text).tolist() == LIBRARY.encode(text).ids
+
+
+def test_bpe_knows_every_character_as_the_library_does() -> None:
+    codes = [*range(0xD800), *range(0xE000, 0x110000)]
+    text = "".join(f"a{chr(code)} {chr(code)}1" for code in codes)
+    assert MADE["bpe"].encode(text).tolist() == LIBRARY.encode(text).ids
 
 
 def test_long_texts_are_encoded_in_slices_that_join_to_the_whole() -> None:
