@@ -36,7 +36,7 @@ def _names(text: str) -> list[str]:
 
 
 def _cores(threads: int) -> int:
-    from bptool.training.machine import usable_cores
+    from bptool.ops.cores import usable_cores
 
     return threads or usable_cores()
 

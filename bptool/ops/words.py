@@ -3,8 +3,8 @@
     's|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+
 
 A word is letters, digits or other signs, with the space before it; a contraction; or white space,
-of which the last character goes to the next word where it is a space, and is a word of its own where
-it is not. Which characters are of which kind is a table, one entry for each code point.
+of which the last character goes to the next word where it is a space, and is a word of its own
+where it is not. Which characters are of which kind is a table, one entry for each code point.
 Source: Radford, Wu, Child, Luan, Amodei, Sutskever 2019, "Language models are unsupervised
 multitask learners", and the program published with it.
 """

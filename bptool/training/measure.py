@@ -12,6 +12,7 @@ from bptool.data.chat.dataset import ChatSet, prepare_records
 from bptool.data.corpus import encode_all, prepare
 from bptool.errors import DataError
 from bptool.models.base import Array
+from bptool.ops.cores import usable_cores
 from bptool.registry import templates
 from bptool.training.evaluation import (
     Evaluation,
@@ -20,7 +21,6 @@ from bptool.training.evaluation import (
     evaluate_split,
     nanogpt_estimate,
 )
-from bptool.training.machine import usable_cores
 from bptool.training.run_folder import read_json
 from bptool.training.step import Shards
 from bptool.training.trained import TrainedRun

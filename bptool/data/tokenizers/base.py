@@ -63,6 +63,8 @@ class Tokenizer(ABC):
     learns_from: ClassVar[Literal["characters", "train"]] = "train"
     """Whether ``train`` is given all different characters of the whole text, or the training part
     of it in pieces."""
+    in_threads: ClassVar[bool] = False
+    """Whether ``encode_many`` may run in several threads at once, and is the faster for it."""
     note: str = ""
     """What whoever uses the tokenizer should know of how it was made; may be empty."""
 

@@ -91,6 +91,7 @@ class BpeTokenizer(Tokenizer):
     """
 
     Config = BpeConfig
+    in_threads = True
 
     def __init__(
         self, merges: Sequence[tuple[int, int]], special_tokens: Iterable[str] = ()
