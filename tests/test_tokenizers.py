@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from bptool.data.tokenizers import load_tokenizer, tokenizer_from_json
 from bptool.data.tokenizers.base import END_OF_TEXT, Tokenizer
-from bptool.data.tokenizers.bpe import _STAND_IN, BpeConfig, BpeTokenizer, _slices
+from bptool.data.tokenizers.bpe import _STAND_IN, BpeConfig, BpeTokenizer, slices_of
 from bptool.data.tokenizers.byte import ByteConfig, ByteTokenizer
 from bptool.data.tokenizers.char import CharConfig, CharTokenizer
 from bptool.errors import ConfigError, DataError
@@ -265,7 +265,7 @@ def test_bpe_keeps_few_of_many_words_and_still_gives_their_ids() -> None:
     letters = str.maketrans("0123456789", "abcdefghij")
     text = " ".join(str(i * 7919 % n).translate(letters) for i in range(n))
     text += text[::-1] + text
-    expected = library_of(made).encode_batch_fast(list(_slices(text)))
+    expected = library_of(made).encode_batch_fast(list(slices_of(text)))
     assert made.encode(text).tolist() == [i for part in expected for i in part.ids]
     (memory,) = made._encoder._unused
     assert sum(array.nbytes for array in memory) == sum(a.nbytes for a in make_memory())
@@ -300,7 +300,7 @@ def test_long_texts_are_encoded_in_slices_that_join_to_the_whole() -> None:
         np.testing.assert_array_equal(
             np.concatenate(tokenizer.encode_many(pieces)), tokenizer.encode(text)
         )
-    assert len(list(_slices(text))) > 1
+    assert len(list(slices_of(text))) > 1
 
 
 @pytest.mark.parametrize("name", ["byte", "bpe"])

@@ -192,7 +192,7 @@ class BpeTokenizer(Tokenizer):
 
 
 def _all_slices(texts: Iterable[str]) -> Iterator[str]:
-    return chain.from_iterable(map(_slices, texts))
+    return chain.from_iterable(map(slices_of, texts))
 
 
 def _reaches(texts: Iterable[str], n_characters: int) -> bool:
@@ -200,7 +200,8 @@ def _reaches(texts: Iterable[str], n_characters: int) -> bool:
     return any(total >= n_characters for total in accumulate(map(len, texts)))
 
 
-def _slices(text: str) -> Iterator[str]:
+def slices_of(text: str) -> Iterator[str]:
+    """Parts whose ids, joined, are those of ``text``; as long as learning takes at once."""
     start = 0
     while start < len(text):
         end = BpeTokenizer.cut(text, start + _TRAINING_CHARACTERS)
