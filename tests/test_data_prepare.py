@@ -131,6 +131,25 @@ def test_lines_tell_rate_and_time_left(place: Path) -> None:
     assert stages.reached == "after 100 kB of 1 MB (10.0%) of the validation text"
 
 
+def test_a_pass_that_begins_anew_has_a_rate_of_its_own(place: Path) -> None:
+    now = [0.0]
+    with open("log", "w+", encoding="utf-8") as file:
+        stages = Stages(file, clock=lambda: now[0])
+        stages("tokenizer", 0, 4_000_000)
+        now[0] += 1.9 * SECONDS_A_LINE
+        stages("tokenizer", 4_000_000, 4_000_000)
+        stages("tokenizer", 1_000_000, 4_000_000)
+        now[0] += SECONDS_A_LINE
+        stages("tokenizer", 2_000_000, 4_000_000)
+        file.seek(0)
+        assert file.read().splitlines() == [
+            "learning the vocabulary, 4 MB",
+            "learning the vocabulary: 1 MB of 4 MB (25.0%), 0 B/s, - left",
+            "learning the vocabulary: 2 MB of 4 MB (50.0%), 100 kB/s, 20 s left",
+        ]
+    assert stages.reached == "before anything was tokenized"
+
+
 def piped(text: str, *arguments: str) -> tuple[int, str, str]:
     """The exit code, output and errors of a process that is sent ``text``."""
     process = runs.process(*arguments, stdin=subprocess.PIPE)

@@ -196,6 +196,37 @@ def test_threads_end_where_one_fails_or_the_taker_stops() -> None:
     assert threading.active_count() == before
 
 
+def test_learning_a_vocabulary_tells_how_far_it_is_and_stops_soon(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path, {"name": "bpe", "vocab_size": 300}, "position")
+    taken: list[str] = []
+    goes_on = threading.Event()
+
+    def train(kind: Any, texts: Any, settings: Any) -> Any:
+        for piece in texts:
+            taken.append(piece)
+            if len(taken) > 20:
+                goes_on.wait()
+        raise AssertionError("it was to be stopped")
+
+    def progress(what: str, done: int, total: int) -> None:
+        if what == "tokenizer" and len(taken) > 20:
+            told.append((done, total))
+            threading.Timer(0.2, goes_on.set).start()
+            raise token_writer.Halt
+
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(BpeTokenizer, "train", classmethod(train))
+    with pytest.raises(token_writer.Halt):
+        prepare(config, 8, progress, tmp_path / "cache")
+    ((done, total),) = told
+    assert done == sum(map(len, taken[:20]))
+    assert total == int(len(TEXT) * 0.9)
+    assert len(taken) == 21
+    assert not list((tmp_path / "cache" / "tokens").iterdir())
+
+
 @pytest.mark.parametrize("damage", ["", "{}", '{"format_version": 1}', "[" * 100_000, "other key"])
 def test_a_damaged_journal_is_no_help_and_no_harm(
     damage: str, tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
