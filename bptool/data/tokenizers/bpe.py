@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from bptool.data.tokenizers.encoder import Encoder
 
 _TRAINING_CHARACTERS = 1 << 16
+_FED_CHARACTERS = 1 << 13
+"""Of a text that the library learns from; to stop it is to wait for the 256 it takes at once."""
 BYTES_PER_CHARACTER = BYTES_PER_WORD // 2 + BYTES_PER_BYTE
 """Of memory at most, where every word is new and has one character."""
 _CUT = re.compile(
@@ -141,7 +143,9 @@ class BpeTokenizer(Tokenizer):
         every = 1
         if _reaches(texts, config.memory * 10**6 // BYTES_PER_CHARACTER):
             every = thinning(_all_slices(texts), config.memory * 10**6)
-        model.train_from_iterator(islice(_all_slices(texts), 0, None, every), trainer)
+        kept = islice(_all_slices(texts), 0, None, every)
+        fed = chain.from_iterable(slices_of(text, _FED_CHARACTERS) for text in kept)
+        model.train_from_iterator(fed, trainer)
         found = json.loads(model.to_str())["model"]["merges"]
         ids = {character: byte for byte, character in enumerate(_STAND_IN)}
         merges = []
@@ -200,11 +204,11 @@ def _reaches(texts: Iterable[str], n_characters: int) -> bool:
     return any(total >= n_characters for total in accumulate(map(len, texts)))
 
 
-def slices_of(text: str) -> Iterator[str]:
-    """Parts whose ids, joined, are those of ``text``; as long as learning takes at once."""
+def slices_of(text: str, n_characters: int = _TRAINING_CHARACTERS) -> Iterator[str]:
+    """Parts of about ``n_characters`` whose ids, joined, are those of ``text``."""
     start = 0
     while start < len(text):
-        end = BpeTokenizer.cut(text, start + _TRAINING_CHARACTERS)
+        end = BpeTokenizer.cut(text, start + n_characters)
         end = len(text) if end < 0 else end
         yield text[start:end]
         start = end
