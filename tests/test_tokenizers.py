@@ -7,6 +7,7 @@ import subprocess
 import sys
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from bptool.data.tokenizers.bpe import _STAND_IN, BpeConfig, BpeTokenizer, slice
 from bptool.data.tokenizers.byte import ByteConfig, ByteTokenizer
 from bptool.data.tokenizers.char import CharConfig, CharTokenizer
 from bptool.errors import ConfigError, DataError
-from bptool.ops.encode import KEPT_BYTES, SHORT, make_memory
+from bptool.ops.encode import KEPT_BYTES, KEPT_IDS, SHORT, make_memory
 from bptool.registry import tokenizers
 
 SPECIAL = [END_OF_TEXT, "<|user|>", "<|assistant|>"]
@@ -283,11 +284,54 @@ def test_bpe_encodes_in_threads_with_a_memory_for_each() -> None:
     assert 1 <= len(made._encoder._unused) <= 3
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), max_size=60),
+    st.lists(st.text("ab '1.é\n", max_size=60), min_size=1, max_size=8),
+)
+def test_bpe_merges_as_the_library_does(draws: list[tuple[int, int]], texts: list[str]) -> None:
+    tokens = sorted("ab '1.é\n".encode())
+    merges: list[tuple[int, int]] = []
+    for left, right in draws:
+        merges.append((tokens[left % len(tokens)], tokens[right % len(tokens)]))
+        tokens = [*tokens[:9], *range(256, BpeTokenizer(merges).vocab_size)]
+    tokenizer = BpeTokenizer(merges)
+    found = tokenizer.encode_many(texts)
+    library = library_of(tokenizer)
+    assert [ids.tolist() for ids in found] == [library.encode(text).ids for text in texts]
+
+
+def test_bpe_takes_no_contraction_for_another() -> None:
+    every = [*b"'stmdlrevxST ", *range(256, 256 + 13**2)]
+    pairs = [(a, b) for a in every[:13] for b in every[:13]]
+    tokenizer = BpeTokenizer([*pairs, *((a, b) for a in every[13:] for b in every[:13])])
+    library = library_of(tokenizer)
+    for rest in map("".join, product("'stmdlrevxST ", repeat=3)):
+        for text in (f"x'{rest}", f"'{rest[:1]}"):
+            assert tokenizer.encode(text).tolist() == library.encode(text).ids, text
+
+
+@pytest.mark.parametrize("place", range(4, KEPT_BYTES, 8))
+def test_bpe_takes_no_word_for_another(place: int) -> None:
+    a = ord("a")
+    tokenizer = BpeTokenizer([(a, a), (256, 256), (257, 257), (258, 258)])
+    draw = np.random.default_rng(place)
+    words = []
+    for letters in draw.integers(ord("b"), ord("z"), (3000, 4), endpoint=True):
+        words.append("a" * place + "".join(map(chr, letters)) + "a" * (KEPT_BYTES - place - 4))
+    assert all(len(ids) <= KEPT_IDS for ids in tokenizer.encode_many(words))
+    words = [word[:n] for word in words for n in (KEPT_BYTES, KEPT_BYTES - 4)]
+    expected = [one.ids for one in library_of(tokenizer).encode_batch(words)]
+    assert [ids.tolist() for ids in tokenizer.encode_many(words)] == expected
+
+
 def test_bpe_knows_characters_as_the_library_does() -> None:
+    first, later = range(0xC2, 0xF5), range(0x80, 0xC0)
+    pairs = [(ord(before), byte) for before in "a !" for byte in first]
+    tokenizer = BpeTokenizer([*pairs, *((byte, ord("1")) for byte in later)])
     han_and_hangul = {*range(0x3400, 0x9F00), *range(0xAC00, 0xD700)}
     codes = sorted({*range(0xD800), *range(0xF900, 0x20000, 7)} - han_and_hangul)
-    text = "".join(f"a{chr(code)} {chr(code)}1" for code in codes)
-    assert MADE["bpe"].encode(text).tolist() == LIBRARY.encode(text).ids
+    text = "".join(f"a{chr(code)} {chr(code)}1!{chr(code)}" for code in codes)
+    assert tokenizer.encode(text).tolist() == library_of(tokenizer).encode(text).ids
 
 
 def test_long_texts_are_encoded_in_slices_that_join_to_the_whole() -> None:
