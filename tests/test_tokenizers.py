@@ -300,6 +300,13 @@ def test_bpe_merges_as_the_library_does(draws: list[tuple[int, int]], texts: lis
     assert [ids.tolist() for ids in found] == [library.encode(text).ids for text in texts]
 
 
+def test_bpe_forgets_the_rank_of_a_pair_that_is_no_more() -> None:
+    x, y, z, w = b"xyzw"
+    tokenizer = BpeTokenizer([(y, z), (x, y), (256, w), (x, 256)])
+    assert tokenizer.encode("xyzw").tolist() == [x, 258]
+    assert library_of(tokenizer).encode("xyzw").ids == [x, 258]
+
+
 def test_bpe_takes_no_contraction_for_another() -> None:
     every = [*b"'stmdlrevxST ", *range(256, 256 + 13**2)]
     pairs = [(a, b) for a in every[:13] for b in every[:13]]
