@@ -63,7 +63,7 @@ demo-chat: $(VENV)/ready
 	@echo "Go on with:    make demo-rlhf"
 
 demo-rlhf: $(VENV)/ready
-	@rm -rf $(DEMO)-chat/reward $(DEMO)-chat/ppo $(DEMO)-chat/grpo
+	@rm -rf $(DEMO)-chat/more-judgements.jsonl $(DEMO)-chat/reward $(DEMO)-chat/ppo $(DEMO)-chat/grpo
 	@$(BIN)/python docs/demo_chat.py rlhf --out $(DEMO)-chat
 	@echo "Talk with it:  $(BIN)/bptool chat $(DEMO)-chat/grpo"
 

@@ -144,7 +144,7 @@ def generate(
 def finetuning(
     workloads: Workloads = "A,B", pairs: Turns = 10, threads: Threads = 0, out: Out = None
 ) -> None:
-    """Steps on packed records, and with low-rank adapters, beside steps of pretraining."""
+    """Steps on records, with low-rank adapters, and of DPO, beside steps of pretraining."""
     from benchmarks.finetuning import measure
 
     n = _cores(threads)
@@ -160,11 +160,11 @@ def rollouts(
     threads: Threads = 0,
     out: Out = None,
 ) -> None:
-    """Answers sampled side by side or one by one, and a step of DPO beside one of pretraining."""
+    """Answers sampled side by side or one by one."""
     from benchmarks.rollouts import measure
 
     n = _cores(threads)
-    _finish(n, [measure(workload, prompts, tokens, pairs, n)], out)
+    _finish(n, [[measure(workload, prompts, tokens, pairs, n)]], out)
 
 
 @app.command()

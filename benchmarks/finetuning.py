@@ -1,9 +1,10 @@
 """``python -m benchmarks finetuning``: steps of fine-tuning beside steps of pretraining.
 
 All are whole steps, update included, of one model in one process, in turn: on full windows of
-random tokens; on packed records of different lengths, of which the answer is trained on; and on the
-same records with low-rank adapters on frozen weights. Seconds are those of a token of a text, so
-that what padding costs is part of them.
+random tokens; on packed records of different lengths, of which the answer is trained on; on the
+same records with low-rank adapters on frozen weights; and of DPO on pairs of answers, from the
+packing of the pairs to the statistics of the step. Seconds are those of a token of a text, so that
+what padding costs is part of them.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ from benchmarks.workloads import BETAS, CLIP_NORM, LEARNING_RATE, WEIGHT_DECAY, 
 if TYPE_CHECKING:
     from bptool.data.chat.packing import Packed
     from bptool.models.base import Model
+    from bptool.training.lessons.pairs import Pairs
     from bptool.training.step import TrainingStep
     from bptool.training.workers import WorkerTeam
 
 RECORD_TOKENS = (12, 64)
 """Of a record, and no more than the context; the last third is its answer."""
+PROMPT_TOKENS = (10, 24)
+ANSWER_TOKENS = (4, 20)
+"""Of the pairs of DPO."""
 RANK = 8
 SECONDS_A_TURN = 1.0
 
@@ -47,10 +52,15 @@ def measure(workload: str, n_turns: int, threads: int) -> Result:
     whole = windows, following, windows.size
     records = rows.tokens, rows.targets, int((rows.targets >= 0).sum())
     with WorkerTeam(threads) as team:
-        steps: dict[str, tuple[Callable[[], Any], int]] = {
+        pairs = dpo(plain, sizes, team)
+        of_dpo = pairs.batches.epoch(0)[:-1]  # the last step takes what is left
+        n_dpo = sum(pairs.step(i + 1, 0.0).n_tokens for i in range(len(of_dpo))) / len(of_dpo)
+        numbers = itertools.cycle(range(1, len(of_dpo) + 1))
+        steps: dict[str, tuple[Callable[[], Any], float]] = {
             "pretraining": (one(training(plain, sizes, team), *whole), windows.size),
             "sft": (one(training(plain, sizes, team, True), *records, rows.starts), n_used),
             "sft, LoRA": (one(training(adapted, sizes, team, True), *records, rows.starts), n_used),
+            "dpo": (lambda: pairs.step(next(numbers), LEARNING_RATE), n_dpo),
         }
         turns = {}
         for name, (step, _) in steps.items():
@@ -61,6 +71,7 @@ def measure(workload: str, n_turns: int, threads: int) -> Result:
         "pretraining": f"rows of {sizes.context} tokens",
         "sft": f"records of {n_used / n_records:.0f} tokens each, rows {rows.filled:.0%} full",
         "sft, LoRA": f"{adapted.n_trained:,} of {adapted.n_parameters:,} parameters trained",
+        "dpo": f"pairs of answers, rows {n_dpo / windows.size:.0%} full",
     }
     return Result(
         *("finetuning", workload, f"a token of a text; {sizes.about}", "seconds"),
@@ -87,6 +98,40 @@ def packed_records(sizes: Workload) -> Packed:
     return pack(records, sizes.context).first(sizes.batch_size)
 
 
+def dpo(model: Model, sizes: Workload, team: WorkerTeam) -> Pairs:
+    """DPO on pairs of random tokens, some steps of them."""
+    from bptool.config.schema import TrainingConfig
+    from bptool.data.chat.rendering import Rendering
+    from bptool.data.preference_set import Document, PreferenceSet, Unit
+    from bptool.data.tokenizers.byte import ByteConfig, ByteTokenizer
+    from bptool.objectives.dpo import DPO, DPOConfig
+    from bptool.training.lessons.pairs import Pairs
+
+    rng = np.random.default_rng(4)
+
+    def unit() -> Unit:
+        prompt = rng.integers(0, sizes.vocab_size, rng.integers(*PROMPT_TOKENS)).astype(np.int32)
+        documents = []
+        for _ in range(2):
+            n = min(int(rng.integers(*ANSWER_TOKENS)), sizes.context - 1)
+            prompt = prompt[: sizes.context - n]
+            said = rng.integers(0, sizes.vocab_size, n).astype(np.int32)
+            documents.append(Document(np.concatenate([prompt, said]), len(prompt)))
+        return Unit(*documents, 0, (), "")
+
+    units = tuple(unit() for _ in range(4 * sizes.tokens // PROMPT_TOKENS[0]))
+    rendering = Rendering(None, ByteTokenizer.train([], ByteConfig()))
+    step = training(model, sizes, team, True)
+    return Pairs(
+        *(step, DPO(DPOConfig()), PreferenceSet(units, units[:1], rendering, 0, 0, 0, "")),
+        *(
+            sizes.batch_size,
+            TrainingConfig(steps=1, batch_size=sizes.batch_size),
+            step.weights.copy(),
+        ),
+    )
+
+
 def training(
     model: Model, sizes: Workload, team: WorkerTeam, documents: bool = False
 ) -> TrainingStep:
@@ -95,10 +140,11 @@ def training(
     from bptool.training.machine import choose_engine
     from bptool.training.regularization import Clipping
     from bptool.training.split import choose_split
-    from bptool.training.step import Shards, TrainingStep
+    from bptool.training.step import TrainingStep
+    from bptool.training.token_shards import TokenShards
 
     split = choose_split("auto", team.n, sizes.batch_size, 4 * model.layout.size)
-    shards = Shards(
+    shards = TokenShards(
         *(model, team, choose_engine("auto"), sizes.batch_size, sizes.context),
         split=split,
         documents=documents,

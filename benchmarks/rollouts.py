@@ -1,5 +1,4 @@
-"""``python -m benchmarks rollouts``: sampling answers side by side or one prompt at a time, and
-a step of DPO against a step of pretraining, both as training calls them.
+"""``python -m benchmarks rollouts``: sampling answers side by side or one prompt at a time.
 
 One prompt at a time is measured twice: token by token with the cache of keys and values, and with a
 forward over the whole text for each token, as a program without a cache does it. Both sample fewer
@@ -15,17 +14,16 @@ import numpy as np
 
 from benchmarks.results import Result, Series
 from benchmarks.turns import in_turn
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.workloads import WORKLOADS
 
 PROMPT_TOKENS = (10, 24)
-ANSWER_TOKENS = (4, 20)
 ALONE, WITHOUT_CACHE = 4, 1
 """Prompts that are answered one at a time, and without a cache, in a turn."""
 MEASURED = "measured in this process, in turn"
 
 
-def measure(workload: str, prompts: int, tokens: int, n_turns: int, threads: int) -> list[Result]:
-    """Two results: a sampled token, and a trained token."""
+def measure(workload: str, prompts: int, tokens: int, n_turns: int, threads: int) -> Result:
+    """Seconds of a sampled token."""
     from bptool.training.machine import choose_engine
     from bptool.training.token_shards import TokenShards
     from bptool.training.workers import WorkerTeam
@@ -41,20 +39,12 @@ def measure(workload: str, prompts: int, tokens: int, n_turns: int, threads: int
         model.initialise(weights, 0)
         params = model.params(weights)
         sampling = _sampling(shards, params, prompts, tokens, n_turns)
-        training = _training(shards, params, sizes, n_turns)
-    about = dict.fromkeys((*sampling, *training), MEASURED)
-    case = f"{workload}, {prompts} prompts, {tokens} tokens each"
-    return [
-        Result(
-            *("rollouts", what, title, "seconds"),
-            series=[Series(name, samples, about[name]) for name, samples in taken.items()],
-            facts={"tokens": 1},
-        )
-        for what, title, taken in (
-            (case, "a sampled token", sampling),
-            (f"{workload}, DPO", "a trained token", training),
-        )
-    ]
+    return Result(
+        *("rollouts", f"{workload}, {prompts} prompts, {tokens} tokens each"),
+        *("a sampled token", "seconds"),
+        series=[Series(name, samples, MEASURED) for name, samples in sampling.items()],
+        facts={"tokens": 1},
+    )
 
 
 def _sampling(
@@ -108,43 +98,3 @@ def _no_cache(model: Any, params: Any, team: Any, prompts: Any, tokens: int) -> 
             logits = decoder.append([np.array(text[-model.context :], np.int32)])
             text.append(sampling.choose(logits[0], 0, position))
     return (time.perf_counter() - start) / (len(prompts) * tokens)
-
-
-def _training(shards: Any, params: Any, sizes: Workload, n_turns: int) -> dict[str, list[float]]:
-    """Seconds for each token of the rows that is one of a text, padding not counted."""
-    from bptool.data.preference_set import Document, Unit, UnitBatches, pack_documents
-    from bptool.objectives.answers import Answers
-    from bptool.objectives.dpo import DPO, DPOConfig
-    from bptool.training.answers_now import rows_of
-
-    rng = np.random.default_rng(4)
-    vocab, context = shards.model.n_vocab, sizes.context
-
-    def document() -> Document:
-        asked, said = rng.integers(*PROMPT_TOKENS), rng.integers(*ANSWER_TOKENS)
-        ids = rng.integers(0, vocab, min(asked + said, context)).astype(np.int32)
-        return Document(ids, max(1, len(ids) - said))
-
-    units = [Unit(document(), document(), 0, (), "") for _ in range(2 * sizes.tokens // 30)]
-    batches = UnitBatches(units, context, sizes.batch_size, 0, scored=False)
-    objective, step = DPO(DPOConfig()), iter(range(1, 10**9))
-    tokens, targets = (x.astype(np.int32) for x in sizes.batch())
-    whole = np.zeros_like(tokens)
-
-    def pretraining() -> float:
-        start = time.perf_counter()
-        shards.loss_and_gradient(params, tokens, targets, tokens.size, 0, 1, whole)
-        return (time.perf_counter() - start) / tokens.size
-
-    def dpo() -> float:
-        start = time.perf_counter()
-        own = [units[i] for i in batches.batch(1 + next(step) % 2)]
-        packed = pack_documents([d for unit in own for d in unit[:2]], context, scored=False)
-        batch = Answers(packed.owner, np.zeros(len(packed.last)))
-        shards.gradient_of(objective, batch, params, rows_of(packed), 0, 1)
-        return (time.perf_counter() - start) / int(packed.rows.used.sum())
-
-    turns = {"pretraining": pretraining, "DPO": dpo}
-    for warm in turns.values():
-        warm()
-    return in_turn(turns, n_turns)

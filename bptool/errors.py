@@ -43,6 +43,10 @@ class DivergedError(BptoolError):
     """Training met numbers that are not finite and cannot go on."""
 
 
+class BptoolWarning(UserWarning):
+    """Something that the user should know and need not mend; the command line prints one line."""
+
+
 def did_you_mean(found: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` or a list of what is known, to end an error message."""
     names = sorted(known)

@@ -120,8 +120,12 @@ def chat(out: Path) -> list[Stage]:
 def rlhf(out: Path) -> list[Stage]:
     """A reward model, and two ways to follow it, from what ``chat`` left."""
     sft, reward, ppo, grpo = (out / name for name in ("sft", "reward", "ppo", "grpo"))
-    bptool("finetune", "reward", sft, "--data", out / "judgements.jsonl", "--out", reward)
     prompts = ("--prompts", CHAT / "prompts.jsonl", "--max-tokens", MAX_TOKENS)
+    more = out / "more-judgements.jsonl"
+    bptool("feedback", sft, *prompts, "--seed", "1", "--judge", JUDGE, "--out", more)
+    judged = ("--data", out / "judgements.jsonl", "--data", more)
+    held_out = ("--set", "data.split.validation_fraction=0.25")
+    bptool("finetune", "reward", sft, *judged, *held_out, "--out", reward)
     stages = []
     for name, run, rewarded in (("PPO", ppo, reward), ("GRPO", grpo, JUDGE)):
         asked = ("--reward", rewarded, *prompts, "--out", run)

@@ -17,17 +17,18 @@ PACKAGE = Path(__file__).resolve().parent.parent / "bptool"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 NAMES = {path: path.relative_to(PACKAGE).as_posix() for path in MODULES}
 
-# Modules beside the packages; everything may use the first three.
-BASE = {"errors", "registry", "files"}
+# Modules beside the packages; everything may use these.
+BASE = {"errors", "registry", "files", "caches"}
 LOW = BASE | {"config", "ops"}
 PARTS = LOW | {"data", "models", "objectives", "optim", "plugins", "regularizers"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
+    "caches": {"errors"},
     "registry": {"errors", "config"},
     "plugins": BASE | {"config"},
     "config": BASE | {"plugins"},
-    "ops": {"errors"},
+    "ops": {"errors", "caches"},
     "objectives": LOW,
     "optim": LOW,
     "regularizers": LOW,
@@ -41,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": PARTS | {"comparison", "feedback", "gradcheck", "inference", "training"},
 }
 
-OPS_PACKAGES = {"numpy", "numba", "scipy", "llvmlite", "threadpoolctl", "platformdirs"}
+OPS_PACKAGES = {"numpy", "numba", "scipy", "llvmlite", "threadpoolctl"}
 ONLY_IN = {
     "typer": {"cli"},
     "rich": {"cli"},

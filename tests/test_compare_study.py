@@ -97,6 +97,11 @@ def test_a_torn_last_line_is_cut_off(folder: Path, tmp_path: Path) -> None:
     results.results.write_bytes(whole + b"{}garbage\n")
     with pytest.raises(RunError, match=r"results.jsonl:2: not a JSON object"):
         results.read()
+    header = json.loads(whole)
+    for plugins in ("p.py", [3], ["p" * 5000]):
+        results.results.write_text(json.dumps(header | {"plugins": plugins}) + "\n", "utf-8")
+        with pytest.raises(RunError, match=r"results.jsonl:1: plugins is no list of names"):
+            results.read()
     with pytest.raises(RunError, match="no study is here"):
         ResultsFolder(tmp_path).read()
     with pytest.raises(RunError, match="go on with it by --resume"):

@@ -91,3 +91,15 @@ def test_mistakes_are_one_line(
     assert out == ""
     assert expected in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_a_model_is_sized_by_the_text_as_a_whole_section_says_it_is_read(
+    cache: Path, tmp_path: Path
+) -> None:
+    from bptool.cli.training_request import resolve_source
+
+    path = tmp_path / "text.txt"
+    path.write_bytes("für jeden ein Stück\n".encode("latin-1") * 200)
+    found = resolve_source([str(path)], [], [f"data={{text: [{path}], encoding: latin-1}}"])
+    one_by_one = resolve_source([str(path)], [], ["data.encoding=latin-1"])
+    assert found.config == one_by_one.config

@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptool import caches
 from bptool.config.choice import Choice
 from bptool.config.data_section import DataConfig, SplitConfig
 from bptool.data import cache
 from bptool.data.batches import MASKED, evaluation_windows
-from bptool.data.corpus import Corpus, encode_all, prepare, tokenizer_choice
+from bptool.data.corpus import Corpus, prepare, tokenizer_choice
 from bptool.data.inspection import inspect
 from bptool.data.tokenizers import END_OF_TEXT
 from bptool.data.tokenizers.bpe import BpeConfig, BpeTokenizer
 from bptool.data.tokenizers.char import CharConfig, CharTokenizer
-from bptool.errors import ConfigError, DataError
+from bptool.data.whole import encode_all
+from bptool.errors import BptoolWarning, ConfigError, DataError
 
 TEXT = "".join(f"Story {i}: the fox and the owl met {i * 7} times.\n\n" for i in range(60))
 
@@ -200,7 +202,7 @@ def test_the_whole_text_of_another_file(by: Any, book: Path, tmp_path: Path) -> 
     ids = encode_all(config, tokenizer)
     end = END_OF_TEXT
     whole = f"{end}the owl{end}the fox{end}" if by == "document" else "the owl\n\nthe fox\n"
-    assert ids.dtype == np.int32
+    assert ids.dtype == np.uint16
     assert tokenizer.decode(ids) == whole
     other.write_text("Ü", encoding="utf-8")
     with pytest.raises(DataError, match=r"other\.txt: .*U\+00DC"):
@@ -274,14 +276,16 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     # The system's own place is no one's choice: a temporary folder does.
     monkeypatch.delenv(cache.ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: blocked / name)
-    folder = cache.cache_folder("tokens")
+    monkeypatch.setenv(caches.TEMPORARY, "")  # and gone after the test
+    with pytest.warns(BptoolWarning, match="file/bptool/tokens: Not a directory"):
+        folder = cache.cache_folder("tokens")
     assert folder.is_dir()
     assert folder == cache.cache_folder("tokens")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
 def test_a_folder_without_write_permission(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("bptool.data.cache.os.access", lambda path, mode: False)
+    monkeypatch.setattr("bptool.caches.os.access", lambda path, mode: False)
     with pytest.raises(DataError, match="permission denied"):
         cache.cache_folder("tokens", tmp_path)
     assert stat.S_ISDIR((tmp_path / "tokens").stat().st_mode)

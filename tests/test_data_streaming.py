@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from bptool.config.data_section import DataConfig, SplitConfig
 from bptool.data import documents, encoding, streams, survey, token_writer
 from bptool.data.corpus import Corpus, prepare, texts_of_config
 from bptool.data.decoding import Reading
-from bptool.data.sources import read_sources
+from bptool.data.sources import Texts, read_sources
+from bptool.data.split import documents_of, texts_of
 from bptool.data.tokenizers.base import Tokenizer
 from bptool.data.tokenizers.bpe import BpeConfig, BpeTokenizer
 from bptool.data.tokenizers.thinning import thinning
+from bptool.data.whole import encode_all, encode_each
 from bptool.errors import DataError
 
 TEXT = "".join(f"Tale {i}: the fox saw {i * 37 % 101} owls,\nand went.\n\n" for i in range(400))
@@ -225,6 +228,83 @@ def test_learning_a_vocabulary_tells_how_far_it_is_and_stops_soon(
     assert total == int(len(TEXT) * 0.9)
     assert len(taken) == 21
     assert not list((tmp_path / "cache" / "tokens").iterdir())
+
+
+@pytest.mark.parametrize("by", ["position", "document"])
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["char", "byte", "bpe"])
+def test_a_whole_text_is_mapped_and_has_the_ids_of_one_read_at_once(
+    tokenizer: Any, by: Any, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: Any
+) -> None:
+    config = config_of(tmp_path, tokenizer, by)
+    known = prepare(config, 8, cache=tmp_path / "cache").tokenizer
+    document, separator = by == "document", config.split.separator if by == "document" else ""
+    texts = texts_of_config(config)
+    fragments = documents_of(texts, separator) if document else texts_of(texts)
+    batches = list(encoding.encode_documents(fragments, separator, document, known))
+    assert len(batches) == 1
+    request.getfixturevalue("small")
+    found = encode_all(config, known, tmp_path / "cache")
+    assert is_mapped(found)
+    assert found.tolist() == batches[0].ids.tolist()
+    with monkeypatch.context() as patched:  # what is there is not made again
+        patched.setattr("bptool.data.whole.encode_documents", None)
+        assert encode_all(config, known, tmp_path / "cache").tolist() == found.tolist()
+    Path(config.text[0]).write_text(TEXT[:-2], encoding="utf-8")
+    assert known.decode(encode_all(config, known, tmp_path / "cache"), True).endswith("went.")
+
+
+def is_mapped(ids: Any) -> bool:
+    while isinstance(ids, np.ndarray) and not isinstance(ids, np.memmap):
+        ids = ids.base
+    return isinstance(ids, np.memmap)
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["char", "byte", "bpe"])
+def test_texts_one_after_the_other_have_nothing_between_them(
+    tokenizer: Any, tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = prepare(config_of(tmp_path, tokenizer, "document"), 8, cache=tmp_path / "c").tokenizer
+    assert known.special_tokens
+    (tmp_path / "tales.jsonl").write_text(
+        "".join(json.dumps({"text": f"the owl saw {n} owls"}) + "\n" for n in range(99)),
+        encoding="utf-8",
+    )
+    names = [tmp_path / "book.txt", tmp_path / "tales.jsonl", tmp_path / "book.txt"]
+    whole = np.concatenate([known.encode(source.text) for source in read_sources(names)]).tolist()
+    add, n = token_writer.TokenWriter.add, 0
+
+    def stopped(self: Any, *arguments: Any) -> None:
+        nonlocal n
+        n += 1
+        if n == 70:
+            raise Stop
+        add(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(token_writer.TokenWriter, "add", stopped)
+        with pytest.raises(Stop):
+            encode_each(Texts(names), known, tmp_path / "cache")
+    assert len(list((tmp_path / "cache" / "tokens").glob("*.journal"))) == 1
+    found = encode_each(Texts(names), known, tmp_path / "cache")
+    assert is_mapped(found)
+    assert found.tolist() == whole
+
+
+def test_a_whole_text_takes_less_memory_than_its_size(tmp_path: Path) -> None:
+    config = config_of(tmp_path, "byte", "position")
+    known = prepare(config, 8, cache=tmp_path / "cache").tokenizer
+    size = 24 * 2**20
+    with open(config.text[0], "wb") as file:
+        for _ in range(size // 2**16):
+            file.write(b"the owl " * 2**13)
+    tracemalloc.start()
+    try:
+        found = encode_all(config, known, tmp_path / "cache")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found) == size
+    assert most < size  # held as int32, the ids alone would be four times that
 
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"format_version": 1}', "[" * 100_000, "other key"])

@@ -3,29 +3,20 @@ checkpoint that loads."""
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 import training_runs as runs
-from faults import Faults
+from faults import WAYS, Faults, Way, check_goes_on, chosen, ended_clearly
 
 from bptool import files
 from bptool.cli.main import main
 from bptool.training.checkpoint import CheckpointStore, is_whole
 from bptool.training.run_folder import RunFolder
-
-EVERY = int(os.environ.get("BPTOOL_FAULTS_EVERY", "12"))
-"""One of so many calls fails; 1 takes minutes and leaves none out but the first few."""
-LAYERS = {
-    "no space from then on": (errno.ENOSPC, True),
-    "an I/O error once": (errno.EIO, False),
-    "read-only from then on": (errno.EROFS, True),
-    "permission denied once": (errno.EACCES, False),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -33,60 +24,73 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runs.make_quick(monkeypatch, tmp_path / "cache")
 
 
-def _train(config: Path, run: Path, faults: Faults) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        faults.install(patch)
-        return main(["train", str(config), "--out", str(run), "--quiet"])
+def begin(config: Path, run: Path) -> list[str]:
+    return ["train", str(config), "--out", str(run), "--quiet"]
 
 
-@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
-def test_a_fault_at_any_write(
-    layer: tuple[int, bool], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, lasting = layer
-    values = runs.settings(runs.write_text(tmp_path), runs.GPT2, steps=4, eval_interval=2)
-    values["training"]["checkpoint_interval"] = 2
-    config = runs.write_config(tmp_path, values)
+def small(tmp_path: Path) -> Path:
+    """The configuration of a run of four steps, each second saved and evaluated."""
+    values = runs.settings(runs.write_text(tmp_path), runs.GPT2 | {"n_layer": 1}, steps=4)
+    values["training"] |= {"eval_interval": 2, "checkpoint_interval": 2}
+    return runs.write_config(tmp_path, values)
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_a_fault_at_any_call(way: Way, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = small(tmp_path)
     none = Faults()
-    assert _train(config, tmp_path / "unbroken", none) == 0
+    assert none.run(begin(config, tmp_path / "unbroken")) == 0
     want = runs.left_behind(tmp_path / "unbroken")
-    assert {"write", "fsync", "replace", "mkdir", "mkstemp"} <= set(none.calls)
-    assert len(none.calls) > 60
+    assert {"write", "flush", "fsync", "replace", "rename", "mkdir", "mkstemp"} <= set(none.calls)
+    assert len(none.calls) > 100
     shutil.rmtree(tmp_path / "cache")
-    # some calls, others for each layer
-    first = 2 * sorted(LAYERS.values()).index(layer)
-    for number in range(first, len(none.calls), EVERY):
-        run = tmp_path / f"run-{number}"
+    run = tmp_path / "run"
+    for faults in chosen(none.calls, [way]):
         capsys.readouterr()
-        exit_code = _train(config, run, Faults(number, code, lasting))
-        error = capsys.readouterr().err
-        what = (number, none.calls[number], error)
-        assert exit_code in (0, 2), what
-        assert "Traceback" not in error, what
-        assert error.count("error: ") == (exit_code == 2), what
-        if run.exists():
-            store = CheckpointStore(RunFolder(run).checkpoints)
-            if store.index().last is not None:
-                assert is_whole(store.resolve("last")), what
-            assert main(["train", str(run), "--resume", "--quiet"]) == 0, what
-            left = runs.left_behind(run)
-            assert left["metrics"] == want["metrics"], what
-            last = f"checkpoints/{want['index'].last}/weights.safetensors"
-            assert left["hashes"][last] == want["hashes"][last], what
-            assert not list(run.rglob(f"{files.TEMPORARY_PREFIX}*")), what
+        exit_code = faults.run(begin(config, run))
+        what = ended_clearly(exit_code, capsys.readouterr().err, faults)
+        check_goes_on(begin(config, run), run, want, what)
         shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-        shutil.rmtree(run, ignore_errors=True)
+        shutil.rmtree(run)
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(files.TEMPORARY_PREFIX)]
 
 
 def test_a_slow_disk_changes_nothing(tmp_path: Path) -> None:
-    values = runs.settings(runs.write_text(tmp_path), runs.GPT2, steps=4, eval_interval=2)
-    config = runs.write_config(tmp_path, values)
-    assert _train(config, tmp_path / "fast", Faults()) == 0
+    config = small(tmp_path)
+    assert Faults().run(begin(config, tmp_path / "fast")) == 0
     slow = Faults(seconds=0.01)
-    assert _train(config, tmp_path / "slow", slow) == 0
-    assert len(slow.calls) > 60
+    assert slow.run(begin(config, tmp_path / "slow")) == 0
+    assert len(slow.calls) > 100
     assert runs.left_behind(tmp_path / "slow") == runs.left_behind(tmp_path / "fast")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_slow_disk_saves(
+    number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small(tmp_path)
+    none = Faults()
+    assert none.run(begin(config, tmp_path / "unbroken")) == 0
+    want = runs.left_behind(tmp_path / "unbroken")
+    shutil.rmtree(tmp_path / "cache")
+    saving = [n for n, call in enumerate(none.calls) if call == "mkdir"][-2:]
+    for first in saving:
+        for moment in range(first, first + 12, 4):
+            run = tmp_path / f"run-{moment}"
+
+            def send(at: int, moment: int = moment) -> None:
+                if at == moment:
+                    signal.raise_signal(number)
+
+            capsys.readouterr()
+            exit_code = Faults(seconds=0.001, at=send).run(begin(config, run))
+            error = capsys.readouterr().err
+            assert exit_code in (0, 128 + number), error
+            store = CheckpointStore(RunFolder(run).checkpoints)
+            assert is_whole(store.resolve("last")), error
+            check_goes_on([], run, want, error)
+            shutil.rmtree(tmp_path / "cache")
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write anywhere")

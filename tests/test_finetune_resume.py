@@ -1,65 +1,27 @@
-"""Every method of fine-tuning, stopped after each step and gone on with: the same bits."""
+"""Every method of fine-tuning, stopped after each step and gone on with: the same bits.
+
+So are rollouts that are killed among the answers of a step.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import random
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import training_runs as runs
+from fine_tuning_runs import METHODS, STEPS, settled
 
-from bptool.cli.finetune.request import settle_preferences, settle_rollouts, settle_sft
 from bptool.training.verify_resume import verify_resume
-
-NAMES = ("ann", "bob", "cat", "dan")
-RULES = "def reward(prompt, answer):\n    return answer.count('a') / max(len(answer), 1)\n"
-STEPS = 6
-METHODS = ("sft", "lora", "dpo", "ipo", "kto", "reward", "ppo", "grpo")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: Any) -> Path:
-    """A folder with a pretrained run, records, preferences, prompts and rules."""
-    folder: Path = tmp_path_factory.mktemp("resume")
-    asked = [f"{n} sees a {t}. who?" for n in NAMES for t in ("hat", "tree", "dog", "hen")]
-    with pytest.MonkeyPatch.context() as patch:
-        runs.make_quick(patch, folder / "cache")
-        text = folder / "text.txt"
-        text.write_text(20 * f"{' '.join(asked)} big red\n", encoding="utf-8")
-        model = runs.GPT2 | {"context": 48, "dropout": 0.1}
-        runs.train(runs.config_of(runs.settings(text, model, steps=3)), folder / "base")
-    records = [{"prompt": a, "completion": a[:3]} for a in asked]
-    pairs = [{"prompt": a, "chosen": a[:3], "rejected": "hat"} for a in asked]
-    for name, values in (("records", records), ("pairs", pairs)):
-        lines = "".join(json.dumps(v) + "\n" for v in values)
-        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-    (folder / "prompts.txt").write_text("\n".join(asked) + "\n", encoding="utf-8")
-    (folder / "rules.py").write_text(RULES, encoding="utf-8")
-    return folder
-
-
-def settled(base: Path, method: str, out: Path) -> Any:
-    """The configuration of a short run by ``method``."""
-    sets = [
-        f"training.steps={STEPS}",
-        "training.batch_size=4",
-        "training.eval_tokens=96",
-        "model.dropout=0.1",
-    ]
-    common: dict[str, Any] = {"validation": [], "checkpoint": "best", "sets": sets, "out": out}
-    learnt: dict[str, Any] = {"epochs": 2.0, "skip_bad": False, **common}
-    run = base / "base"
-    if method in ("sft", "lora"):
-        lora = "rank=2" if method == "lora" else None
-        data = [str(base / "records.jsonl")]
-        return settle_sft(run, data=data, template=None, lora=lora, **learnt).config
-    if method in ("ppo", "grpo"):
-        shape = {"prompts": 4, "max_tokens": 6, **({"answers": 2} if method == "grpo" else {})}
-        asked = {"prompts": [str(base / "prompts.txt")], "reward": str(base / "rules.py")}
-        return settle_rollouts(run, method, steps=STEPS, rollouts=shape, **asked, **common).config
-    data = [str(base / "pairs.jsonl")]
-    return settle_preferences(run, {"name": method}, data=data, **learnt).config
+    return runs.write_finetuning(tmp_path_factory.mktemp("resume"))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -72,3 +34,51 @@ def test_stopped_after_each_step_and_resumed(
     stops = [*((step,) for step in range(1, STEPS)), tuple(range(1, STEPS))]
     for found in verify_resume(config, STEPS, stops):
         assert found.differences == [], found.stops
+
+
+KILLING = """import os, signal
+
+rewarded = 0
+
+def reward(prompt, answer):
+    global rewarded
+    rewarded += 1
+    if rewarded == int(os.environ.get("DIE_AT", "0")):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer.count('a') / max(len(answer), 1)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("method", ["ppo", "grpo"])
+def test_killed_among_the_answers_of_a_step(
+    method: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = tmp_path / "rules.py"
+    rules.write_text(KILLING, encoding="utf-8")
+    answers = 8  # of a step
+    shape = ("--answers", "2") if method == "grpo" else ("--set", "rollouts.prompts=8")
+    asked = ("--prompts", str(base / "prompts.txt"), "--reward", str(rules), *shape)
+    of_steps = ("--steps", str(STEPS), "--set", "training.checkpoint_interval=1")
+    settings = ("--max-tokens", "6", "--set", "model.dropout=0.1", *of_steps, "--json")
+    if method == "grpo":
+        settings += ("--set", "rollouts.prompts=4")
+
+    def run(*arguments: str) -> tuple[int, list[dict[str, Any]], str]:
+        process = runs.process(*arguments)
+        output, errors = process.communicate(timeout=300)
+        return process.returncode, [json.loads(line) for line in output.splitlines()], errors
+
+    start = ("finetune", method, str(base / "base"), *asked, *settings, "--out")
+    code, _, errors = run(*start, str(tmp_path / "unbroken"))
+    assert code == 0, errors
+    # the first step's answers, and those of the first evaluation, may come before
+    die_at = random.Random().randint(4 * answers, 6 * answers)
+    monkeypatch.setenv("DIE_AT", str(die_at))
+    code, events, errors = run(*start, str(tmp_path / "killed"))
+    assert code == -signal.SIGKILL, (die_at, errors)
+    assert 1 <= sum(event["event"] == "step_done" for event in events) < STEPS, die_at
+    monkeypatch.delenv("DIE_AT")
+    code, _, errors = run("train", str(tmp_path / "killed"), "--resume", "--json")
+    assert code == 0, (die_at, errors)
+    assert runs.left_behind(tmp_path / "killed") == runs.left_behind(tmp_path / "unbroken"), die_at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -21,6 +22,7 @@ from bptool.training.events import Evaluated, StepDone
 from bptool.training.failure_states import FIRST_STEPS, FailureWatch
 from bptool.training.lessons import rollouts
 from bptool.training.lessons.rollouts import Rollouts
+from bptool.training.scorer import identity_of
 from bptool.training.setup import build
 from bptool.training.trained import open_run
 
@@ -219,7 +221,10 @@ def test_answers_are_functions_of_seed_and_number(places: Any, tmp_path: Path) -
         pieces.close()
 
 
-def test_the_objective_of_a_mix_is_the_sum(places: Any, tmp_path: Path) -> None:
+def test_the_objective_of_a_mix_is_the_sum(
+    places: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bptool.training.fine_tuning._HASHED_TOKENS", 100)
     text = tmp_path / "mix.txt"
     text.write_text(30 * "a big red hen sees a dog. ", encoding="utf-8")
     sets = [f"rollouts.mix_text=[{text}]", "rollouts.mix_weight=0.5"]
@@ -227,6 +232,13 @@ def test_the_objective_of_a_mix_is_the_sum(places: Any, tmp_path: Path) -> None:
     try:
         lesson = pieces.lesson
         assert isinstance(lesson, Rollouts)
+        ids = pieces.corpus.tokenizer.encode(text.read_text(encoding="utf-8"))
+        assert lesson._mix is not None
+        assert lesson._mix.dtype == np.uint16  # as the token file that it is mapped from
+        assert lesson._mix.tolist() == ids.tolist()
+        digest = hashlib.sha256(lesson.prompts.sha256.encode() + identity_of(places[2]).encode())
+        digest.update(ids.tobytes())  # what runs of earlier versions are known by
+        assert pieces.corpus.text_sha256 == digest.hexdigest()
         sampled = lesson._sample(pieces.step.params, [0, 1], 2, 0)
         shards: Any = pieces.step.shards
         old = shards.outputs(pieces.step.params, sampled.rows)

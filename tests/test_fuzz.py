@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.reliability import fuzz, fuzz_targets
+from benchmarks.reliability import fuzz, fuzz_atheris, fuzz_targets
 from benchmarks.reliability.fuzz_targets import Target, targets
 from benchmarks.reliability.mutations import changed, from_hypothesis
 from benchmarks.reliability.soak import soak
@@ -101,6 +103,84 @@ def _die(name: str, folder: Path, seconds: float, seed: str, counts: Any) -> Non
 def _hang(name: str, folder: Path, seconds: float, seed: str, counts: Any) -> None:
     _put_deadly(folder, counts)
     time.sleep(3600)
+
+
+PLANTED = """
+import os, sys
+from pathlib import Path
+import atheris
+from benchmarks.reliability import fuzz, fuzz_atheris, fuzz_targets
+
+fuzz._reset_peak = fuzz._peak_bytes = lambda: 0  # takes most of the time of so small an input
+
+@atheris.instrument_func
+def read(path):
+    data = path.read_bytes()
+    if len(data) > 4 and data[0] % 16 == 2:
+        if data[1] % 16 == 3:
+            if data[2] % 16 == 4:
+                if data[3] % 16 == 5:
+                    if data[4] % 16 == 6:
+                        os._exit(7)
+
+planted = fuzz_targets.Target([("a.txt", b"aaaaaa")], read)
+fuzz_targets.targets = lambda folder: {"planted": planted}
+fuzz_atheris._fuzz_here("planted", Path(sys.argv[1]), 240.0, "1", [0, 0])
+"""
+
+
+def test_what_reaches_new_code_is_gone_on_with(root: Path, tmp_path: Path) -> None:
+    """Five bytes that all have to be one of sixteen are not found by chance."""
+    pytest.importorskip("atheris", reason="the fuzzer that watches code is optional")
+    environment = {**os.environ, "PYTHONPATH": str(root), "FUZZ_FINDINGS": str(tmp_path / "none")}
+    command = [sys.executable, "-c", PLANTED, str(tmp_path)]
+    ended = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.returncode == 7, ended.stderr
+    (deadly,) = (tmp_path / "input").iterdir()
+    assert [byte % 16 for byte in deadly.read_bytes()[:5]] == [2, 3, 4, 5, 6]
+
+
+def test_the_guided_fuzzer_from_its_command(root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("atheris", reason="the fuzzer that watches code is optional")
+    (tmp_path / "tokens").mkdir()  # no valid file has this name, so it is passed over
+    (tmp_path / "tokens" / "0-other.bin").write_bytes(b"x")
+    command = [sys.executable, "-m", "benchmarks.reliability.fuzz_atheris", "tokens", "0.03"]
+    environment = {**os.environ, "PYTHONPATH": str(root), "FUZZ_SEED": "1"}
+    ended = subprocess.run(
+        [*command, str(tmp_path)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("seed 1\ntokens: ")
+    assert int(ended.stderr.partition("new_units_added:")[2].split()[0]) > 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "installed", "said"),
+    [
+        (["tokens", "1"], False, "error: atheris is not installed; pip install atheris, or use"),
+        (["tokens"], True, "error: give TARGET MINUTES"),
+        (["tokns", "1"], True, "error: no target 'tokns'; known: config, "),
+        (["tokens", "soon"], True, "error: 'soon' is no number of minutes"),
+    ],
+)
+def test_the_guided_fuzzer_says_what_it_lacks(
+    arguments: list[str],
+    installed: bool,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["fuzz_atheris", *arguments])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: installed or None)
+    with pytest.raises(SystemExit) as ended:
+        fuzz_atheris.main()
+    assert ended.value.code == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith(said)
+    assert output.err.count("\n") == 1
 
 
 def test_a_reader_that_fails_is_a_finding(tmp_path: Path) -> None:

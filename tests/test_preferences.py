@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bptool.config.data_section import RecordsConfig
 from bptool.config.schema import DataConfig
+from bptool.data.best_fit import best_fit_decreasing
 from bptool.data.chat.records import Message
 from bptool.data.chat.rendering import Rendering
 from bptool.data.preference_set import (
@@ -177,6 +178,35 @@ def test_the_owner_of_each_target_and_the_last_token() -> None:
     assert scored.rows.tokens.reshape(-1)[scored.last].tolist() == [14, 24]
     assert (scored.rows.targets == -1).all()
     assert scored.rows.starts.reshape(-1).tolist() == [0] * 5 + [5] * 5 + [10] * 2
+
+
+@given(st.lists(st.integers(1, 20), max_size=40), st.integers(1, 6))
+def test_rows_hold_every_document_and_no_more_than_their_room(
+    lengths: list[int], most: int
+) -> None:
+    rows = best_fit_decreasing(lengths, 20)
+    assert rows is not None
+    assert sorted(n for row in rows for n in row) == list(range(len(lengths)))
+    assert all(sum(lengths[n] for n in row) <= 20 for row in rows)
+    # a row was opened only for what no other had room for: no two have room for each other
+    assert sum(1 for row in rows if sum(lengths[n] for n in row) <= 10) <= 1
+    expected = rows if len(rows) <= most else None
+    assert best_fit_decreasing(lengths, 20, most) == expected
+    assert best_fit_decreasing([*lengths, 21], 20) is None
+
+
+def test_the_longest_documents_are_placed_first() -> None:
+    # in their own order they take three rows
+    assert best_fit_decreasing([4, 5, 6, 5], 10) == [[2, 0], [1, 3]]
+
+
+def test_steps_are_filled_with_what_fits_of_the_units_to_come() -> None:
+    rng = np.random.default_rng(4)
+    documents = [Document(np.zeros(n, np.int32), 1) for n in rng.integers(14, 43, 800)]
+    units = [Unit(a, b, 0, ASKED, "") for a, b in zip(documents[::2], documents[1::2], strict=True)]
+    steps = UnitBatches(units, 64, 12, 0, scored=False).epoch(0)[:-4]
+    used = [sum(len(d.ids) - 1 for i in step for d in units[i][:2]) for step in steps]
+    assert np.mean(used) > 0.92 * 64 * 12
 
 
 LENGTHS = st.lists(st.tuples(st.integers(2, 20), st.integers(2, 20)), min_size=1, max_size=40)

@@ -96,6 +96,20 @@ def test_a_plot_is_drawn_of_any_number_of_records(n_steps: int, tmp_path: Path) 
     assert (tmp_path / "loss.png").stat().st_size > 2000
 
 
+@pytest.mark.parametrize("value", [1.0, -0.3, 0.0])
+def test_a_value_that_stays_is_drawn_flat(value: float) -> None:
+    from matplotlib.figure import Figure
+
+    from bptool.training.plot import _draw_statistic
+
+    axes = Figure().add_subplot()
+    steps = [(step, value * (1 + 1e-15 * (step % 2))) for step in range(9)]
+    _draw_statistic(axes, {"step": steps, "evaluation": steps[::3]})
+    low, high = axes.get_ylim()
+    assert low < value < high
+    assert high - low > 0.05 * abs(value)
+
+
 def test_every_statistic_has_a_plot_of_its_own(tmp_path: Path) -> None:
     plain = [{"kind": "step", "step": i, "loss": 3.0 / i} for i in range(1, 30)]
     judged = {"kind": "evaluation", "step": 29, "val_loss": 2.0}

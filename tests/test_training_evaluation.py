@@ -47,7 +47,10 @@ def split_of(n_tokens: int) -> Any:
 
 
 @pytest.mark.parametrize("n_tokens", [2, N_TIME, N_TIME + 1, 130, 131])
-def test_every_target_counts_once_in_any_layout(n_tokens: int) -> None:
+def test_every_target_counts_once_in_any_layout(
+    n_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bptool.training.evaluation.COUNTED_TOKENS", 9)
     tokens = split_of(n_tokens)
     with WorkerTeam(1) as team:
         one, weights = shards(team, 1, "float64")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import subprocess
@@ -27,6 +28,8 @@ from bptool.training.small_run import SmallRun
 GPT2 = {"name": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 16, "context": 8, "dropout": 0.2}
 MLP = {"name": "mlp", "window": 3, "n_embd": 5, "n_hidden": 12, "n_layer": 2, "context": 8}
 TIMINGS = {"seconds"}
+NAMES = ("ann", "bob", "cat", "dan")
+RULES = "def reward(prompt, answer):\n    return answer.count('a') / max(len(answer), 1)\n"
 
 
 def write_text(folder: Path, n_words: int = 400) -> Path:
@@ -67,11 +70,29 @@ def config_of(values: dict[str, Any], sets: Sequence[str] = ()) -> RunConfig:
 
 def write_config(folder: Path, values: dict[str, Any]) -> Path:
     """The configuration as a file (JSON is YAML)."""
-    import json
-
     path = folder / "config.yaml"
     path.write_text(json.dumps(values), encoding="utf-8")
     return path
+
+
+def write_finetuning(folder: Path, **model: Any) -> Path:
+    """``folder`` with a pretrained run ``base``, and the records, preferences, prompts and rules to
+    fine-tune it by; ``model`` changes its model."""
+    asked = [f"{n} sees a {t}. who?" for n in NAMES for t in ("hat", "tree", "dog", "hen")]
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch, folder / "cache")
+        text = folder / "text.txt"
+        text.write_text(20 * f"{' '.join(asked)} big red\n", encoding="utf-8")
+        model = GPT2 | {"context": 48, "dropout": 0.1} | model
+        train(config_of(settings(text, model, steps=3)), folder / "base")
+    records = [{"prompt": a, "completion": a[:3]} for a in asked]
+    pairs = [{"prompt": a, "chosen": a[:3], "rejected": "hat"} for a in asked]
+    for name, values in (("records", records), ("pairs", pairs)):
+        lines = "".join(json.dumps(v) + "\n" for v in values)
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    (folder / "prompts.txt").write_text("\n".join(asked) + "\n", encoding="utf-8")
+    (folder / "rules.py").write_text(RULES, encoding="utf-8")
+    return folder
 
 
 class Recorder:
@@ -124,7 +145,7 @@ def left_behind(folder: Path) -> dict[str, Any]:
         str(path.relative_to(run.path)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
     }
-    samples = run.samples.read_text(encoding="utf-8")
+    samples = run.samples.read_text(encoding="utf-8") if run.samples.exists() else ""
     return {"metrics": measured(folder), "samples": samples, "index": index, "hashes": hashes}
 
 

@@ -7,8 +7,9 @@ changed at random (``mutations.py``), one in eight of them by a value that hypot
 is what a user may see: success or a ``UserError`` of one line (or one that lists records). Anything
 else, an input that takes more than ``SECONDS``, or memory of more than ``MEMORY_BYTES``, is a
 finding: the input is kept in ``tests/fuzz_findings/TARGET``, and replayed first the next time and
-by ``tests/test_fuzz.py``. The seed is printed; ``FUZZ_SEED`` sets it. Inputs are read in a process
-of their own: one that dies, or reads for more than ``HANGING_SECONDS``, is a finding too.
+by ``tests/test_fuzz.py``; ``FUZZ_FINDINGS`` names another folder. The seed is printed;
+``FUZZ_SEED`` sets it. Inputs are read in a process of their own: one that dies, or reads for more
+than ``HANGING_SECONDS``, is a finding too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,10 @@ from benchmarks.reliability.fuzz_targets import Target, require_clear, targets
 from benchmarks.reliability.mutations import changed, from_hypothesis
 from bptool.errors import UserError
 
-FINDINGS = Path(__file__).resolve().parents[2] / "tests" / "fuzz_findings"
+FINDINGS = Path(
+    os.environ.get("FUZZ_FINDINGS")
+    or Path(__file__).resolve().parents[2] / "tests" / "fuzz_findings"
+)
 SECONDS = 10.0
 HANGING_SECONDS = 60.0
 MEMORY_BYTES = 512 * 2**20
@@ -102,7 +107,7 @@ def keep(name: str, file: str, data: bytes, wrong: str) -> None:
 
 def _fuzz_here(name: str, folder: Path, seconds: float, seed: str, counts: Any) -> None:
     """Try inputs for so long; ``counts`` gets how many there were, and how many findings."""
-    _bound_addresses()
+    bound_addresses()
     os.environ["BPTOOL_CACHE_DIR"] = str(folder / "cache")
     target, draw, values = targets(folder)[name], random.Random(seed), list[Any]()
     queue = [*kept(name), *target.seeds]
@@ -121,20 +126,21 @@ def _fuzz_here(name: str, folder: Path, seconds: float, seed: str, counts: Any) 
         counts[0] += 1
         if wrong:
             counts[1] += 1
-            reason = _where(wrong)
+            reason = where(wrong)
             if reason not in reasons:  # one example of each
                 reasons.add(reason)
                 keep(name, file, data, wrong)
 
 
-def _where(wrong: str) -> str:
-    """The line of a traceback that raised, and the exception's type."""
+def where(wrong: str) -> str:
+    """What tells a finding from others: the line that raised, and the exception's type."""
     lines = wrong.splitlines()
     places = [line for line in lines if line.startswith('  File "')]
     return f"{places[-1:]}{lines[-1].partition(':')[0]}"
 
 
-def _bound_addresses() -> None:
+def bound_addresses() -> None:
+    """Make the system refuse this process more than ``ADDRESS_BYTES``, where it can."""
     try:
         import resource
     except ImportError:
@@ -143,8 +149,12 @@ def _bound_addresses() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_BYTES, most))
 
 
-def fuzz(name: str, seconds: float, seed: str) -> int:
-    """Fuzz a target for so long, in processes of their own; how many findings there were."""
+def fuzz(name: str, seconds: float, seed: str, here: Callable[..., None] | None = None) -> int:
+    """Fuzz a target for so long, in processes of their own; how many findings there were.
+
+    Args:
+        here: what such a process does, in place of :func:`_fuzz_here`.
+    """
     context = multiprocessing.get_context("spawn")
     counts = context.Array("q", 2)
     began, deaths = time.monotonic(), 0
@@ -152,7 +162,7 @@ def fuzz(name: str, seconds: float, seed: str) -> int:
         with tempfile.TemporaryDirectory(prefix="bptool-fuzz-") as place:
             folder = Path(place)
             arguments = (name, folder, left, f"{seed} {name} {deaths}", counts)
-            process = context.Process(target=_fuzz_here, args=arguments)
+            process = context.Process(target=here or _fuzz_here, args=arguments)
             process.start()
             while process.is_alive():
                 process.join(1.0)

@@ -352,6 +352,16 @@ def _sources() -> list[tuple[str, bytes]]:
         ("a.txt.gz", gzip.compress(b"one two" * 20)),
     ]
     try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        pass
+    else:
+        columns = pa.BufferOutputStream()
+        rows = pa.table({"n": [1, 2], "text": ["a b", "c \u00e9"]})
+        parquet.write_table(rows, columns, compression="gzip")
+        found.append(("a.parquet", columns.getvalue().to_pybytes()))
+    try:
         import zstandard
 
         found.append(("a.jsonl.zst", zstandard.ZstdCompressor().compress(lines)))

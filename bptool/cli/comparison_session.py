@@ -88,9 +88,12 @@ def _write(wanted: Request, analysis: Analysis, plain_report: dict[str, object])
     """Write the pages and plots, by what they are; one that fails must not cost the study."""
     from bptool.comparison.html_report import write_report
     from bptool.comparison.markdown_report import write_tables
-    from bptool.comparison.plots import plot_all
     from bptool.comparison.widened import write_widened
     from bptool.files import write_text
+    from bptool.training.drawing import starting_silently
+
+    with starting_silently():
+        from bptool.comparison.plots import plot_all
 
     if not any(table.rows for table in analysis.tables):
         return {}

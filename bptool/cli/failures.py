@@ -41,6 +41,7 @@ class Stopped(Exception):
 
 REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
+    errno.EIO: "the disk failed (input/output error); look after it or choose another folder",
     errno.EACCES: "permission denied; choose a place you may read and write",
     errno.EPERM: "not permitted; choose a place you may read and write",
     errno.EROFS: "the file system is read-only; choose another folder",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Annotated
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, TextIO
 
 import typer
 
 from bptool import __version__
 from bptool.cli.commands import CONTEXT_SETTINGS, LazyGroup
-from bptool.cli.failures import INTERRUPTED, Terminated, report
+from bptool.cli.failures import INTERRUPTED, Terminated, report, say
 from bptool.cli.signals import terminating
+from bptool.errors import BptoolWarning
 
 app = typer.Typer(
     cls=LazyGroup,
@@ -66,12 +69,35 @@ def _tolerate_narrow_encodings() -> None:
             reconfigure(errors="replace")
 
 
+@contextmanager
+def _own_warnings_in_one_line() -> Iterator[None]:
+    """Inside the block a BptoolWarning is a line on stderr, whatever else is shown or not."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, BptoolWarning):
+                say(str(message), kind="warning")
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``bptool`` with ``arguments`` (default: the process's own); returns the exit code."""
     _tolerate_narrow_encodings()
     arguments, debug = _without_debug(sys.argv[1:] if arguments is None else arguments)
     try:
-        with terminating():
+        with terminating(), _own_warnings_in_one_line():
             code = app(arguments or ["--help"], prog_name="bptool", standalone_mode=False)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt, Terminated) as error:

@@ -168,7 +168,7 @@ def _fitted(texts: list[str], sets: list[str], progress: Progress | None) -> Res
     from bptool.data.survey import survey
 
     named = {"data": {"text": [_entry(text) for text in texts]}}
-    of_data = [setting for setting in sets if setting.startswith("data.")]
+    of_data = [setting for setting in sets if setting.startswith(("data.", "data="))]
     any_size = for_text(10**6, 100)  # how texts are read does not depend on it
     data = resolve(None, of_data, named, defaults=any_size).config.data
     found = survey(texts_of_config(data), data.split, cache_folder("tokens"), progress)

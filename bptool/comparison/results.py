@@ -47,6 +47,8 @@ from bptool.training.lock import STUDY_LOCK, FolderLock
 FORMAT_VERSION = 2
 MOST_PLUGINS = 8
 """That an error names."""
+LONGEST_NAME = 4096
+"""Of a plug-in, in characters; no system takes longer paths."""
 KIND = "bptool optimizer study"
 MOST_SHOWN = 300
 """Characters of what is wrong with a file."""
@@ -204,7 +206,7 @@ class ResultsFolder:
             )
         header, rest = lines[0], lines[1:]
         plugins = header.get("plugins")
-        if not isinstance(plugins, list) or not all(isinstance(p, str) for p in plugins):
+        if not isinstance(plugins, list) or not all(map(_is_name, plugins)):
             raise RunError(f"{self.results}:1: plugins is no list of names; the file is damaged")
         if unnamed := [plugin for plugin in plugins if plugin not in self.plugins]:
             named = " ".join(
@@ -296,6 +298,11 @@ NOTHING: dict[str, Any] = {
 
 def _line(record: dict[str, Any]) -> str:
     return json.dumps(finite(record), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _is_name(plugin: Any) -> bool:
+    """Whether it can be the name of a file or a module."""
+    return isinstance(plugin, str) and len(plugin) <= LONGEST_NAME
 
 
 def _on_one_line(name: str) -> str:

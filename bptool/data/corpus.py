@@ -23,7 +23,7 @@ from bptool.data.cache import cache_folder
 from bptool.data.decoding import Reading
 from bptool.data.encoding import encode_documents
 from bptool.data.sources import Texts
-from bptool.data.split import Fragments, Split, documents_of, grouped, split_texts, texts_of
+from bptool.data.split import Fragments, Split, grouped, split_texts
 from bptool.data.survey import Progress, Stamps, Survey, survey
 from bptool.data.token_writer import (
     JOURNAL_CHARACTERS,
@@ -130,13 +130,13 @@ def prepare_and_survey(
     made_from = tokenizer.to_json() if tokenizer else settings
     key = _key(found.sha256, config, found.apart, made_from)
     path = folder / f"{key[:32]}.tokens"
-    file = _open_if_whole(path, key)
+    file = open_if_whole(path, key)
     reused = file is not None
     if file is None:
         forget_unused(folder)
         _check_variety(found, config)
         if tokenizer is not None:
-            _check_known(tokenizer, texts, found)
+            check_known(tokenizer, texts, found)
         split = split_texts(texts, config.split, found.n_characters, found.n_documents, found.apart)
         with TokenWriter(path, key) as writer:
             made = tokenizer or _begun(writer) or _train(kind, settings, found, split, say)
@@ -164,24 +164,6 @@ def prepare_and_survey(
 def texts_of_config(config: DataConfig) -> Texts:
     """The texts of ``config``, read as it says."""
     return Texts(config.text, Reading(config.encoding, config.errors, config.field))
-
-
-def encode_all(config: DataConfig, tokenizer: Tokenizer) -> NDArray[np.int32]:
-    """Ids of the whole text of ``config``, undivided, with ends of text where ``prepare`` has them.
-
-    For measuring a model on a text that it was not trained on.
-
-    Raises:
-        DataError: a text cannot be read, or holds a character the tokenizer does not know.
-    """
-    texts = texts_of_config(config)
-    found = survey(texts, config.split)
-    _check_known(tokenizer, texts, found)
-    by_document = config.split.by == "document"
-    separator = config.split.separator if by_document or found.apart else ""
-    fragments = documents_of(texts, separator) if by_document else texts_of(texts)
-    batches = encode_documents(fragments, separator, by_document, tokenizer)
-    return np.concatenate([np.empty(0, np.int32), *(batch.ids for batch in batches)])
 
 
 def _write(
@@ -284,7 +266,8 @@ def _key(text_sha256: str, config: DataConfig, apart: bool, tokenizer: Any) -> s
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
-def _open_if_whole(path: Path, key: str) -> TokenFile | None:
+def open_if_whole(path: Path, key: str) -> TokenFile | None:
+    """A token file, marked as used now; None where there is none that can be used."""
     try:
         file = open_token_file(path, key)
     except DataError:
@@ -353,7 +336,7 @@ def _check_variety(found: Survey, config: DataConfig) -> None:
         )
 
 
-def _check_known(tokenizer: Tokenizer, texts: Texts, found: Survey) -> None:
+def check_known(tokenizer: Tokenizer, texts: Texts, found: Survey) -> None:
     """Raise a DataError with the place of the first character that ``tokenizer`` does not know."""
     try:
         tokenizer.check(found.characters)

@@ -8,6 +8,7 @@ which only measures how far the model is from its reference.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from bptool.config.data_section import DataConfig
 from bptool.data.batches import MASKED, shuffled
-from bptool.data.best_fit import BestFit
+from bptool.data.best_fit import best_fit_decreasing
 from bptool.data.chat.packing import Packed, fill_rows
 from bptool.data.chat.records import Message
 from bptool.data.chat.rendering import Ids, Rendering
@@ -254,11 +255,9 @@ def pack_documents(documents: Sequence[Document], context: int, scored: bool) ->
         if scored:
             ids, trained = np.append(ids, np.int32(0)), np.zeros(len(ids) + 1, np.bool_)
         encoded.append(Encoded(ids, trained))
-    fit = BestFit(context)
-    for number, (ids, _) in enumerate(encoded):
-        placed = fit.place(number, len(ids) - 1)
-        assert placed is not None  # what is too long has been left out
-    rows = fill_rows(fit.rows, encoded, context)
+    placed = best_fit_decreasing([len(ids) - 1 for ids, _ in encoded], context)
+    assert placed is not None  # what is too long has been left out
+    rows = fill_rows(placed, encoded, context)
     owner = np.full(rows.tokens.shape, -1, np.int32)
     last = np.zeros(len(documents), np.int64)
     for row, numbers in enumerate(rows.documents):
@@ -314,36 +313,31 @@ class UnitBatches:
 
     def _divide(self, epoch: int) -> list[list[int]]:
         n = len(self._lengths)
-        order = shuffled(np.arange(n, dtype=np.uint64), n, self._seed, epoch).tolist()
+        undrawn = iter(shuffled(np.arange(n, dtype=np.uint64), n, self._seed, epoch).tolist())
         steps: list[list[int]] = []
-        waiting = order[:AHEAD]
-        drawn = len(waiting)
+        waiting = list(itertools.islice(undrawn, AHEAD))
         while waiting:
-            fit = BestFit(self._context, self._n_rows)
-            step = [unit for unit in waiting if self._place(unit, fit)]
-            taken = set(step)
-            waiting = [unit for unit in waiting if unit not in taken]
-            while drawn < n:
-                unit = order[drawn]
-                if self._place(unit, fit):
+            step: list[int] = []
+            passed: list[int] = []
+            for unit in itertools.chain(waiting, undrawn):
+                if self._fit([*step, unit]):
                     step.append(unit)
-                elif len(waiting) < AHEAD:
-                    waiting.append(unit)
                 else:
+                    passed.append(unit)
+                if len(passed) == AHEAD:
                     break
-                drawn += 1
             if not step:  # the first needs more rows than there are, and is a step of its own
-                step, waiting = waiting[:1], waiting[1:]
+                step, passed = passed[:1], passed[1:]
             steps.append(step)
+            waiting = passed
         return steps
 
-    def _place(self, unit: int, fit: BestFit) -> bool:
-        """Put both documents of a unit into rows, or neither."""
-        first, second = self._lengths[unit]
-        row = fit.place(2 * unit, first)
-        if row is None:
+    def _fit(self, units: Sequence[int]) -> bool:
+        """Whether the rows of a step have room for both documents of all."""
+        lengths = [length for unit in units for length in self._lengths[unit]]
+        total, n_rows = sum(lengths), self._n_rows
+        if total > n_rows * self._context:
             return False
-        if fit.place(2 * unit + 1, second) is None:
-            fit.take_back(row, first)
-            return False
-        return True
+        if total <= n_rows * (self._context - max(lengths)):  # some row has room for any of them
+            return True
+        return best_fit_decreasing(lengths, self._context, self._n_rows) is not None

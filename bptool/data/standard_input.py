@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -54,4 +55,5 @@ def keep(stream: BinaryIO, cache: Path | None = None) -> Path:
         ) from None
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # as of a disk that is read-only now
+                temporary.unlink(missing_ok=True)

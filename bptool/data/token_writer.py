@@ -138,10 +138,16 @@ class TokenWriter:
                 if not self.path.exists():
                     raise
                 self._part.unlink(missing_ok=True)
-        if self.is_resumable:
+            finally:
+                self._forget_journal()
+        self._file.close()
+
+    def _forget_journal(self) -> None:
+        """Remove the journal of a part that has become the file, even where flushing its folder
+        failed then."""
+        if self.is_resumable and not self._part.exists():
             with contextlib.suppress(OSError):
                 self._journal_path.unlink(missing_ok=True)
-        self._file.close()
 
     def __enter__(self) -> Self:
         return self

@@ -35,6 +35,8 @@ def append_line(path: Path, line: bytes) -> None:
     with _locked(path, "ab+") as file:
         size = _whole_size(file)
         try:
+            if is_new:  # first, so that a line that fails is not there
+                sync_folder(path.resolve().parent)
             file.truncate(size)
             file.write(line + b"\n")
             file.flush()
@@ -44,8 +46,6 @@ def append_line(path: Path, line: bytes) -> None:
                 file.flush()
             os.ftruncate(file.fileno(), size)
             raise
-    if is_new:
-        sync_folder(path.resolve().parent)
 
 
 def change_lines(path: Path, change: Callable[[bytes], bytes]) -> None:

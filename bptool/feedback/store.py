@@ -106,16 +106,21 @@ class Store:
         if all(j.reviewer != reviewer for j in self.judgements):
             return None
         taken: list[Judgement] = []
+        kept: list[Judgement] = []
 
         def without_last(data: bytes) -> bytes:
-            found = list(self._parse(data))
-            own = [i for i, j in enumerate(found) if j.reviewer == reviewer]
-            taken.extend(found.pop(i) for i in own[-1:])
-            self.judgements = found
-            return b"".join(_line(j) + b"\n" for j in found)
+            kept.extend(self._parse(data))
+            own = [i for i, j in enumerate(kept) if j.reviewer == reviewer]
+            taken.extend(kept.pop(i) for i in own[-1:])
+            return b"".join(_line(j) + b"\n" for j in kept)
 
         with self._writing():
-            change_lines(self.path, without_last)
+            try:
+                change_lines(self.path, without_last)
+            except OSError:
+                if self._read() != kept:
+                    raise  # else it is done: flushing the folder failed after that
+        self.judgements = kept
         return taken[0] if taken else None
 
     def answered(self, reviewer: str) -> set[tuple[Any, ...]]:

@@ -44,9 +44,11 @@ class WinRate:
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share of ``n`` trials."""
+    """The 95 % interval of a share of ``n`` trials; all there is where there are none."""
     from scipy.stats import norm
 
+    if n == 0:
+        return 0.0, 1.0
     z2 = float(norm.ppf(0.975)) ** 2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2) / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))

@@ -173,7 +173,12 @@ def gpt2_intermediates(acts: Any) -> list[tuple[str, Array]]:
             ("residual stream after the MLP", acts.x[i + 2]),
         ):
             found.append((f"{name}, layer {layer}", array))
-    return [*found, ("last norm", acts.norm[-1]), ("log-probabilities", acts.logp)]
+    return [
+        *found,
+        ("last norm", acts.norm[-1]),
+        ("log-probabilities", acts.logp),
+        ("scores", acts.score),
+    ]
 
 
 def _norm_weights(tensors: Any, i: int) -> tuple[Any, Any]:

@@ -30,6 +30,8 @@ class Mixed(Objective):
         objective: with weights of 0 on positions of the mix. weight: of the mix.
     """
 
+    name = "mixed"
+
     def __init__(self, objective: Objective, weight: float) -> None:
         super().__init__(objective.config)
         self.objective, self.weight = objective, weight

@@ -8,7 +8,7 @@ lanes and products be fused are set.
 Numba's cache key does not see a change in *another* file that a kernel calls, so the cache folder
 is named after a hash of every source file that holds kernels. The cache is a pickle, so it lives
 in the user's own folder (mode 0700), never in a run folder; with no such folder, in a temporary
-one, and ``cache_notice`` says so.
+one, which :mod:`bptool.caches` says.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,14 @@ import numba.core.config
 import numba.core.event
 import numpy as np
 
+from bptool.caches import user_cache
+from bptool.errors import UserError
+
 FASTMATH = {"contract", "reassoc", "nsz"}
 _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 """No kernel is called by its address, so none needs the wrapper for that, which takes time to
 compile."""
 PACKAGES_WITH_KERNELS = ("ops", "models", "objectives", "optim", "regularizers")
-
-cache_notice: str | None = None
-"""Why compiled kernels are not kept between runs, or None when they are."""
 
 
 def kernel_fingerprint() -> str:
@@ -53,24 +52,16 @@ def kernel_fingerprint() -> str:
 
 
 def _choose_cache_folder() -> None:
-    global cache_notice
-    fingerprint = kernel_fingerprint()
-    base = os.environ.get("NUMBA_CACHE_DIR")
-    if base is None:
-        try:
-            import platformdirs
-
-            base = str(platformdirs.user_cache_path("bptool") / "kernels")
-            folder = Path(base) / fingerprint
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            Path(base).chmod(0o700)
-            if not os.access(folder, os.W_OK):
-                raise PermissionError(folder)
-        except (OSError, RuntimeError) as error:
-            base = tempfile.mkdtemp(prefix="bptool-kernels-")
-            cache_notice = f"compiled kernels are kept in {base} for now only: {error}"
-    folder = Path(base) / fingerprint
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    base = user_cache("kernels", private=True) if chosen is None else Path(chosen)
+    folder = base / kernel_fingerprint()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror or error}); set NUMBA_CACHE_DIR to a "
+            "folder that can, for compiled kernels"
+        ) from None
     numba.core.config.CACHE_DIR = str(folder)
 
 

@@ -2,8 +2,9 @@
 made.
 
 A step makes its numbers in this order: the weights it starts from, what each operation of the
-forward leaves behind, layer by layer, the log-probabilities, and the gradients, those of the last
-layer first. The first that holds a NaN or an infinity names the operation at fault.
+forward leaves behind, layer by layer, the log-probabilities, what an objective is given beside them
+and what it makes of them, and the gradients, those of the last layer first. The first that holds a
+NaN or an infinity names the operation at fault.
 """
 
 from __future__ import annotations
@@ -48,10 +49,8 @@ def first_anomaly(step: TrainingStep) -> Anomaly | None:
     found = _first("weight", iter(named(step.weights).items()))
     if found is not None:
         return found
-    batch = step.last_batch  # None where the lesson has batches of its own
-    for shard in batch.micro_batches(step.shards, step.params) if batch else ():
-        made = step.model.intermediates(shard.work)
-        found = _first("result", ((name, array) for name, array in made))
+    if step.shards.last_batch is not None:
+        found = _first("result", step.shards.last_batch.results(step.shards, step.params))
         if found is not None:
             return found
     gradients = list(named(step.shards.gradients[0]).items())

@@ -10,7 +10,6 @@ import numpy as np
 from bptool.models.base import Array
 
 N_BINS = 10
-Z_95 = 1.959963984540054
 
 
 class Bin(NamedTuple):
@@ -23,16 +22,6 @@ class Bin(NamedTuple):
     """Mean probability that it gives to the answer it prefers; NaN where there are none."""
     accuracy: float
     """Share of them where that answer was chosen; ties of scores count half."""
-
-
-def wilson(n_right: float, n: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927, "Probable inference")."""
-    if n == 0:
-        return 0.0, 1.0
-    share, z2 = n_right / n, Z_95**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def reliability(margins: Array) -> list[Bin]:

@@ -21,6 +21,9 @@ from bptool.training.step import Shards
 MAX_BLOCKS = 64
 """Parts of a split whose losses are kept apart, to know how exact their mean is."""
 
+COUNTED_TOKENS = 1 << 20
+"""Whose bytes are looked up at once."""
+
 
 class Block(NamedTuple):
     """Consecutive windows of a split: their mean loss and the number of their targets."""
@@ -72,7 +75,8 @@ def evaluate_split(
         losses.append(shards.sequence_losses())
         counts.append((targets >= 0).sum(axis=1))
         n_targets += n
-    n_bytes = int(bytes_per_token[np.asarray(part[1:])].sum())
+    starts = range(1, len(part), COUNTED_TOKENS)  # the first token is no target
+    n_bytes = sum(int(bytes_per_token[part[at : at + COUNTED_TOKENS]].sum()) for at in starts)
     blocks = tuple(blocks_of(np.concatenate(losses), np.concatenate(counts)))
     return Evaluation(math.fsum(total) / n_targets, n_targets, n_bytes, blocks)
 

@@ -13,8 +13,9 @@ from bptool.config.schema import RunConfig
 from bptool.data.chat.rendering import Rendering
 from bptool.data.corpus import Corpus
 from bptool.data.preference_set import PreferenceSet, Unit, pack_documents, prepare_preferences
-from bptool.data.sources import read_sources
+from bptool.data.sources import Texts
 from bptool.data.tokenizers import Tokenizer
+from bptool.data.whole import encode_each
 from bptool.errors import DataError
 from bptool.models.base import Array
 from bptool.objectives.base import Objective
@@ -26,6 +27,9 @@ from bptool.training.prompt_set import PromptSet, prepare_prompts
 from bptool.training.scorer import identity_of, open_rewards
 from bptool.training.start import Start
 from bptool.training.step import TrainingStep
+
+_HASHED_TOKENS = 1 << 20
+"""At once."""
 
 
 class Material(ABC):
@@ -88,7 +92,9 @@ class PromptMaterial(Material):
         self._mix = _mix_of(config, start.tokenizer, context)
         digest = hashlib.sha256(self.prompts.sha256.encode())
         digest.update(identity_of(reward).encode())
-        digest.update(b"" if self._mix is None else self._mix.tobytes())
+        mix = np.empty(0, np.int32) if self._mix is None else self._mix
+        for at in range(0, len(mix), _HASHED_TOKENS):
+            digest.update(mix[at : at + _HASHED_TOKENS].astype(np.int32).tobytes())
         self.corpus = Corpus(
             train=np.concatenate(self.prompts.train_ids),
             validation=np.concatenate(self.prompts.validation_ids),
@@ -118,12 +124,11 @@ def read_prompt_set(config: RunConfig, tokenizer: Tokenizer, context: int) -> Pr
 
 
 def _mix_of(config: RunConfig, tokenizer: Tokenizer, context: int) -> Array | None:
-    """Tokens of the pretraining mix, if there is one."""
+    """Tokens of the pretraining mix, mapped from their file, if there is one."""
     assert config.rollouts is not None
     if not config.rollouts.mix_text or config.rollouts.mix_weight == 0:
         return None
-    texts = [source.text for source in read_sources(config.rollouts.mix_text)]
-    ids = np.concatenate([tokenizer.encode(text) for text in texts])
+    ids = encode_each(Texts(config.rollouts.mix_text), tokenizer)
     if len(ids) <= context:
         raise DataError(
             f"rollouts.mix_text has {len(ids)} tokens; give more than the context's {context}"

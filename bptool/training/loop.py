@@ -391,8 +391,6 @@ class Training:
 
     def _announce(self) -> None:
         pieces = self.pieces
-        if jit.cache_notice:
-            self._emit(Notice(jit.cache_notice, "warning"))
         peak = machine.measure_peak_flops(pieces.team.run)
         self._emit(
             TrainingStarted(

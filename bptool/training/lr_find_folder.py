@@ -10,6 +10,7 @@ from pathlib import Path
 from bptool.config.schema import RunConfig
 from bptool.errors import RunError
 from bptool.files import write_bytes, write_json
+from bptool.training.drawing import new_figure
 from bptool.training.lr_find import Finding
 from bptool.training.run_folder import FORMAT_VERSION, require_empty, writing
 
@@ -56,12 +57,7 @@ class SweepFolder:
 
 def draw(finding: Finding, config: RunConfig) -> bytes:
     """The loss over the rate, with the suggestion marked, as a PNG file."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    figure = new_figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     rates, levels = finding.rates, finding.smoothed
     axes.set_xscale("log")

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from bptool.data.chat.dataset import ChatSet, prepare_records
-from bptool.data.corpus import encode_all, prepare
+from bptool.data.corpus import prepare
+from bptool.data.whole import encode_all
 from bptool.errors import DataError
 from bptool.models.base import Array
 from bptool.ops.cores import usable_cores

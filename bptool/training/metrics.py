@@ -37,6 +37,8 @@ class MetricsFile:
         self._file: BinaryIO | None = None
         self._waiting: list[bytes] = []
         self._size = 0
+        self._is_torn = False
+        """Whether a part of what waits may stand at the end of the file."""
 
     def open(self) -> None:
         """Begin a file, or go on with one."""
@@ -62,15 +64,23 @@ class MetricsFile:
             return
         data = b"".join(self._waiting)
         try:
+            self._cut_off_torn()
+            self._is_torn = True
             written = self._file.write(data)
             if written != len(data):  # a full disk takes a part
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
             with contextlib.suppress(OSError):
-                self._file.truncate(self._size)
+                self._cut_off_torn()
             raise
+        self._is_torn = False
         self._size += len(data)
         self._waiting.clear()
+
+    def _cut_off_torn(self) -> None:
+        if self._is_torn and self._file is not None:
+            self._file.truncate(self._size)
+            self._is_torn = False
 
     def sync(self) -> None:
         """Put every line on the disk; before a checkpoint, so that none up to it can be lost.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bptool.files import write_bytes
+from bptool.training.drawing import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,20 +15,17 @@ if TYPE_CHECKING:
 FAINT, TRAINED, JUDGED, AVERAGED = "#9db7d5", "#1f4e8c", "#d1495b", "#2a9d8f"
 COLUMNS = 3
 """Of the small plots below, one a statistic."""
+FLAT = 1e-6
+"""Of its middle: less is no range of values."""
 
 
 def plot_losses(
     records: list[dict[str, Any]], path: Path, title: str, unit: str = "nats per token"
 ) -> None:
     """Draw the records of ``metrics.jsonl``; raises OSError where the file cannot be written."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
     statistics = _statistics(records)
     n_rows = -(-len(statistics) // COLUMNS)
-    figure = Figure(figsize=(8, 4.5 + 1.9 * n_rows), dpi=120, layout="constrained")
+    figure = new_figure(figsize=(8, 4.5 + 1.9 * n_rows), dpi=120, layout="constrained")
     grid = figure.add_gridspec(1 + n_rows, COLUMNS, height_ratios=[4.5, *[1.9] * n_rows])
     axes = figure.add_subplot(grid[0, :])
     _draw_losses(axes, records)
@@ -100,6 +98,10 @@ def _draw_statistic(axes: Axes, series: Series) -> None:
     if series["evaluation"]:
         xs, values = zip(*series["evaluation"], strict=True)
         axes.plot(xs, values, "o-", color=JUDGED, markersize=2.5, linewidth=0.8)
+    low, high = axes.get_ylim()
+    middle = (low + high) / 2
+    if high - low < FLAT * abs(middle):  # rounding of the smoothed values is no change
+        axes.set_ylim(*sorted((0.95 * middle, 1.05 * middle)))
     axes.grid(alpha=0.25)
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from bptool.data.preference_set import pack_documents
+from bptool.feedback.win_rate import wilson
 from bptool.files import write_bytes
 from bptool.models.base import Array
 from bptool.ops.cores import usable_cores
 from bptool.training.answers_now import rows_of
-from bptool.training.calibration import Bin, calibration_error, reliability, wilson
+from bptool.training.calibration import Bin, calibration_error, reliability
+from bptool.training.drawing import new_figure
 from bptool.training.fine_tuning import read_units
 from bptool.training.scorer import ROWS
 from bptool.training.token_shards import TokenShards
@@ -40,7 +42,7 @@ class Reliability:
 
 
 def judge_reward_run(path: Path) -> Reliability:
-    """Score the validation pairs of a reward run by its best checkpoint, and draw ``PLOT``.
+    """Score the validation pairs of a reward run by its best checkpoint.
 
     Raises:
         UserError: the run or its judgements are missing or damaged.
@@ -58,25 +60,19 @@ def judge_reward_run(path: Path) -> Reliability:
         packed = pack_documents(documents, context, scored=True)
         outputs = shards.outputs(run.params, rows_of(packed), of_logp=False)
     margins: Array = outputs.scores[packed.last].astype(np.float64).reshape(-1, 2) @ [1.0, -1.0]
-    right = float((0.5 + 0.5 * np.sign(margins)).sum())
-    found = Reliability(
+    accuracy = float((0.5 + 0.5 * np.sign(margins)).mean())
+    return Reliability(
         n=len(margins),
-        accuracy=right / len(margins),
-        interval=wilson(right, len(margins)),
+        accuracy=accuracy,
+        interval=wilson(accuracy, len(margins)),
         error=calibration_error(margins),
         bins=tuple(reliability(margins)),
     )
-    _draw(found, path / PLOT)
-    return found
 
 
-def _draw(found: Reliability, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 5), dpi=120, layout="constrained")
+def draw(found: Reliability, path: Path) -> None:
+    """Plot agreement against confidence; raises OSError where the file cannot be written."""
+    figure = new_figure(figsize=(5, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0.5, 1], [0.5, 1], color="#555555", linewidth=0.8, label="as sure as right")
     bins = [b for b in found.bins if b.n]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -26,8 +28,18 @@ class SamplesFile:
         with writing(self.path):
             if not self.path.exists():
                 write_text(self.path, HEADER)
-            with self.path.open("a", encoding="utf-8", newline="\n") as file:
-                file.write(f"\n== step {event.step} ==\n{event.prompt}{event.text}\n")
+            self._append(f"\n== step {event.step} ==\n{event.prompt}{event.text}\n".encode())
+
+    def _append(self, data: bytes) -> None:
+        """Write ``data`` whole or not at all."""
+        with self.path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                if file.write(data) != len(data):  # a full disk takes a part
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(size)
+                raise
 
 
 def rewind(path: Path, step: int) -> None:

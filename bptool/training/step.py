@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,13 @@ class StepResult:
     updated: bool
 
 
+class Retraceable(Protocol):
+    """What a gradient was taken of, to find where its numbers stopped being finite."""
+
+    def results(self, shards: Any, params: Any) -> Iterator[tuple[str, Array]]:
+        """What each operation leaves behind, by name, in the order in which a step runs them."""
+
+
 class Shards:
     """A model's forward and backward over a batch, cut over a team of workers in one of two ways.
 
@@ -62,6 +69,9 @@ class Shards:
         split: which of the two.
         terms: label smoothing and z-loss of the training loss.
         documents: whether rows hold several documents; then every call says where they begin.
+
+    Attributes:
+        last_batch: what the gradient of the last training step was taken of.
     """
 
     def __init__(
@@ -99,6 +109,7 @@ class Shards:
         self.gradients = [model.layout.allocate(dtype) for _ in range(n_buffers)]
         self._grads = [model.gradients(buffer) for buffer in self.gradients]
         self.cleared = model.layout.spans_without(model.stored)
+        self.last_batch: Retraceable | None = None
 
     def _shard(self, worker: int) -> int:
         return 0 if self.split == "inside" else worker
@@ -230,14 +241,15 @@ class Batch(NamedTuple):
     step: int
     starts: Array
 
-    def micro_batches(self, shards: Shards, params: Any) -> Iterator[Shard]:
-        """The arrays of each shard after each micro-batch, run again with the masks it had."""
+    def results(self, shards: Shards, params: Any) -> Iterator[tuple[str, Array]]:
+        """What each operation leaves behind, micro-batch by micro-batch, run again with the masks
+        it had."""
         for stop in range(shards.rows, len(self.tokens) + shards.rows, shards.rows):
             part = (self.tokens[:stop], self.targets[:stop], self.n_targets, self.seed, self.step)
             starts = self.starts[:stop] if self.starts.size else self.starts
             shards.loss_and_gradient(params, *part, starts)
             for worker in range(shards.n_shards):
-                yield shards.shard(worker, params)
+                yield from shards.model.intermediates(shards.shard(worker, params).work)
 
 
 class TrainingStep:
@@ -253,7 +265,6 @@ class TrainingStep:
         slots: flat optimizer state by name.
         n_updates: updates done; a skipped step is none.
         accepts: told the loss of a step before its update, which is left out where it says no.
-        last_batch: what the last gradient was taken of.
     """
 
     def __init__(
@@ -282,7 +293,6 @@ class TrainingStep:
         self._average_params = self.model.params(averaging.weights) if averaging else None
         self.n_updates = 0
         self.accepts: Callable[[float], bool] = lambda loss: True
-        self.last_batch: Batch | None = None
 
     @property
     def regularizers(self) -> Sequence[Regularizer]:
@@ -354,7 +364,7 @@ class TrainingStep:
         """One update; left out, with ``updated=False``, where loss or gradient is not finite or
         the loss is not accepted."""
         found = self.compute_gradient(tokens, targets, n_targets, seed, step, starts)
-        self.last_batch = Batch(tokens, targets, n_targets, seed, step, starts)
+        self.shards.last_batch = Batch(tokens, targets, n_targets, seed, step, starts)
         return self.apply(found, learning_rate, seed)
 
     def apply(self, found: StepResult, learning_rate: float, seed: int) -> StepResult:

@@ -7,6 +7,7 @@ micro-batches their activations are not kept, so the second round runs each forw
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,23 @@ class Outputs(NamedTuple):
     """(B*T,) log-probability of each target, 0 where masked."""
     scores: Array
     """(B*T,) of the scalar head, 0 without one."""
+
+
+class TokenBatch(NamedTuple):
+    """What a gradient was taken of, and what the objective made of it."""
+
+    rows: Rows
+    seed: int
+    step: int
+    of_logp: bool
+    made: tuple[tuple[str, Array], ...]
+    """What the objective was given beside the model's outputs, and what it gave, by name."""
+
+    def results(self, shards: TokenShards, params: Any) -> Iterator[tuple[str, Array]]:
+        """What each operation leaves behind, run again with the masks it had."""
+        for found in shards.forwards(params, self.rows, (self.seed, self.step), self.of_logp):
+            yield from found
+        yield from self.made
 
 
 class TokenShards(Shards):
@@ -87,6 +105,12 @@ class TokenShards(Shards):
         loss = objective.loss(batch, found.logp, found.scores)
         dlogp, dscores = np.zeros_like(found.logp), np.zeros_like(found.scores)
         objective.gradient(batch, found.logp, found.scores, dlogp, dscores)
+        gave = (("log-probabilities", dlogp), ("scores", dscores))
+        made = (
+            *((f"{name}, given to {objective.name}", array) for name, array in _given(batch)),
+            *((f"{objective.name}, its gradient by {name}", array) for name, array in gave),
+        )
+        self.last_batch = TokenBatch(rows, seed, step, objective.of_logp, made)
         self._backward(params, rows, dlogp, dscores, (seed, step), objective.of_logp)
         return Losses(loss, 0.0)
 
@@ -130,6 +154,23 @@ class TokenShards(Shards):
 
         self.team.run(work)
 
+    def forwards(
+        self, params: Any, rows: Rows, mask: tuple[int, int], of_logp: bool
+    ) -> Iterator[Sequence[tuple[str, Array]]]:
+        """The model's intermediates of each shard, after the forward of each micro-batch."""
+        for first in range(0, len(rows.tokens), self.rows):
+
+            def work(worker: int, first: int = first) -> bool:
+                if not self._take(worker, first, *rows):
+                    return False
+                self._forward(worker, params, first, mask, of_logp)
+                return True
+
+            ran = self.team.run(work)
+            for worker in range(self.n_shards):
+                if ran[worker]:
+                    yield self.model.intermediates(self._acts[worker])
+
     def _key(self, worker: int, first: int, mask: tuple[int, int]) -> MaskKey:
         return MaskKey(*mask, first + self._shard(worker) * self.rows_each)
 
@@ -171,3 +212,12 @@ class TokenShards(Shards):
             parts.append((self.model.token_scores(acts), found.scores))
         for source, whole in parts:
             whole[start:stop] = source.reshape(self.rows_each, -1)[: stop - start]
+
+
+def _given(batch: Any) -> Iterator[tuple[str, Array]]:
+    """The arrays of numbers in an objective's batch, by name."""
+    for name, value in batch._asdict().items():
+        if isinstance(value, tuple):
+            yield from _given(value)
+        elif isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.floating):
+            yield name.replace("_", " "), value

@@ -16,9 +16,16 @@ def show_reliability(run: Path, quiet: bool, json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from bptool.training.reliability import PLOT, judge_reward_run
+    from bptool.cli.failures import say
+    from bptool.training.reliability import PLOT, draw, judge_reward_run
 
     found = judge_reward_run(run)
+    is_drawn = True
+    try:
+        draw(found, run / PLOT)
+    except OSError as error:  # the figures are what matters
+        is_drawn = False
+        say(f"could not draw {run / PLOT}: {error}", kind="warning")
     if json:
         bins = [
             {k: None if v != v else v for k, v in b._asdict().items()}  # no NaN in JSON
@@ -43,4 +50,5 @@ def show_reliability(run: Path, quiet: bool, json: bool) -> None:
             row = f"{b.low:.2f}", f"{b.n:,}", f"{b.confidence:.3f}", f"{b.accuracy:.3f}"
             table.add_row(*row)
     Console().print(table)
-    typer.echo(f"plot: {run / PLOT}")
+    if is_drawn:
+        typer.echo(f"plot: {run / PLOT}")

@@ -23,12 +23,13 @@ from bptool.data.preference_set import (
     UnitBatches,
     pack_documents,
 )
+from bptool.feedback.win_rate import wilson
 from bptool.models.base import Array
 from bptool.objectives.answers import Answers
 from bptool.objectives.base import Objective
 from bptool.objectives.reward import ScoredPairs
 from bptool.training.answers_now import kl_of, packed_answers, rows_of, sample_answers
-from bptool.training.calibration import calibration_error, wilson
+from bptool.training.calibration import calibration_error
 from bptool.training.evaluation import MAX_BLOCKS, Block, Evaluation
 from bptool.training.events import Notice
 from bptool.training.lessons.base import Judged, Lesson, LessonStep
@@ -163,7 +164,7 @@ class Pairs(Lesson):
 
     def _of_scores(self, packed: PackedUnits, outputs: Outputs) -> dict[str, float]:
         margins = outputs.scores[packed.last].astype(np.float64).reshape(-1, 2) @ [1.0, -1.0]
-        low, high = wilson(int((margins > 0).sum()), len(margins))
+        low, high = wilson(float((margins > 0).mean()), len(margins))
         return {
             "accuracy at least": low,
             "accuracy at most": high,
