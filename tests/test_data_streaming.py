@@ -177,6 +177,18 @@ def test_threads_take_few_batches_at_once_and_return_them_in_order(n: int) -> No
         assert taken[0] - number <= n + 1
 
 
+def test_a_text_of_one_batch_takes_no_thread() -> None:
+    def encoded(batch: list[str | None]) -> encoding.Batch:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return encoding.Batch(np.zeros(len(batch), np.int32), 1)
+
+    threads: list[bool] = []
+    for n_batches, in_main in ((1, [True]), (2, [False, False])):
+        threads.clear()
+        assert len(list(encoding._in_threads(encoded, [["a"]] * n_batches, 3))) == n_batches
+        assert threads == in_main
+
+
 def test_threads_end_where_one_fails_or_the_taker_stops() -> None:
     done: list[str | None] = []
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +68,10 @@ def _in_threads(
     function: Callable[[list[str | None]], Batch], batches: Iterable[list[str | None]], n: int
 ) -> Iterator[Batch]:
     """``map`` in ``n`` threads, with no more batches at hand than one for each and one to come."""
-    if n == 1:
+    batches = iter(batches)
+    first = list(islice(batches, 2))
+    batches = chain(first, batches)
+    if n == 1 or len(first) < 2:  # a record takes less time than a thread to begin
         yield from map(function, batches)
         return
     waiting: deque[Future[Batch]] = deque()
