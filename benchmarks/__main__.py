@@ -36,7 +36,7 @@ def _names(text: str) -> list[str]:
 
 
 def _cores(threads: int) -> int:
-    from bptool.training.machine import usable_cores
+    from bptool.ops.cores import usable_cores
 
     return threads or usable_cores()
 
@@ -169,13 +169,17 @@ def rollouts(
 
 @app.command()
 def data(
-    workloads: Workloads = "A,B", pairs: Turns = 10, threads: Threads = 0, out: Out = None
+    workloads: Workloads = "A,B",
+    text: Annotated[Path | None, typer.Option(help="To tokenize; by default the stories.")] = None,
+    pairs: Turns = 10,
+    threads: Threads = 0,
+    out: Out = None,
 ) -> None:
     """Tokenizing and drawing batches, against the libraries by hand."""
-    from benchmarks.data import measure
+    from benchmarks.data import TEXT, measure
 
     n = _cores(threads)
-    _finish(n, measure(_names(workloads), pairs, n), out)
+    _finish(n, measure(_names(workloads), pairs, n, text or TEXT), out)
 
 
 @app.command()

@@ -1,14 +1,17 @@
 """``python -m benchmarks data``: tokenizing and drawing batches, against the libraries by hand.
 
-Tokenizing is compared with the ``tokenizers`` library as its documentation shows it, on the bundled
-stories; both learn the same merges, must cut a text at the same places, and may use every core.
+Tokenizing is compared with the ``tokenizers`` library as its documentation shows it, and on slices
+of 64 Ki characters, with the bundled stories or a text of yours; both learn the same merges, must
+cut a text at the same places, and may use every core.
 Batches are compared with numpy by hand, as nanoGPT draws them, and with the step they are for.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +22,12 @@ from benchmarks.train import training
 from benchmarks.turns import in_turn, median_of, timed
 from benchmarks.workloads import WORKLOADS
 from bptool.data.batches import Batches
-from bptool.data.tokenizers.bpe import BpeConfig, BpeTokenizer
+from bptool.data.encoding import encode_documents
+from bptool.data.tokenizers.bpe import BpeConfig, BpeTokenizer, slices_of
 
 TEXT = ROOT / "data" / "stories.txt"
-COPIES = 4
-"""Of the stories, in the text that is encoded."""
+CHARACTERS = 4_000_000
+"""Of the text that is encoded, which is repeated where it has fewer."""
 VOCABULARY = 1536
 SECONDS_A_TURN = 0.3
 N_TOKENS = 1_000_000
@@ -46,14 +50,27 @@ def library_tokenizer(text: str) -> Any:
     return made
 
 
-def tokenizing(n_turns: int) -> list[Result]:
-    """Learning a vocabulary, and encoding a text with it; a sample's tokens are its characters.
+def counting(turn: Callable[[], float], cores: list[float]) -> Callable[[], float]:
+    """``turn``, with the cores it kept busy added to ``cores`` each time."""
+
+    def sample() -> float:
+        seconds, busy = time.perf_counter(), time.process_time()
+        found = turn()
+        cores.append((time.process_time() - busy) / (time.perf_counter() - seconds))
+        return found
+
+    return sample
+
+
+def tokenizing(n_turns: int, path: Path = TEXT) -> list[Result]:
+    """Learning a vocabulary from a text, and encoding the text with it.
 
     Raises:
         SystemExit: the two cut the text at different places.
     """
-    text = TEXT.read_text(encoding="utf-8")
-    long, config = text * COPIES, BpeConfig(vocab_size=VOCABULARY)
+    text = path.read_text(encoding="utf-8")
+    long = text * -(-CHARACTERS // len(text))
+    config = BpeConfig(vocab_size=VOCABULARY)
     ours, theirs = BpeTokenizer.train([text], config), library_tokenizer(text)
     lengths = [len(token) for token in theirs.encode(text).tokens]  # a character for each byte
     if ours.token_bytes()[ours.encode(text)].tolist() != lengths:
@@ -62,7 +79,11 @@ def tokenizing(n_turns: int) -> list[Result]:
     def ids(encodings: list[Any]) -> Any:
         return np.concatenate([np.array(one.ids, np.int32) for one in encodings])
 
+    def in_batches() -> Any:
+        return np.concatenate([b.ids for b in encode_documents(iter([(0, long)]), "", False, ours)])
+
     documents = [f"{story}\n\n" for story in long.split("\n\n")]
+    slices = list(slices_of(long))
     cases: dict[str, tuple[str, dict[str, Callable[[], object]]]] = {
         "learning a vocabulary": (
             f"{len(text):,} characters, {VOCABULARY} tokens",
@@ -74,16 +95,26 @@ def tokenizing(n_turns: int) -> list[Result]:
         "encoding": (
             f"{len(long):,} characters",
             {
-                "bptool": lambda: ours.encode(long),
+                "bptool": in_batches,
+                "bptool, the text at once": lambda: ours.encode(long),
                 "tokenizers, the text at once": lambda: ids([theirs.encode(long)]),
-                "tokenizers, story by story": lambda: ids(theirs.encode_batch(documents)),
+                "tokenizers, encode_batch": lambda: ids(theirs.encode_batch(documents)),
+                "tokenizers, encode_batch_fast": lambda: ids(theirs.encode_batch_fast(documents)),
+                "tokenizers, encode_batch_fast of slices": lambda: ids(
+                    theirs.encode_batch_fast(slices)
+                ),
             },
         ),
     }
     found = []
     for case, (title, functions) in cases.items():
-        turns = {name: median_of(timed(f), SECONDS_A_TURN) for name, f in functions.items()}
-        series = [Series(name, samples) for name, samples in in_turn(turns, n_turns).items()]
+        cores: dict[str, list[float]] = {name: [] for name in functions}
+        turns = {
+            name: counting(median_of(timed(f), SECONDS_A_TURN), cores[name])
+            for name, f in functions.items()
+        }
+        samples = in_turn(turns, n_turns)
+        series = [Series(name, samples[name], cores=cores[name]) for name in functions]
         found.append(Result("data", case, title, "seconds", series))
     return found
 
@@ -125,8 +156,10 @@ def batches(workload: str, n_turns: int, threads: int) -> Result:
     )
 
 
-def measure(workloads: list[str], n_turns: int, threads: int) -> Iterator[list[Result]]:
-    """Tokenizing, then the batches of each workload."""
-    yield tokenizing(n_turns)
+def measure(
+    workloads: list[str], n_turns: int, threads: int, path: Path = TEXT
+) -> Iterator[list[Result]]:
+    """Tokenizing the text at ``path``, then the batches of each workload."""
+    yield tokenizing(n_turns, path)
     for name in workloads:
         yield [batches(name, n_turns, threads)]

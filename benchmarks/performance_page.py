@@ -20,7 +20,8 @@ from typing import Any
 
 from benchmarks.plan_accuracy import text_of, workload
 from bptool.files import write_text
-from bptool.training.machine import processor_name, usable_cores
+from bptool.ops.cores import usable_cores
+from bptool.training.machine import processor_name
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 WORKLOADS = ("A", "B", "C")

@@ -29,6 +29,8 @@ class Series:
     """One for each turn; samples of equal places were taken side by side."""
     about: str = ""
     kind: Literal["peer", "limit"] = "peer"
+    cores: list[float] = field(default_factory=list)
+    """CPU seconds a second of each turn, where they were counted."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ def grid_of(result: Result) -> Grid:
     compared = len(result.series) > 1
     headings = ["", unit, "min - max", *(["tokens/s"] if tokens else [])]
     headings += [heading for heading, _, _ in limits]
+    counted = any(series.cores for series in result.series)
+    headings += ["cores"] if counted else []
     found = [[*headings, *([f"over {result.series[0].name}'s"] if compared else [])]]
     for series in result.series:
         values = [scale * sample for sample in series.samples]
@@ -52,6 +54,8 @@ def grid_of(result: Result) -> Grid:
         if tokens:
             row.append(f"{tokens / middle(series.samples):,.0f}")
         row += [f"{middle(shares(result, series, rate, fact)):.1%}" for _, rate, fact in limits]
+        if counted:
+            row.append(f"{middle(series.cores):.2f}" if series.cores else "")
         found.append([*row, *([spread(result.ratios(series), "{:.2f}")] if compared else [])])
     return found
 

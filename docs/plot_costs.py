@@ -18,10 +18,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from bptool.files import write_bytes
 from bptool.models.gpt2 import GPT2, GPT2Config
+from bptool.ops.cores import usable_cores
 from bptool.optim.adamw import AdamW
 from bptool.training import cost
 from bptool.training.calibrate import time_steps, training_step
-from bptool.training.machine import choose_engine, processor_name, usable_cores
+from bptool.training.machine import choose_engine, processor_name
 from bptool.training.measurements import Measurements
 from bptool.training.split import choose_split
 from bptool.training.workers import WorkerTeam

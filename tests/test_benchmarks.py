@@ -289,7 +289,10 @@ def test_tokenizers_cut_alike_and_batches_are_drawn() -> None:
     learning, encoding = data.tokenizing(1)
     assert is_positive(learning)
     assert encoding.series[0].name == "bptool"
-    assert len(encoding.series) == 3
+    assert len(encoding.series) == 6
+    assert all(len(series.cores) == 1 and series.cores[0] > 0 for series in encoding.series)
+    assert "cores" in tables.grid_of(encoding)[0]
+    assert "cores" not in tables.grid_of(data.batches("tiny", 1, 1))[0]
     drawn = data.batches("tiny", 1, 1)
     assert [series.name for series in drawn.series] == ["bptool", "numpy by hand", "the step"]
 

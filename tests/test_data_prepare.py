@@ -12,7 +12,7 @@ import pytest
 import training_runs as runs
 
 from bptool.cli.main import main
-from bptool.cli.preparing import SECONDS_A_LINE, Stages
+from bptool.cli.preparing import SECONDS_A_LINE, Asked, Stages
 
 LINE = "the fox saw an owl, and the owl saw the fox; both went home.\n"
 
@@ -29,14 +29,23 @@ def files(cache: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals between processes")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("number", "tokenizer"),
+    [
+        (signal.SIGINT, "byte"),
+        (signal.SIGTERM, "byte"),
+        (signal.SIGKILL, "byte"),
+        (signal.SIGINT, "{name: bpe, vocab_size: 300, memory: 16}"),
+    ],
+    ids=["SIGINT", "SIGTERM", "SIGKILL", "SIGINT-threads"],
+)
 def test_stopped_at_any_moment_it_goes_on_to_the_same_bytes(
-    number: signal.Signals, place: Path, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals, tokenizer: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open("a.txt", "w", encoding="utf-8", newline="\n") as file:
         for i in range(1_200_000):
             file.write(f"{i} {LINE}")
-    arguments = ["data", "prepare", "a.txt", "--set", "data.tokenizer=byte"]
+    arguments = ["data", "prepare", "a.txt", "--set", f"data.tokenizer={tokenizer}"]
     process = runs.process(*arguments)
     part = None
     assert process.stderr is not None
@@ -55,14 +64,15 @@ def test_stopped_at_any_moment_it_goes_on_to_the_same_bytes(
     assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), errors
     assert not list((place / "cache" / "tokens").glob("*.tokens"))
     if number != signal.SIGKILL:
-        assert "go on with: bptool data prepare a.txt --set data.tokenizer=byte" in errors
+        same = Asked(["a.txt"], [], [f"data.tokenizer={tokenizer}"], None, [])
+        assert f"go on with: {same.command('data prepare')}" in errors
         assert len(errors.strip().splitlines()) == 1
     again = runs.process(*arguments)
     out, errors = again.communicate(timeout=120)
     assert again.returncode == 0, errors
     if number != signal.SIGKILL:
         assert "training text: going on after" in errors
-    assert "train with: bptool train a.txt --set data.tokenizer=byte" in out
+    assert "train with: bptool train a.txt --set" in out
     monkeypatch.setenv("BPTOOL_CACHE_DIR", str(place / "other"))
     assert main([*arguments, "--quiet"]) == 0
     assert files(place / "cache") == files(place / "other")
@@ -119,6 +129,25 @@ def test_lines_tell_rate_and_time_left(place: Path) -> None:
             "validation text: going on after 100 kB of 1 MB (10.0%)",
         ]
     assert stages.reached == "after 100 kB of 1 MB (10.0%) of the validation text"
+
+
+def test_a_pass_that_begins_anew_has_a_rate_of_its_own(place: Path) -> None:
+    now = [0.0]
+    with open("log", "w+", encoding="utf-8") as file:
+        stages = Stages(file, clock=lambda: now[0])
+        stages("tokenizer", 0, 4_000_000)
+        now[0] += 1.9 * SECONDS_A_LINE
+        stages("tokenizer", 4_000_000, 4_000_000)
+        stages("tokenizer", 1_000_000, 4_000_000)
+        now[0] += SECONDS_A_LINE
+        stages("tokenizer", 2_000_000, 4_000_000)
+        file.seek(0)
+        assert file.read().splitlines() == [
+            "learning the vocabulary, 4 MB",
+            "learning the vocabulary: 1 MB of 4 MB (25.0%), 0 B/s, - left",
+            "learning the vocabulary: 2 MB of 4 MB (50.0%), 100 kB/s, 20 s left",
+        ]
+    assert stages.reached == "before anything was tokenized"
 
 
 def piped(text: str, *arguments: str) -> tuple[int, str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,10 +38,11 @@ class Stop(BaseException):
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks, pieces, batches and journals as small as the text needs them to be many."""
+    """Chunks, pieces, batches and journals as small as the text needs them to be many; threads."""
     monkeypatch.setattr(streams, "CHUNK_BYTES", 61)
     monkeypatch.setattr("bptool.data.tokenizers.base.PIECE_CHARACTERS", 50)
     monkeypatch.setattr(encoding, "BATCH_CHARACTERS", 200)
+    monkeypatch.setattr(encoding, "usable_cores", lambda: 3)
     monkeypatch.setattr(token_writer, "JOURNAL_CHARACTERS", 1000)
     monkeypatch.setattr("bptool.data.corpus.JOURNAL_CHARACTERS", 1000)
 
@@ -133,6 +135,111 @@ def test_what_was_made_is_not_made_again(
     prepare(config, 8, cache=tmp_path / "cut")
     assert n["made"] < whole // 2
     assert n["trained"] == 0
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])) | st.text("ab. ,\n好。")))
+def test_threads_give_the_ids_of_the_whole_text(parts: list[str]) -> None:
+    tokenizer = BpeTokenizer.train([TEXT], BpeConfig(vocab_size=300))
+    fragments = [(0, part) for part in parts if part]
+    whole = tokenizer.encode("".join(parts)).tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bptool.data.tokenizers.base.PIECE_CHARACTERS", 5)
+        patch.setattr(encoding, "BATCH_CHARACTERS", 11)
+        found = {}
+        for n in (1, 3):
+            patch.setattr(encoding, "usable_cores", lambda n=n: n)
+            found[n] = list(encoding.encode_documents(iter(fragments), "", False, tokenizer))
+    assert [i for batch in found[3] for i in batch.ids.tolist()] == whole
+    assert [(*b.ids.tolist(), b.n_characters) for b in found[3]] == [
+        (*b.ids.tolist(), b.n_characters) for b in found[1]
+    ]
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_threads_take_few_batches_at_once_and_return_them_in_order(n: int) -> None:
+    taken, begun = [0], threading.Semaphore(0)
+
+    def batches() -> Iterator[list[str | None]]:
+        for i in range(40):
+            taken[0] += 1
+            yield [str(i)]
+
+    def encoded(batch: list[str | None]) -> encoding.Batch:
+        number = int(str(batch[0]))
+        if number % 3 == 0 and number < 36 and n > 1:
+            begun.acquire()  # a later one is done before it
+        else:
+            begun.release()
+        return encoding.Batch(np.array([number], np.int32), 1)
+
+    for number, batch in enumerate(encoding._in_threads(encoded, batches(), n)):
+        assert batch.ids.tolist() == [number]
+        assert taken[0] - number <= n + 1
+
+
+def test_a_text_of_one_batch_takes_no_thread() -> None:
+    def encoded(batch: list[str | None]) -> encoding.Batch:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return encoding.Batch(np.zeros(len(batch), np.int32), 1)
+
+    threads: list[bool] = []
+    for n_batches, in_main in ((1, [True]), (2, [False, False])):
+        threads.clear()
+        assert len(list(encoding._in_threads(encoded, [["a"]] * n_batches, 3))) == n_batches
+        assert threads == in_main
+
+
+def test_threads_end_where_one_fails_or_the_taker_stops() -> None:
+    done: list[str | None] = []
+
+    def encoded(batch: list[str | None]) -> encoding.Batch:
+        done.extend(batch)
+        if batch == ["7"]:
+            raise DataError("the seventh")
+        return encoding.Batch(np.zeros(1, np.int32), 1)
+
+    before = threading.active_count()
+    found = encoding._in_threads(encoded, ([str(i)] for i in range(99)), 3)
+    for _ in range(7):
+        next(found)
+    with pytest.raises(DataError, match="the seventh"):
+        next(found)
+    assert len(done) <= 7 + 1 + 3
+    stopped = encoding._in_threads(encoded, ([str(i)] for i in range(20, 99)), 3)
+    next(stopped)
+    stopped.close()
+    assert threading.active_count() == before
+
+
+def test_learning_a_vocabulary_tells_how_far_it_is_and_stops_soon(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path, {"name": "bpe", "vocab_size": 300}, "position")
+    taken: list[str] = []
+    goes_on = threading.Event()
+
+    def train(kind: Any, texts: Any, settings: Any) -> Any:
+        for piece in texts:
+            taken.append(piece)
+            if len(taken) > 20:
+                goes_on.wait()
+        raise AssertionError("it was to be stopped")
+
+    def progress(what: str, done: int, total: int) -> None:
+        if what == "tokenizer" and len(taken) > 20:
+            told.append((done, total))
+            threading.Timer(0.2, goes_on.set).start()
+            raise token_writer.Halt
+
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(BpeTokenizer, "train", classmethod(train))
+    with pytest.raises(token_writer.Halt):
+        prepare(config, 8, progress, tmp_path / "cache")
+    ((done, total),) = told
+    assert done == sum(map(len, taken[:20]))
+    assert total == int(len(TEXT) * 0.9)
+    assert len(taken) == 21
+    assert not list((tmp_path / "cache" / "tokens").iterdir())
 
 
 @pytest.mark.parametrize("by", ["position", "document"])

@@ -6,20 +6,24 @@ import json
 import subprocess
 import sys
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers as hf
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bptool.data.tokenizers import load_tokenizer, tokenizer_from_json
 from bptool.data.tokenizers.base import END_OF_TEXT, Tokenizer
-from bptool.data.tokenizers.bpe import BpeConfig, BpeTokenizer, _slices
+from bptool.data.tokenizers.bpe import _STAND_IN, BpeConfig, BpeTokenizer, slices_of
 from bptool.data.tokenizers.byte import ByteConfig, ByteTokenizer
 from bptool.data.tokenizers.char import CharConfig, CharTokenizer
 from bptool.errors import ConfigError, DataError
+from bptool.ops.encode import KEPT_BYTES, KEPT_IDS, SHORT, make_memory
 from bptool.registry import tokenizers
 
 SPECIAL = [END_OF_TEXT, "<|user|>", "<|assistant|>"]
@@ -27,6 +31,7 @@ STORY = (
     "Once upon a time the café by the river was empty.\n\nThe fox asked: 'Who goes there?'\n"
     "Nobody answered, so the fox asked again \u2014 and again, and again.\n" * 20
 )
+odd_characters = st.sampled_from("ab \n\t.'。，好\u00a0\u2028\u3000\x1c\x85\r1é")
 any_text = st.text(st.characters(exclude_categories=["Cs"]))
 story_text = st.text(st.sampled_from(sorted(set(STORY))))
 
@@ -40,6 +45,19 @@ def make(name: str, text: str = STORY, **settings: Any) -> Tokenizer:
 
 
 MADE = {name: make(name, special_tokens=SPECIAL) for name in ("char", "byte", "bpe")}
+
+
+def library_of(tokenizer: Tokenizer) -> hf.Tokenizer:
+    """The ``tokenizers`` library with the merges of a tokenizer of ours."""
+    assert isinstance(tokenizer, BpeTokenizer)
+    names = ["".join(_STAND_IN[byte] for byte in piece) for piece in tokenizer._pieces]
+    merges = [(names[left], names[right]) for left, right in tokenizer.merges]
+    made = hf.Tokenizer(hf.models.BPE({name: i for i, name in enumerate(names)}, merges))
+    made.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return made
+
+
+LIBRARY = library_of(MADE["bpe"])
 each = pytest.mark.parametrize("tokenizer", MADE.values(), ids=MADE.keys())
 
 
@@ -201,23 +219,126 @@ def test_bpe_merges_that_make_the_same_bytes_share_an_id() -> None:
     a, b, c = b"abc"
     tokenizer = BpeTokenizer([(a, b), (b, c), (a, 257), (256, c)])
     assert tokenizer.vocab_size == 259
-    assert tokenizer.encode("abc").tolist() in ([258], [256, c])
+    assert tokenizer.encode("abc").tolist() == library_of(tokenizer).encode("abc").ids
     assert tokenizer_from_json(tokenizer.to_json()).vocab_size == 259
 
 
-@given(st.text(st.sampled_from("ab \n\t.'。，好\u00a0\u2028\u3000\x1c\x85\r1é"), max_size=300))
+@given(st.text(odd_characters, max_size=300))
 def test_bpe_cuts_change_nothing(text: str) -> None:
-    tokenizer = MADE["bpe"]
-    assert isinstance(tokenizer, BpeTokenizer)
-    whole = tokenizer._engine.encode(text).ids
     start, parts = 0, []
     while start < len(text):
-        end = tokenizer.cut(text, start + 1)
+        end = BpeTokenizer.cut(text, start + 1)
         end = len(text) if end < 0 else end
         assert end > start
-        parts += tokenizer._engine.encode(text[start:end]).ids
+        parts.append(text[start:end])
         start = end
-    assert parts == whole
+    ids = [i for part in parts for i in LIBRARY.encode(part).ids]
+    assert ids == LIBRARY.encode(text).ids
+
+
+@given(any_text | st.text(odd_characters, max_size=300))
+def test_bpe_gives_the_ids_of_the_library(text: str) -> None:
+    assert MADE["bpe"].encode(text).tolist() == LIBRARY.encode(text).ids
+
+
+@given(st.lists(any_text | st.text(odd_characters, max_size=80), max_size=8))
+def test_bpe_encodes_many_texts_as_each_alone(texts: list[str]) -> None:
+    found = MADE["bpe"].encode_many(texts)
+    assert [ids.tolist() for ids in found] == [LIBRARY.encode(text).ids for text in texts]
+
+
+@pytest.mark.parametrize("n", [KEPT_BYTES, KEPT_BYTES + 1, SHORT, SHORT + 1, 20_000])
+def test_bpe_encodes_words_of_any_length_as_the_library_does(n: int) -> None:
+    draw = np.random.default_rng(n)
+    letters = sorted(set(STORY) - set(" \n\u2014.,:?'"))
+    assert "é" in letters
+    for _ in range(3):
+        word = "".join(draw.choice(letters, n))
+        repeated = ("again" * n)[:n]
+        text = f"{repeated} {word} {word[:-1]} {repeated}\0 {repeated}"
+        assert MADE["bpe"].encode(text).tolist() == LIBRARY.encode(text).ids
+
+
+def test_bpe_keeps_few_of_many_words_and_still_gives_their_ids() -> None:
+    made = make("bpe")
+    assert isinstance(made, BpeTokenizer)
+    n = 2 * len(make_memory()[0])
+    letters = str.maketrans("0123456789", "abcdefghij")
+    text = " ".join(str(i * 7919 % n).translate(letters) for i in range(n))
+    text += text[::-1] + text
+    expected = library_of(made).encode_batch_fast(list(slices_of(text)))
+    assert made.encode(text).tolist() == [i for part in expected for i in part.ids]
+    (memory,) = made._encoder._unused
+    assert sum(array.nbytes for array in memory) == sum(a.nbytes for a in make_memory())
+    assert np.count_nonzero(memory[1][:, 0]) > n // 4  # so that many were taken from another
+
+
+def test_bpe_encodes_in_threads_with_a_memory_for_each() -> None:
+    made = make("bpe")
+    assert isinstance(made, BpeTokenizer)
+    texts = [STORY[i:] for i in range(0, 400, 5)]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(made.encode, texts))
+    library = library_of(made)
+    assert [ids.tolist() for ids in found] == [library.encode(text).ids for text in texts]
+    assert 1 <= len(made._encoder._unused) <= 3
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), max_size=60),
+    st.lists(st.text("ab '1.é\n", max_size=60), min_size=1, max_size=8),
+)
+def test_bpe_merges_as_the_library_does(draws: list[tuple[int, int]], texts: list[str]) -> None:
+    tokens = sorted("ab '1.é\n".encode())
+    merges: list[tuple[int, int]] = []
+    for left, right in draws:
+        merges.append((tokens[left % len(tokens)], tokens[right % len(tokens)]))
+        tokens = [*tokens[:9], *range(256, BpeTokenizer(merges).vocab_size)]
+    tokenizer = BpeTokenizer(merges)
+    found = tokenizer.encode_many(texts)
+    library = library_of(tokenizer)
+    assert [ids.tolist() for ids in found] == [library.encode(text).ids for text in texts]
+
+
+def test_bpe_forgets_the_rank_of_a_pair_that_is_no_more() -> None:
+    x, y, z, w = b"xyzw"
+    tokenizer = BpeTokenizer([(y, z), (x, y), (256, w), (x, 256)])
+    assert tokenizer.encode("xyzw").tolist() == [x, 258]
+    assert library_of(tokenizer).encode("xyzw").ids == [x, 258]
+
+
+def test_bpe_takes_no_contraction_for_another() -> None:
+    every = [*b"'stmdlrevxST ", *range(256, 256 + 13**2)]
+    pairs = [(a, b) for a in every[:13] for b in every[:13]]
+    tokenizer = BpeTokenizer([*pairs, *((a, b) for a in every[13:] for b in every[:13])])
+    library = library_of(tokenizer)
+    for rest in map("".join, product("'stmdlrevxST ", repeat=3)):
+        for text in (f"x'{rest}", f"'{rest[:1]}"):
+            assert tokenizer.encode(text).tolist() == library.encode(text).ids, text
+
+
+@pytest.mark.parametrize("place", range(4, KEPT_BYTES, 8))
+def test_bpe_takes_no_word_for_another(place: int) -> None:
+    a = ord("a")
+    tokenizer = BpeTokenizer([(a, a), (256, 256), (257, 257), (258, 258)])
+    draw = np.random.default_rng(place)
+    words = []
+    for letters in draw.integers(ord("b"), ord("z"), (3000, 4), endpoint=True):
+        words.append("a" * place + "".join(map(chr, letters)) + "a" * (KEPT_BYTES - place - 4))
+    assert all(len(ids) <= KEPT_IDS for ids in tokenizer.encode_many(words))
+    words = [word[:n] for word in words for n in (KEPT_BYTES, KEPT_BYTES - 4)]
+    expected = [one.ids for one in library_of(tokenizer).encode_batch(words)]
+    assert [ids.tolist() for ids in tokenizer.encode_many(words)] == expected
+
+
+def test_bpe_knows_characters_as_the_library_does() -> None:
+    first, later = range(0xC2, 0xF5), range(0x80, 0xC0)
+    pairs = [(ord(before), byte) for before in "a !" for byte in first]
+    tokenizer = BpeTokenizer([*pairs, *((byte, ord("1")) for byte in later)])
+    han_and_hangul = {*range(0x3400, 0x9F00), *range(0xAC00, 0xD700)}
+    codes = sorted({*range(0xD800), *range(0xF900, 0x20000, 7)} - han_and_hangul)
+    text = "".join(f"a{chr(code)} {chr(code)}1!{chr(code)}" for code in codes)
+    assert tokenizer.encode(text).tolist() == library_of(tokenizer).encode(text).ids
 
 
 def test_long_texts_are_encoded_in_slices_that_join_to_the_whole() -> None:
@@ -230,7 +351,7 @@ def test_long_texts_are_encoded_in_slices_that_join_to_the_whole() -> None:
         np.testing.assert_array_equal(
             np.concatenate(tokenizer.encode_many(pieces)), tokenizer.encode(text)
         )
-    assert len(list(_slices(text))) > 1
+    assert len(list(slices_of(text))) > 1
 
 
 @pytest.mark.parametrize("name", ["byte", "bpe"])

@@ -63,8 +63,8 @@ def talk(run: Path, settings: Settings, template: str | None, last: bool) -> Non
 
     from bptool.inference.answers import Answerer
     from bptool.inference.conversation import Conversation
+    from bptool.ops.cores import usable_cores
     from bptool.registry import templates
-    from bptool.training.machine import usable_cores
     from bptool.training.trained import open_run
     from bptool.training.workers import WorkerTeam
 

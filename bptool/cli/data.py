@@ -101,15 +101,19 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show documents, tokens, duplicates and split of a text, as training would see it."""
+    from rich.console import Console
+
+    from bptool.cli.preparing import Stages, byte_bar
     from bptool.data.inspection import inspect as look
 
-    found = look(_data_section(source, tokenizer))
+    data = _data_section(source, tokenizer)
+    with byte_bar(Console(stderr=True)) as bar:
+        found = look(data, progress=Stages(None, bar))
     if json:
         import json as json_module
 
         typer.echo(json_module.dumps(found, ensure_ascii=False))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)

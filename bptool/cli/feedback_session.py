@@ -45,8 +45,8 @@ class Request:
 def answering(run: TrainedRun) -> Iterator[Answerer]:
     """What answers with the model of ``run``, by its template if it has one."""
     from bptool.inference.answers import Answerer
+    from bptool.ops.cores import usable_cores
     from bptool.registry import templates
-    from bptool.training.machine import usable_cores
     from bptool.training.workers import WorkerTeam
 
     chat = run.config.chat

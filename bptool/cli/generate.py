@@ -39,8 +39,9 @@ def generate(
     from bptool.errors import DataError, UserError
     from bptool.inference.sampling import Sampling
     from bptool.inference.writer import Writer
+    from bptool.ops.cores import usable_cores
     from bptool.plugins import load_plugin
-    from bptool.training.machine import total_memory_bytes, usable_cores
+    from bptool.training.machine import total_memory_bytes
     from bptool.training.setup import format_bytes
     from bptool.training.trained import open_run
     from bptool.training.workers import WorkerTeam

@@ -107,7 +107,7 @@ def _by_reward_run(
 ) -> tuple[WinRate, Columns]:
     from bptool.feedback.prompts import as_messages
     from bptool.feedback.win_rate import count
-    from bptool.training.machine import usable_cores
+    from bptool.ops.cores import usable_cores
     from bptool.training.scorer import Scorer
     from bptool.training.workers import WorkerTeam
 

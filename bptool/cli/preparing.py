@@ -87,14 +87,21 @@ class Stages:
     ) -> None:
         self._file, self._bar, self._clock = file, bar, clock
         self._stage, self._began, self._first, self._last_line = "", 0.0, 0, 0.0
+        self._done = 0
         self._task = None if bar is None else bar.add_task("", total=None)
         self.reached = "before anything was tokenized"
         """Where it is, for whoever stops it."""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` bytes of a stage are done; a tokenizer has no bytes."""
-        name, counted = STAGES.get(stage, stage), stage != "tokenizer"
+        """Show that ``done`` of ``total`` bytes of a stage are done; a total of 1 is no bytes.
+
+        A vocabulary is learnt in more than one pass, so that ``done`` may begin anew.
+        """
+        name, counted = STAGES.get(stage, stage), total > 1
         now = self._clock()
+        if stage == self._stage and done < self._done:
+            self._began, self._first = now, done
+        self._done = done
         if stage != self._stage:
             self._stage, self._began, self._first, self._last_line = stage, now, done, now
             if done and stage not in STAGES:
@@ -115,7 +122,7 @@ class Stages:
             self._bar.update(self._task, completed=done)
         elif counted and done < total and now - self._last_line >= SECONDS_A_LINE:
             self._last_line = now
-            rate = (done - self._first) / (now - self._began)
+            rate = (done - self._first) / max(now - self._began, 1e-9)
             left = (total - done) / rate if rate > 0 else float("nan")
             self._say(
                 f"{name}: {_share(done, total)}, {format_bytes(rate)}/s, "

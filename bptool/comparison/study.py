@@ -26,7 +26,7 @@ from bptool.comparison.plan import Plan, Trial, choice_of, make_trial, pending
 from bptool.comparison.records import Record, Timing
 from bptool.comparison.results import ResultsFolder
 from bptool.config.schema import RunConfig
-from bptool.training.machine import usable_cores
+from bptool.ops.cores import usable_cores
 
 MAX_ATTEMPTS = 2
 """How often a trial is begun whose process dies."""

@@ -6,7 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,14 @@ from bptool.data.encoding import encode_documents
 from bptool.data.sources import Texts
 from bptool.data.split import Fragments, Split, grouped, split_texts
 from bptool.data.survey import Progress, Stamps, Survey, survey
-from bptool.data.token_writer import JOURNAL_CHARACTERS, TRAIN, VALIDATION, Journal, TokenWriter
+from bptool.data.token_writer import (
+    JOURNAL_CHARACTERS,
+    TRAIN,
+    VALIDATION,
+    Halt,
+    Journal,
+    TokenWriter,
+)
 from bptool.data.tokenfile import TokenFile, forget_unused, open_token_file
 from bptool.data.tokenizers import (
     END_OF_TEXT,
@@ -37,6 +45,8 @@ from bptool.errors import ConfigError, DataError, UserError
 from bptool.registry import tokenizers
 
 PARTS = ("training text", "validation text")
+SECONDS_A_LOOK = 0.1
+"""At how far learning a vocabulary is."""
 
 
 @dataclass(frozen=True)
@@ -274,25 +284,48 @@ def _train(
     split: Split,
     progress: Progress,
 ) -> Tokenizer:
-    learn: Iterable[str] = [found.characters]
-    if kind.learns_from == "train":
-        learn = _Pieces(kind, split)
-    progress("tokenizer", 0, 1)
-    tokenizer = kind.train(learn, settings)
-    progress("tokenizer", 1, 1)
+    if kind.learns_from == "characters":
+        progress("tokenizer", 0, 1)
+        tokenizer = kind.train([found.characters], settings)
+        progress("tokenizer", 1, 1)
+        return tokenizer
+    total = split.shares[TRAIN] * found.n_bytes // found.n_characters
+    pieces = _Pieces(kind, split)
+    # Signals are handled in this thread alone, and not while a library holds it.
+    with ThreadPoolExecutor(1, "learning") as thread:
+        learning = thread.submit(kind.train, pieces, settings)
+        try:
+            while not wait([learning], SECONDS_A_LOOK).done:
+                done = pieces.n_characters * found.n_bytes // found.n_characters
+                progress("tokenizer", min(done, total), total)
+        finally:
+            pieces.stopped = True
+        tokenizer = learning.result()
+    progress("tokenizer", total, total)
     return tokenizer
 
 
 class _Pieces:
-    """The documents of the training part, cut where ``kind`` may."""
+    """The documents of the training part, cut where ``kind`` may.
+
+    Attributes:
+        n_characters: that were taken, of those who go through all of them last.
+        stopped: set, to have it raise Halt instead of the next piece.
+    """
 
     def __init__(self, kind: type[Tokenizer], split: Split) -> None:
         self._kind, self._split = kind, split
+        self.n_characters, self.stopped = 0, False
 
     def __iter__(self) -> Iterator[str]:
         fragments: Fragments = self._split.train()
+        self.n_characters = 0
         for document in grouped(fragments):
-            yield from self._kind.pieces(document)
+            for piece in self._kind.pieces(document):
+                if self.stopped:
+                    raise Halt
+                yield piece
+                self.n_characters += len(piece)
 
 
 def _check_variety(found: Survey, config: DataConfig) -> None:

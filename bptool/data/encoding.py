@@ -1,12 +1,16 @@
 """From documents to token ids, batch by batch.
 
 Where one batch ends and the next begins follows from the text and the tokenizer alone, so that
-tokenizing which was interrupted goes on after the last whole batch.
+tokenizing which was interrupted goes on after the last whole batch. Batches are encoded in several
+threads, where the tokenizer can, and come in the order of the text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +18,12 @@ import numpy as np
 from bptool.data.split import Fragments, grouped, joined
 from bptool.data.tokenizers import END_OF_TEXT, Tokenizer
 from bptool.data.tokenizers.base import Ids
+from bptool.ops.cores import usable_cores
 
 BATCH_CHARACTERS = 1 << 20
 _MOST_PIECES = 1 << 16
+MOST_THREADS = 8
+"""More would wait for the one that reads the text."""
 
 
 class Batch(NamedTuple):
@@ -44,13 +51,41 @@ def encode_documents(
     """
     end = tokenizer.special_tokens.get(END_OF_TEXT)
     marks = np.array([0 if end is None else end], np.int32)
-    for number, batch in enumerate(_batches(_pieces(fragments, separator, ends, tokenizer))):
-        if number < skip:
-            continue
+
+    def encoded(batch: list[str | None]) -> Batch:
         texts = [piece for piece in batch if piece is not None]
-        encoded = iter(tokenizer.encode_many(texts))
-        ids = [marks if piece is None else next(encoded) for piece in batch]
-        yield Batch(np.concatenate(ids), sum(map(len, texts)))
+        found = iter(tokenizer.encode_many(texts))
+        ids = [marks if piece is None else next(found) for piece in batch]
+        return Batch(np.concatenate(ids), sum(map(len, texts)))
+
+    pieces = _pieces(fragments, separator, ends, tokenizer)
+    batches = islice(_batches(pieces), skip, None)
+    n_threads = min(usable_cores(), MOST_THREADS) if tokenizer.in_threads else 1
+    yield from _in_threads(encoded, batches, n_threads)
+
+
+def _in_threads(
+    function: Callable[[list[str | None]], Batch], batches: Iterable[list[str | None]], n: int
+) -> Iterator[Batch]:
+    """``map`` in ``n`` threads, with no more batches at hand than one for each and one to come."""
+    batches = iter(batches)
+    first = list(islice(batches, 2))
+    batches = chain(first, batches)
+    if n == 1 or len(first) < 2:  # a record takes less time than a thread to begin
+        yield from map(function, batches)
+        return
+    waiting: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(n, "tokenizing") as pool:
+        try:
+            for batch in batches:
+                waiting.append(pool.submit(function, batch))
+                if len(waiting) > n:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # whoever stops waits for no batch that was not begun
+            for future in waiting:
+                future.cancel()
 
 
 def _pieces(

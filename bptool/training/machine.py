@@ -22,6 +22,7 @@ import numpy.typing as npt
 import bptool
 from bptool.errors import ConfigError, did_you_mean
 from bptool.ops import jit
+from bptool.ops.cores import usable_cores
 from bptool.ops.matmul import MatmulEngine, blas_engine, tiled_engine
 from bptool.ops.matmul.libraries import LIBRARIES, find_library, version_of
 from bptool.ops.matmul.peak import flops_of, multiply_adds
@@ -30,21 +31,6 @@ from bptool.ops.memory import aligned_zeros
 from bptool.ops.streams import DTYPE, STREAMS
 from bptool.training.engine_choice import fastest
 from bptool.training.timing import busy_clock
-
-
-def usable_cores() -> int:
-    """Cores this process may use: its affinity, cut by a cgroup's CPU quota."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        if quota != "max":
-            cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):
-        pass
-    return max(1, cores)
 
 
 def total_memory_bytes() -> int | None:

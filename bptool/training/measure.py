@@ -13,6 +13,7 @@ from bptool.data.corpus import prepare
 from bptool.data.whole import encode_all
 from bptool.errors import DataError
 from bptool.models.base import Array
+from bptool.ops.cores import usable_cores
 from bptool.registry import templates
 from bptool.training.evaluation import (
     Evaluation,
@@ -21,7 +22,6 @@ from bptool.training.evaluation import (
     evaluate_split,
     nanogpt_estimate,
 )
-from bptool.training.machine import usable_cores
 from bptool.training.run_folder import read_json
 from bptool.training.step import Shards
 from bptool.training.trained import TrainedRun

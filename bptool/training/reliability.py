@@ -12,11 +12,11 @@ from bptool.data.preference_set import pack_documents
 from bptool.feedback.win_rate import wilson
 from bptool.files import write_bytes
 from bptool.models.base import Array
+from bptool.ops.cores import usable_cores
 from bptool.training.answers_now import rows_of
 from bptool.training.calibration import Bin, calibration_error, reliability
 from bptool.training.drawing import new_figure
 from bptool.training.fine_tuning import read_units
-from bptool.training.machine import usable_cores
 from bptool.training.scorer import ROWS
 from bptool.training.token_shards import TokenShards
 from bptool.training.trained import open_run

@@ -16,6 +16,7 @@ from bptool.data.corpus import Corpus, prepare
 from bptool.errors import ConfigError
 from bptool.files import format_bytes as format_bytes
 from bptool.models.base import Model
+from bptool.ops.cores import usable_cores
 from bptool.ops.logit_terms import LogitTerms
 from bptool.ops.matmul.blocked import SCRATCH
 from bptool.optim.schedules.base import Schedule
@@ -31,7 +32,6 @@ from bptool.training.machine import (
     Engine,
     choose_engine,
     total_memory_bytes,
-    usable_cores,
 )
 from bptool.training.parts import build_adapted, build_average, build_model, build_optimizer
 from bptool.training.regularization import Clipping

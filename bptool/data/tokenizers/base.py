@@ -63,6 +63,8 @@ class Tokenizer(ABC):
     learns_from: ClassVar[Literal["characters", "train"]] = "train"
     """Whether ``train`` is given all different characters of the whole text, or the training part
     of it in pieces."""
+    in_threads: ClassVar[bool] = False
+    """Whether ``encode_many`` may run in several threads at once, and is the faster for it."""
     note: str = ""
     """What whoever uses the tokenizer should know of how it was made; may be empty."""
 
@@ -87,7 +89,7 @@ class Tokenizer(ABC):
 
     def check(self, text: str, start: Place | None = None) -> None:
         """Raise DataError where ``encode`` would; ``start`` is where ``text`` begins."""
-        check_encodable(text, start)
+        encodable(text, start)
 
     @abstractmethod
     def _state(self) -> dict[str, Any]:
@@ -285,10 +287,10 @@ class Place(NamedTuple):
         return Place(self.characters + len(text), self.lines + n, column)
 
 
-def check_encodable(text: str, start: Place | None = None) -> None:
-    """Raise DataError if ``text`` holds a lone surrogate, which UTF-8 has no bytes for."""
+def encodable(text: str, start: Place | None = None) -> bytes:
+    """The UTF-8 of ``text``; a DataError if it holds a lone surrogate, which has no bytes there."""
     try:
-        text.encode("utf-8")
+        return text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise DataError(
             f"{describe_character(text, error.start, start)} is half of a surrogate pair, "

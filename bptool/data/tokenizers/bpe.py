@@ -2,8 +2,9 @@
 
 Sennrich, Haddow, Birch (2016), "Neural Machine Translation of Rare Words with Subword Units", over
 bytes as in Radford et al. (2019), with GPT-2's rule for where words begin. The ``tokenizers``
-library finds the merges and applies them; it never hears of special tokens, so it cannot find
-one in a text. Its alphabet of 256 printable stand-ins for bytes stays inside this file.
+library finds the merges; kernels of ours apply them, and give the ids that it would give. Neither
+hears of special tokens, so none is found in a text. The library's alphabet of 256 printable
+stand-ins for bytes stays inside this file.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate, chain, islice
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 from pydantic import Field
 
 from bptool.data.tokenizers.base import (
@@ -23,13 +23,18 @@ from bptool.data.tokenizers.base import (
     Ids,
     Tokenizer,
     TokenizerConfig,
-    check_encodable,
+    encodable,
 )
 from bptool.data.tokenizers.thinning import BYTES_PER_BYTE, BYTES_PER_WORD, thinning
 from bptool.errors import DataError
 from bptool.registry import tokenizers
 
+if TYPE_CHECKING:
+    from bptool.data.tokenizers.encoder import Encoder
+
 _TRAINING_CHARACTERS = 1 << 16
+_FED_CHARACTERS = 1 << 13
+"""Of a text that the library learns from; to stop it is to wait for the 256 it takes at once."""
 BYTES_PER_CHARACTER = BYTES_PER_WORD // 2 + BYTES_PER_BYTE
 """Of memory at most, where every word is new and has one character."""
 _CUT = re.compile(
@@ -88,19 +93,22 @@ class BpeTokenizer(Tokenizer):
     """
 
     Config = BpeConfig
+    in_threads = True
 
     def __init__(
         self, merges: Sequence[tuple[int, int]], special_tokens: Iterable[str] = ()
     ) -> None:
         pieces = [bytes([i]) for i in range(256)]
-        known = set(pieces)
+        known = {piece: i for i, piece in enumerate(pieces)}
+        self._made = []
         for left, right in merges:
             if not (0 <= left < len(pieces) and 0 <= right < len(pieces)):
                 raise ValueError(f"merge of {left} and {right} before both exist")
             piece = pieces[left] + pieces[right]
             if piece not in known:
-                known.add(piece)
+                known[piece] = len(pieces)
                 pieces.append(piece)
+            self._made.append(known[piece])
         super().__init__(pieces, list(special_tokens))
         self.merges = [(int(left), int(right)) for left, right in merges]
 
@@ -135,7 +143,9 @@ class BpeTokenizer(Tokenizer):
         every = 1
         if _reaches(texts, config.memory * 10**6 // BYTES_PER_CHARACTER):
             every = thinning(_all_slices(texts), config.memory * 10**6)
-        model.train_from_iterator(islice(_all_slices(texts), 0, None, every), trainer)
+        kept = islice(_all_slices(texts), 0, None, every)
+        fed = chain.from_iterable(slices_of(text, _FED_CHARACTERS) for text in kept)
+        model.train_from_iterator(fed, trainer)
         found = json.loads(model.to_str())["model"]["merges"]
         ids = {character: byte for byte, character in enumerate(_STAND_IN)}
         merges = []
@@ -152,32 +162,16 @@ class BpeTokenizer(Tokenizer):
         return made
 
     @cached_property
-    def _engine(self) -> Any:
-        import tokenizers as hf
+    def _encoder(self) -> Encoder:
+        from bptool.data.tokenizers.encoder import Encoder
 
-        spelled = ["".join(_STAND_IN[b] for b in piece) for piece in self._pieces]
-        model = hf.models.BPE(
-            vocab={s: i for i, s in enumerate(spelled)},
-            merges=[(spelled[left], spelled[right]) for left, right in self.merges],
-        )
-        engine = hf.Tokenizer(model)
-        engine.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        return engine
+        return Encoder(self.merges, self._made)
 
     def encode(self, text: str) -> Ids:
         return self.encode_many([text])[0]
 
     def encode_many(self, texts: Sequence[str]) -> list[Ids]:
-        slices = [list(_slices(text)) for text in texts]
-        for text in texts:
-            check_encodable(text)
-        flat = list(chain.from_iterable(slices))
-        encoded = iter(self._engine.encode_batch_fast(flat))
-        found = []
-        for parts in slices:
-            ids = list(chain.from_iterable(next(encoded).ids for _ in parts))
-            found.append(np.array(ids, np.int32))
-        return found
+        return self._encoder.encode([encodable(text) for text in texts])
 
     @classmethod
     def cut(cls, text: str, near: int) -> int:
@@ -202,7 +196,7 @@ class BpeTokenizer(Tokenizer):
 
 
 def _all_slices(texts: Iterable[str]) -> Iterator[str]:
-    return chain.from_iterable(map(_slices, texts))
+    return chain.from_iterable(map(slices_of, texts))
 
 
 def _reaches(texts: Iterable[str], n_characters: int) -> bool:
@@ -210,10 +204,11 @@ def _reaches(texts: Iterable[str], n_characters: int) -> bool:
     return any(total >= n_characters for total in accumulate(map(len, texts)))
 
 
-def _slices(text: str) -> Iterator[str]:
+def slices_of(text: str, n_characters: int = _TRAINING_CHARACTERS) -> Iterator[str]:
+    """Parts of about ``n_characters`` whose ids, joined, are those of ``text``."""
     start = 0
     while start < len(text):
-        end = BpeTokenizer.cut(text, start + _TRAINING_CHARACTERS)
+        end = BpeTokenizer.cut(text, start + n_characters)
         end = len(text) if end < 0 else end
         yield text[start:end]
         start = end

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from bptool.data.tokenizers.base import Ids, Tokenizer, TokenizerConfig, check_encodable
+from bptool.data.tokenizers.base import Ids, Tokenizer, TokenizerConfig, encodable
 from bptool.registry import tokenizers
 
 
@@ -30,8 +30,7 @@ class ByteTokenizer(Tokenizer):
         return cls(config.special_tokens or [])
 
     def encode(self, text: str) -> Ids:
-        check_encodable(text)
-        return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32)
+        return np.frombuffer(encodable(text), np.uint8).astype(np.int32)
 
     def _state(self) -> dict[str, Any]:
         return {}

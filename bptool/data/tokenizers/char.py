@@ -15,8 +15,8 @@ from bptool.data.tokenizers.base import (
     Place,
     Tokenizer,
     TokenizerConfig,
-    check_encodable,
     describe_character,
+    encodable,
 )
 from bptool.errors import DataError
 from bptool.registry import tokenizers
@@ -111,5 +111,5 @@ class CharTokenizer(Tokenizer):
             raise TypeError("characters and unknown are not both strings")
         if not 0 < len(characters) <= MAX_VOCAB_SIZE:
             raise ValueError(f"{len(characters)} characters")
-        check_encodable(characters)
+        encodable(characters)
         return cls(characters, special_tokens, unknown)
