@@ -96,6 +96,11 @@ def test_train_starts_from_what_was_prepared(
     capsys.readouterr()
     assert main(["data", "prepare", str(config)]) == 0
     assert "(was there already)" in capsys.readouterr().out
+    other = place / "other.txt"
+    other.write_text(f"the tree. {text.read_text()}", encoding="utf-8")
+    for was_there in (False, True):  # --from sizes the run by the tokens
+        assert main(["data", "prepare", str(other), "--from", "run"]) == 0
+        assert ("(was there already)" in capsys.readouterr().out) == was_there
 
 
 def test_a_text_form_reads_as_its_settings_say(

@@ -91,6 +91,8 @@ class Stages:
         self._task = None if bar is None else bar.add_task("", total=None)
         self.reached = "before anything was tokenized"
         """Where it is, for whoever stops it."""
+        self.tokenized = False
+        """Whether any of the text was made tokens."""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` bytes of a stage are done; a total of 1 is no bytes.
@@ -116,6 +118,8 @@ class Stages:
                     total=total if counted else None,
                     completed=done if counted else 0,
                 )
+        if stage not in STAGES:
+            self.tokenized = True
         if counted and stage not in STAGES:
             self.reached = f"after {_share(done, total)} of the {name}"
         if self._bar is not None and self._task is not None and counted:
@@ -190,7 +194,7 @@ def prepare_texts(asked: Asked, quiet: bool) -> None:
     if quiet:
         sys.stdout.write(f"{corpus.token_file}\n")
         return
-    for label, value in _facts(corpus):
+    for label, value in _facts(corpus, stages.tokenized):
         sys.stdout.write(f"{label}: {value}\n")
     sys.stdout.write(f"train with: {asked.command('train')}\n")
 
@@ -206,13 +210,13 @@ def _prepared(asked: Asked, progress: Callable[[str, int, int], None]) -> Corpus
     return prepare(config.data, context_of(config), progress, tokenizer=tokenizer)
 
 
-def _facts(corpus: Corpus) -> list[tuple[str, str]]:
+def _facts(corpus: Corpus, made: bool) -> list[tuple[str, str]]:
     n = corpus.n_train + corpus.n_validation
     facts = [
         ("tokens", f"{n:,} of {corpus.tokenizer.vocab_size:,} kinds"),
         ("characters a token", f"{corpus.n_characters / n:.3f}"),
         ("to train on", f"{corpus.n_train:,} tokens"),
         ("to validate", f"{corpus.n_validation:,} tokens"),
-        ("file", f"{corpus.token_file}" + (" (was there already)" if corpus.reused else "")),
+        ("file", f"{corpus.token_file}{'' if made else ' (was there already)'}"),
     ]
     return facts + ([("note", corpus.note)] if corpus.note else [])
