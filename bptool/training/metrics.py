@@ -71,6 +71,7 @@ class MetricsFile:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
             with contextlib.suppress(OSError):
+                self._is_torn = os.fstat(self._file.fileno()).st_size > self._size
                 self._cut_off_torn()
             raise
         self._is_torn = False
