@@ -14,6 +14,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -87,6 +88,26 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 with LF line ends to ``path`` as a whole or not at all."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def append_whole(file: FileIO, data: bytes, size: int) -> None:
+    """Write ``data`` behind the first ``size`` bytes of an unbuffered file, whole or not at all.
+
+    What a write that failed left behind them is cut off, now or before the next.
+    """
+    _cut_to(file, size)
+    try:
+        if file.write(data) != len(data):  # a full disk takes a part
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        with contextlib.suppress(OSError):
+            _cut_to(file, size)
+        raise
+
+
+def _cut_to(file: FileIO, size: int) -> None:
+    if os.fstat(file.fileno()).st_size > size:
+        file.truncate(size)
 
 
 def write_json(path: Path, value: Any) -> None:

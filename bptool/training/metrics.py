@@ -7,16 +7,16 @@ is read. Numbers are written so that they read back to the same bits.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import math
 import os
 from dataclasses import asdict
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from bptool.errors import RunError
-from bptool.files import write_text
+from bptool.files import append_whole, write_text
 from bptool.training.events import Evaluated, Event, StepDone
 from bptool.training.run_folder import FORMAT_VERSION, writing
 
@@ -34,11 +34,9 @@ class MetricsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         self._waiting: list[bytes] = []
         self._size = 0
-        self._is_torn = False
-        """Whether a part of what waits may stand at the end of the file."""
 
     def open(self) -> None:
         """Begin a file, or go on with one."""
@@ -63,25 +61,9 @@ class MetricsFile:
         if self._file is None or not self._waiting:
             return
         data = b"".join(self._waiting)
-        try:
-            self._cut_off_torn()
-            self._is_torn = True
-            written = self._file.write(data)
-            if written != len(data):  # a full disk takes a part
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._is_torn = os.fstat(self._file.fileno()).st_size > self._size
-                self._cut_off_torn()
-            raise
-        self._is_torn = False
+        append_whole(self._file, data, self._size)
         self._size += len(data)
         self._waiting.clear()
-
-    def _cut_off_torn(self) -> None:
-        if self._is_torn and self._file is not None:
-            self._file.truncate(self._size)
-            self._is_torn = False
 
     def sync(self) -> None:
         """Put every line on the disk; before a checkpoint, so that none up to it can be lost.

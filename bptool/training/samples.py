@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 from pathlib import Path
 
 from bptool.errors import RunError
-from bptool.files import write_text
+from bptool.files import append_whole, write_text
 from bptool.training.events import Event, Sampled
 from bptool.training.run_folder import FORMAT_VERSION, writing
 
@@ -28,18 +26,9 @@ class SamplesFile:
         with writing(self.path):
             if not self.path.exists():
                 write_text(self.path, HEADER)
-            self._append(f"\n== step {event.step} ==\n{event.prompt}{event.text}\n".encode())
-
-    def _append(self, data: bytes) -> None:
-        """Write ``data`` whole or not at all."""
-        with self.path.open("ab", buffering=0) as file:
-            size = file.tell()
-            try:
-                if file.write(data) != len(data):  # a full disk takes a part
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError:
-                file.truncate(size)
-                raise
+            data = f"\n== step {event.step} ==\n{event.prompt}{event.text}\n".encode()
+            with self.path.open("ab", buffering=0) as file:
+                append_whole(file, data, file.tell())
 
 
 def rewind(path: Path, step: int) -> None:
