@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite
+import llvmlite.binding as ll
 import numba
 import numba.core.config
 import numba.core.event
 import numpy as np
+from numba.core.codegen import CPUCodeLibrary
 
 from bptool.caches import user_cache
 from bptool.errors import UserError
@@ -114,6 +116,37 @@ class _LessOptimisation(numba.core.event.Listener):  # type: ignore[misc]
 
 
 numba.core.event.register("numba:run_pass", _LessOptimisation())
+
+
+def _keep_copies_apart(library: type[CPUCodeLibrary]) -> None:
+    """Have each compiled function call its own copies of the functions that it calls.
+
+    Numba lets the linker take any copy of the same name, and it takes the first that is in the
+    process. In the process that compiles that is the function by itself, in one that loads the
+    caller from disk the caller's copy, which was optimised together with it and may round in
+    another way: a run would depend on whether its kernels were cached.
+    """
+    finalize = library._finalize_final_module
+
+    def finalize_apart(self: CPUCodeLibrary) -> None:
+        if self._shared_module is None:  # else it comes from disk, where this has been done
+            mergeable, own = ll.Linkage.linkonce_odr, self._final_module
+            shared = own.clone()  # others are linked with this one, and must find the names
+            for function in _defined(shared, ll.Linkage.external):
+                function.linkage = mergeable
+            self._shared_module = shared
+            for function in _defined(own, mergeable):
+                function.linkage = ll.Linkage.internal
+        finalize(self)
+
+    library._finalize_final_module = finalize_apart
+
+
+def _defined(module: Any, linkage: Any) -> list[Any]:
+    return [f for f in module.functions if not f.is_declaration and f.linkage == linkage]
+
+
+_keep_copies_apart(CPUCodeLibrary)
 
 
 @contextlib.contextmanager
