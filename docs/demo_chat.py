@@ -106,7 +106,7 @@ def chat(out: Path) -> list[Stage]:
     CONSOLE.print("\nA rule stands in for a reviewer here; a person would leave --judge out.")
     asked = ("--prompts", CHAT / "prompts.jsonl", "--limit", "300", "--max-tokens", MAX_TOKENS)
     bptool("feedback", sft, *asked, "--judge", JUDGE, "--out", judgements)
-    learnt = ("--data", judgements, "--beta", "0.3", "--epochs", "3")
+    learnt = ("--data", judgements, "--beta", "0.3", "--epochs", "2")
     seconds = bptool("finetune", "dpo", sft, *learnt, "--out", dpo)
     stages.append(Stage("DPO", dpo, seconds, kl=last_kl(dpo), against=compare(dpo, sft)))
 
