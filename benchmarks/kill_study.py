@@ -87,8 +87,13 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def final_tables(out: Path) -> list[dict[str, Any]]:
-    """What the study printed at its end, without what a clock measured."""
-    report = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+    """Those of a study whose output is in a file beside its folder."""
+    return tables(out.with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def tables(said: str) -> list[dict[str, Any]]:
+    """What a study printed at its end, without what a clock measured."""
+    report = json.loads(said)
     for workload in report["workloads"]:
         for row in workload["optimizers"]:
             for key in CLOCK:

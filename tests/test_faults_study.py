@@ -3,7 +3,6 @@ that ended is lost, and the tables of a study that met nothing in the end."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from faults import Faults, chosen, ended_clearly
 
-from benchmarks.kill_study import CLOCK, STUDY, write_study
+from benchmarks.kill_study import STUDY, tables, write_study
 from bptool.cli import comparison_session
 from bptool.comparison import plots
 from bptool.comparison.jobs import Job, Report, run_job
@@ -57,17 +56,6 @@ def _inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def begin(out: str) -> list[str]:
     sets = [f"--set={setting}" for setting in SETTINGS]
     return ["compare-optimizers", STUDY, *sets, "--out", out, "--json"]
-
-
-def tables(said: str) -> list[dict[str, Any]]:
-    """What a study printed at its end, without what a clock measured."""
-    report = json.loads(said)
-    for workload in report["workloads"]:
-        for row in workload["optimizers"]:
-            for key in CLOCK:
-                del row[key]
-    found: list[dict[str, Any]] = report["workloads"]
-    return found
 
 
 def test_a_fault_at_any_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

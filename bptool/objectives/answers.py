@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bptool.objectives.base import Array
+from bptool.objectives.base import Array, accuracy
 from bptool.ops.jit import kernel
 
 
@@ -61,7 +61,7 @@ def pair_statistics(batch: Answers, logp: Array, beta: float) -> dict[str, float
     rewards = beta * log_ratios(batch, logp).reshape(-1, 2)
     margins = rewards[:, 0] - rewards[:, 1]
     return {
-        "accuracy": float(np.mean(0.5 + 0.5 * np.sign(margins))) if len(margins) else 0.0,
+        "accuracy": accuracy(margins),
         "reward margin": float(np.mean(margins)) if len(margins) else 0.0,
         "chosen reward": float(np.mean(rewards[:, 0])) if len(margins) else 0.0,
         "rejected reward": float(np.mean(rewards[:, 1])) if len(margins) else 0.0,

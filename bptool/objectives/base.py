@@ -52,6 +52,12 @@ class Objective(ABC):
         return {}
 
 
+def accuracy(margins: Array) -> float:
+    """Share of pairs that are in order, (P,) differences of their scores; ties count half, and of
+    no pairs it is 0."""
+    return mean(0.5 + 0.5 * np.sign(margins))
+
+
 def mean(values: Array) -> float:
     """The mean in float64, 0 of none."""
     return float(np.mean(values, dtype=np.float64)) if values.size else 0.0

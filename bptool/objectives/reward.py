@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bptool.config.section import Section
-from bptool.objectives.base import Array, Objective
+from bptool.objectives.base import Array, Objective, accuracy
 from bptool.objectives.sigmoid import log_sigmoid, sigmoid
 from bptool.ops.jit import kernel
 from bptool.registry import objectives
@@ -74,6 +74,6 @@ class Reward(Objective):
         pairs = scores[batch.places].astype(np.float64).reshape(-1, 2)
         margins = pairs[:, 0] - pairs[:, 1]
         return {
-            "accuracy": float(np.mean(0.5 + 0.5 * np.sign(margins))) if len(margins) else 0.0,
+            "accuracy": accuracy(margins),
             "reward margin": float(np.mean(margins)) if len(margins) else 0.0,
         }

@@ -124,9 +124,12 @@ def _keep_copies_apart(library: type[CPUCodeLibrary]) -> None:
     Numba lets the linker take any copy of the same name, and it takes the first that is in the
     process. In the process that compiles that is the function by itself, in one that loads the
     caller from disk the caller's copy, which was optimised together with it and may round in
-    another way: a run would depend on whether its kernels were cached.
+    another way: a run would depend on whether its kernels were cached. These are private parts of
+    Numba, and a version without them is left as it is; ``tests/test_no_home.py`` fails with one.
     """
-    finalize = library._finalize_final_module
+    finalize = getattr(library, "_finalize_final_module", None)
+    if finalize is None:
+        return
 
     def finalize_apart(self: CPUCodeLibrary) -> None:
         if self._shared_module is None:  # else it comes from disk, where this has been done

@@ -12,6 +12,7 @@ from bptool.data.preference_set import pack_documents
 from bptool.feedback.win_rate import wilson
 from bptool.files import write_bytes
 from bptool.models.base import Array
+from bptool.objectives.base import accuracy
 from bptool.ops.cores import usable_cores
 from bptool.training.answers_now import rows_of
 from bptool.training.calibration import Bin, calibration_error, reliability
@@ -60,11 +61,11 @@ def judge_reward_run(path: Path) -> Reliability:
         packed = pack_documents(documents, context, scored=True)
         outputs = shards.outputs(run.params, rows_of(packed), of_logp=False)
     margins: Array = outputs.scores[packed.last].astype(np.float64).reshape(-1, 2) @ [1.0, -1.0]
-    accuracy = float((0.5 + 0.5 * np.sign(margins)).mean())
+    share = accuracy(margins)
     return Reliability(
         n=len(margins),
-        accuracy=accuracy,
-        interval=wilson(accuracy, len(margins)),
+        accuracy=share,
+        interval=wilson(share, len(margins)),
         error=calibration_error(margins),
         bins=tuple(reliability(margins)),
     )

@@ -26,7 +26,7 @@ from bptool.data.preference_set import (
 from bptool.feedback.win_rate import wilson
 from bptool.models.base import Array
 from bptool.objectives.answers import Answers
-from bptool.objectives.base import Objective
+from bptool.objectives.base import Objective, accuracy
 from bptool.objectives.reward import ScoredPairs
 from bptool.training.answers_now import kl_of, packed_answers, rows_of, sample_answers
 from bptool.training.calibration import calibration_error
@@ -164,7 +164,7 @@ class Pairs(Lesson):
 
     def _of_scores(self, packed: PackedUnits, outputs: Outputs) -> dict[str, float]:
         margins = outputs.scores[packed.last].astype(np.float64).reshape(-1, 2) @ [1.0, -1.0]
-        low, high = wilson(float((margins > 0).mean()), len(margins))
+        low, high = wilson(accuracy(margins), len(margins))
         return {
             "accuracy at least": low,
             "accuracy at most": high,
