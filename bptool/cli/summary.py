@@ -71,6 +71,7 @@ def closing_facts(progress: TrainingProgress) -> Iterator[tuple[str, str]]:
     """Label and value of each line of the summary."""
     end = progress.finished
     assert end is not None
+    yield from (("warning", text) for text in end.warnings)
     yield "best validation loss", best_result(progress)
     if progress.n_skipped:
         yield "skipped steps", f"{progress.n_skipped:,}, their weights were left as they were"
@@ -88,4 +89,6 @@ def last_line(progress: TrainingProgress) -> str:
     """All of the summary that ``--quiet`` prints."""
     end = progress.finished
     assert end is not None
-    return f"{headline(progress)} Best validation loss {best_result(progress)}; {end.run_dir}"
+    warnings = "".join(f"; warning: {text}" for text in end.warnings)
+    result = best_result(progress)
+    return f"{headline(progress)} Best validation loss {result}; {end.run_dir}{warnings}"

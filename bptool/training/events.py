@@ -150,6 +150,13 @@ class TrainingFinished:
     """Most memory that the process had in use so far; None where the system does not tell."""
     answers: bool = False
     """Whether the run has a chat template, so that one can talk with it."""
+    guessing_loss: float | None = None
+    """Validation loss of guessing each token by its frequency; None where losses are of no tokens.
+    """
+    failed: bool = False
+    """Whether no evaluation was ever below that, in a run that was long enough to be."""
+    warnings: tuple[str, ...] = ()
+    """What was wrong with the run, one sentence each."""
 
 
 Event = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -38,6 +38,7 @@ from bptool.training.events import (
     TrainingFinished,
     TrainingStarted,
 )
+from bptool.training.health import Health
 from bptool.training.metrics import MetricsFile, read_metrics
 from bptool.training.plot import plot_losses
 from bptool.training.progress import Progress
@@ -75,6 +76,8 @@ class Training:
         self._unmarked: str | None = None
         """A best checkpoint that could not be marked."""
         """Where the run stood before its last evaluation."""
+        self.failed = False
+        """Whether the run ended without ever having been below guessing; see ``health.py``."""
         self.detect_anomaly = False
         """Stop at the first number that is not finite, and say which operation made it."""
         self.save_seconds = 0.0
@@ -85,6 +88,8 @@ class Training:
         )
         self._saved_step = self.progress.step if self._store.index().last else None
         self._stop = self._stopped_early = False
+        lowest = self.progress.best_val_loss
+        self._health = Health(pieces.lesson.guessing_loss, settings.steps, lowest)
         tokenizer = pieces.corpus.tokenizer
         params = pieces.step.average_params()
         self._writer = Writer(pieces.model, params, pieces.team, tokenizer)
@@ -107,12 +112,17 @@ class Training:
             self._announce()
             self._compile()
             interrupted = self._loop()
+        except DivergedError:
+            self.failed = not self._health.ever_below
+            raise
         finally:
             self._metrics.close()
         files = self._draw()
+        step = self.progress.step
+        self.failed = not interrupted and self._health.has_failed(step)
         self._emit(
             TrainingFinished(
-                step=self.progress.step,
+                step=step,
                 seconds=time.perf_counter() - start,
                 best_step=self.progress.best_step,
                 best_val_loss=_or_nan(self.progress.best_val_loss),
@@ -122,6 +132,9 @@ class Training:
                 files=files,
                 peak_memory_bytes=machine.peak_memory_bytes(),
                 answers=self.pieces.config.chat is not None,
+                guessing_loss=self.pieces.lesson.guessing_loss,
+                failed=self.failed,
+                warnings=() if interrupted else tuple(self._health.at_end(step)),
             )
         )
         return interrupted
@@ -136,6 +149,7 @@ class Training:
         while self.progress.step < training.steps and not (self._stop or self._stopped_early):
             done = self._step()
             self._emit(done)
+            self._warn(self._health.after_step(done))
             self._say_notices()
             if done.skipped and self._went_back(done):
                 continue
@@ -290,6 +304,7 @@ class Training:
                 statistics=statistics,
             )
         )
+        self._warn(self._health.after_evaluation(progress.step, judged.loss, raw.loss))
         self._say_notices()
         if overfitting and progress.evaluations_since_best == OVERFITTING_AFTER:
             self._emit(
@@ -322,6 +337,10 @@ class Training:
     def _say_notices(self) -> None:
         for notice in self.pieces.lesson.notices():
             self._emit(notice)
+
+    def _warn(self, sentences: Iterable[str]) -> None:
+        for text in sentences:
+            self._emit(Notice(text, "warning"))
 
     def _judge(self, found: Evaluation) -> None:
         """Stop early where that is wanted and due."""
