@@ -2,9 +2,9 @@
 
 For each model, text and seed, a configuration is trained at rates of a grid a factor of 1.4 apart,
 and at the rate that the finder suggests for it. A suggestion **holds** where the run at it ends
-within 0.05 nats per token of the grid's best. It **diverged** where that run ends above guessing, or
-not finite. No suggestion counts as a failure where a rate of the grid beats guessing by 0.2 nats.
-Guessing is the cross-entropy of the validation part under the frequencies of the training tokens.
+within 0.05 nats per token of the grid's best. It **diverged** where that run ends above guessing,
+or not finite. No suggestion counts as a failure where a rate of the grid beats guessing by 0.2
+nats. Guessing is the cross-entropy of the validation part under the frequencies of the training tokens.
 
 Results are appended to a file of JSON lines, one line per run, and what is there already is not
 trained again: a benchmark that was stopped continues.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,3 +140,94 @@ class Bench:
                 if worse == 2:
                     break
         return losses
+
+    def suggestion(self, setting: Setting) -> float | None:
+        """What the finder suggests for a configuration."""
+        from bptool.training.lr_find import DEFAULT
+        from bptool.training.lr_trials import find_rate
+
+        if setting not in self.ledger.suggestions:
+            found = find_rate(config_of(setting), DEFAULT, corpus=self.corpus(setting))
+            self.ledger.add("suggestion", setting, rate=found.suggested, found=found.to_json())
+        return self.ledger.suggestions[setting]
+
+    def guessing(self, setting: Setting) -> float:
+        """Loss of guessing on what the runs are judged by."""
+        from bptool.training.health import guessing_loss
+
+        key = setting.model, setting.text
+        if key not in self.ledger.guessing:
+            corpus = self.corpus(setting)
+            judged = corpus.validation[1 : EVAL_TOKENS + 1]
+            loss = guessing_loss(corpus.train, judged, corpus.tokenizer.vocab_size)
+            self.ledger.add("guessing", setting, loss=loss)
+        return self.ledger.guessing[key]
+
+
+class Verdict(NamedTuple):
+    """What a suggestion came to."""
+
+    setting: Setting
+    suggested: float | None
+    loss: float
+    best_rate: float
+    best_loss: float
+    guessing: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the suggestion, or the refusal, is right."""
+        if self.suggested is None:
+            return self.best_loss > self.guessing - BEATS_GUESSING
+        return self.loss <= self.best_loss + WITHIN
+
+    @property
+    def diverged(self) -> bool:
+        return self.suggested is not None and not self.loss < self.guessing
+
+
+def judge(bench: Bench, setting: Setting) -> Verdict:
+    """Train what is missing, and say what the suggestion for a setting came to."""
+    grid = bench.grid(setting)
+    suggested = bench.suggestion(setting)
+    loss = math.inf if suggested is None else bench.loss(setting, suggested)
+    best = min(grid, key=lambda rate: grid[rate])
+    return Verdict(setting, suggested, loss, best, grid[best], bench.guessing(setting))
+
+
+def measure(path: Path, texts: Sequence[str], n_seeds: int) -> Iterator[Verdict]:
+    """Judge the suggestions for each model, text and seed."""
+    bench = Bench(Ledger(path))
+    for seed in range(n_seeds):
+        for text in texts:
+            for model in MODELS:
+                yield judge(bench, Setting(model, text, seed))
+
+
+def line(verdict: Verdict) -> str:
+    """A verdict as a row of a Markdown table."""
+    setting, text = verdict.setting, Path(verdict.setting.text.rpartition(":")[2]).stem
+    suggested = "none" if verdict.suggested is None else f"{verdict.suggested:.2g}"
+    above = verdict.loss - verdict.best_loss
+    word = "diverged" if verdict.diverged else "holds" if verdict.holds else "fails"
+    return (
+        f"| {setting.model} | {text} | {setting.seed} | {suggested} | {verdict.best_rate:.2g} "
+        f"| {verdict.loss:.3f} | {verdict.best_loss:.3f} | {above:+.3f} | {word} |"
+    )
+
+
+HEAD = """| model | text | seed | suggested | best of the grid | its loss | the grid's | above | |
+|---|---|---:|---:|---:|---:|---:|---:|---|"""
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """How many suggestions hold and diverge, and what they cost."""
+    n, n_holds = len(verdicts), sum(verdict.holds for verdict in verdicts)
+    n_diverged = sum(verdict.diverged for verdict in verdicts)
+    costs = sorted(v.loss - v.best_loss for v in verdicts if v.suggested is not None)
+    middle = f"{costs[len(costs) // 2]:+.3f}" if costs else "-"
+    worst = f"{costs[-1]:+.3f}" if costs else "-"
+    return (
+        f"{n_holds} of {n} hold ({100 * n_holds / n:.0f} %), {n_diverged} diverged; above the "
+        f"grid's best by {middle} nats per token in the median and {worst} at worst"
+    )

@@ -27,8 +27,9 @@ to show the traceback of an error.
 | 124 | `--time-limit` has passed; the work is saved |
 | 129, 130, 143 | stopped by a closed terminal, by Ctrl-C, by SIGTERM; see the command |
 
-**Exit code 3** belongs to `bptool train` and `bptool finetune sft`. Guessing is the loss of predicting
-each token by how frequent it is among those that are trained on, measured on the validation part.
+**Exit code 3** belongs to `bptool train` and `bptool finetune sft`. Guessing is the loss of
+predicting each token by how frequent it is among those that are trained on, measured on the
+validation part.
 The code is given where a run came to its end (its last step, early stopping, numbers that are not
 finite) and no evaluation was below that. A run of fewer than 100 steps may still be on its way
 down, and is only told so, unless its last validation loss is not finite or above one and a half

@@ -14,13 +14,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from bptool.data.chat.records import Message
-from bptool.errors import DataError, DivergedError, RunError
-from bptool.inference.sampling import Sampling
-from bptool.inference.writer import Writer
-from bptool.models.base import Array
+from bptool.errors import DivergedError, RunError
 from bptool.ops import jit
-from bptool.registry import templates
 from bptool.training import early_stopping, machine
 from bptool.training.anomaly import first_anomaly
 from bptool.training.checkpoint import CheckpointStore
@@ -32,7 +27,6 @@ from bptool.training.events import (
     Event,
     Listener,
     Notice,
-    Sampled,
     StepDone,
     StoppedEarly,
     TrainingFinished,
@@ -44,6 +38,7 @@ from bptool.training.plot import plot_losses
 from bptool.training.progress import Progress
 from bptool.training.restore import load_checkpoint, save_checkpoint
 from bptool.training.run_folder import RunFolder
+from bptool.training.sampler import Sampler
 from bptool.training.samples import SamplesFile
 from bptool.training.samples import rewind as rewind_samples
 from bptool.training.setup import Pieces
@@ -90,10 +85,7 @@ class Training:
         self._stop = self._stopped_early = False
         lowest = self.progress.best_val_loss
         self._health = Health(pieces.lesson.guessing_loss, settings.steps, lowest)
-        tokenizer = pieces.corpus.tokenizer
-        params = pieces.step.average_params()
-        self._writer = Writer(pieces.model, params, pieces.team, tokenizer)
-        self._prompt_at(0)  # a prompt that cannot be encoded is refused now
+        self._sampler = Sampler(pieces)
 
     def request_stop(self) -> None:
         """Finish the step at hand, save, and return from :meth:`run`."""
@@ -113,7 +105,7 @@ class Training:
             self._compile()
             interrupted = self._loop()
         except DivergedError:
-            self.failed = not self._health.ever_below
+            self.failed = not (self._health.ever_below or self.detect_anomaly)
             raise
         finally:
             self._metrics.close()
@@ -363,32 +355,14 @@ class Training:
             )
 
     def _sample(self) -> None:
-        settings, seed = self.pieces.config.sample, self.pieces.config.training.seed
-        if settings.max_tokens == 0:
+        if self.pieces.config.sample.max_tokens == 0:
             return
-        sampling = Sampling(settings.temperature, settings.top_k, None, seed)
-        shown, prompt = self._prompt_at(self.progress.step)
-        pieces = self._writer.write(prompt, settings.max_tokens, sampling)
-        text = "".join(piece for (piece,) in pieces)
-        sample = Sampled(self.progress.step, shown, text)
+        sample = self._sampler.sample(self.progress.step)
         try:
             self._samples(sample)
         except RunError as error:
             self._emit(Notice(str(error), "warning"))
         self._emit(sample)
-
-    def _prompt_at(self, step: int) -> tuple[str, Array]:
-        """What the sample at ``step`` goes on from: as it is shown, and its ids."""
-        config, text = self.pieces.config, self.pieces.config.sample.prompt
-        messages = (Message("user", text),) if text else self.pieces.lesson.opening(step)
-        try:
-            if config.chat is None or not messages:
-                return text, self._writer.encode_prompt(text)
-            template = templates.get(config.chat.template)()
-            ids = template.prompt(messages, self.pieces.corpus.tokenizer)
-            return f"{messages[-1].content}\n", ids
-        except DataError as error:
-            raise DataError(f"sample.prompt: {error}") from None
 
     def _see_to_non_finite(self) -> None:
         """Say that a step was skipped; stop where nothing else is left, or was asked for."""
