@@ -4,7 +4,8 @@ For each model, text and seed, a configuration is trained at rates of a grid a f
 and at the rate that the finder suggests for it. A suggestion **holds** where the run at it ends
 within 0.05 nats per token of the grid's best. It **diverged** where that run ends above guessing,
 or not finite. No suggestion counts as a failure where a rate of the grid beats guessing by 0.2
-nats. Guessing is the cross-entropy of the validation part under the frequencies of the training tokens.
+nats. Guessing is the cross-entropy of the validation part under the frequencies of the training
+tokens.
 
 Results are appended to a file of JSON lines, one line per run, and what is there already is not
 trained again: a benchmark that was stopped continues.

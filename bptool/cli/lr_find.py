@@ -41,7 +41,7 @@ def lr_find(
 
     In the sweep the rate grows at every step, from very low until the loss blows up. That says
     where to look; then four to ten short runs, each at one rate, say which is best. Suggested is
-    the lowest rate that is about as good as the best. No weights are kept.
+    the middle one of those that are about as good as the best. No weights are kept.
     """
     from bptool.cli.lr_find_session import Request, find
     from bptool.cli.training_request import RUNS, name_of, resolve_source

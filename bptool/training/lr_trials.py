@@ -8,9 +8,10 @@ The search climbs down in factors of 2 from the sweep's promising rate, until th
 worse one on both sides, and then tries a factor of sqrt(2) to either side of it. It stays within
 the rates that the sweep tried before it blew up. Going up from the lowest rate tried, rates from
 the first **clear rise** on are left out: a loss above the lowest before it by ``CLEAR_RISE`` of the
-whole fall. **Suggested** is, of what is left, the lowest rate whose loss is within ``TOLERANCE`` of
-the fall of the best: of two rates that are as good, the lower one suits a longer run. Nothing is
-suggested where the loss of no trial fell by ``LEAST_FALL`` of that of the initial weights.
+whole fall. What is left and has a loss within ``TOLERANCE`` of the fall of the best is about as good.
+**Suggested** is the middle one of those, the lower of two: where they are many, the ends are as
+likely to be the worse ones in a longer run. Nothing is suggested where the loss of no trial fell by
+``LEAST_FALL`` of that of the initial weights. ``docs/experiments.md`` has how well that does.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ N_STEPS = 150
 JUDGED_TOKENS = 8192
 """Of the validation part, by which a trial is judged."""
 MOST_TRIALS = 10
-CLEAR_RISE, TOLERANCE = 0.1, 0.01
+CLEAR_RISE, TOLERANCE = 0.1, 0.02
 WARMUP_SHARE = 4
 """A trial warms up for at most one in so many of its steps."""
 
@@ -94,10 +95,7 @@ class Finding:
 
 def suggest(losses: Mapping[float, float], initial: float) -> float | None:
     """The rate to train with, by the losses after trials and that of the initial weights."""
-    lowest = min(losses.values(), default=math.inf)
-    fall = initial - lowest
-    if not fall >= LEAST_FALL * abs(initial):
-        return None
+    fall = initial - min(losses.values(), default=math.inf)
     before_rise: dict[float, float] = {}
     for rate, loss in sorted(losses.items()):
         if loss > min([*before_rise.values(), initial]) + CLEAR_RISE * fall:
@@ -105,9 +103,10 @@ def suggest(losses: Mapping[float, float], initial: float) -> float | None:
         before_rise[rate] = loss
     lowest = min(before_rise.values(), default=math.inf)
     fall = initial - lowest
-    if not fall >= LEAST_FALL * abs(initial):
+    if not fall >= LEAST_FALL * initial:
         return None
-    return next(rate for rate, loss in before_rise.items() if loss <= lowest + TOLERANCE * fall)
+    good = [rate for rate, loss in before_rise.items() if loss <= lowest + TOLERANCE * fall]
+    return good[(len(good) - 1) // 2]
 
 
 def search(loss_at: Callable[[float], float], start: float, low: float, high: float) -> None:
