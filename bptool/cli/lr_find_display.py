@@ -252,7 +252,7 @@ def facts(
     if finding.suggested is None:
         low, high = wording.rate(request.test.low), wording.rate(request.test.high)
         yield "try", f"a --high above {high}, or a --low below {low}"
-    elif sweep.ending == "highest rate" and finding.suggested == tried[-1][0]:
+    elif sweep.ending == "highest rate" and tried[-1][1] == min(finding.losses.values()):
         high = wording.rate(10 * request.test.high)
         yield "note", f"the highest rate that was tried is the best; --high {high} tries more"
     for name, path in files.items():

@@ -8,10 +8,11 @@ The search climbs down in factors of 2 from the sweep's promising rate, until th
 worse one on both sides, and then tries a factor of sqrt(2) to either side of it. It stays within
 the rates that the sweep tried before it blew up. Going up from the lowest rate tried, rates from
 the first **clear rise** on are left out: a loss above the lowest before it by ``CLEAR_RISE`` of the
-whole fall. What is left and has a loss within ``TOLERANCE`` of the fall of the best is about as good.
-**Suggested** is the middle one of those, the lower of two: where they are many, the ends are as
-likely to be the worse ones in a longer run. Nothing is suggested where the loss of no trial fell by
-``LEAST_FALL`` of that of the initial weights. ``docs/experiments.md`` has how well that does.
+whole fall. What is left and has a loss within ``TOLERANCE`` of the fall of the best is about as
+good. **Suggested** is the middle one of those, the lower of two: where they are many, those at the
+ends are likelier to be bad ones for the whole run. Nothing is suggested where the loss of no trial
+fell by ``LEAST_FALL`` of that of the initial weights. ``docs/experiments.md`` has how well that
+does.
 """
 
 from __future__ import annotations
