@@ -22,8 +22,7 @@ from bptool.feedback.prompts import transcript
 from bptool.feedback.store import CHOICES
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.feedback.session import Session
 
 PAGE = Path(__file__).with_name("feedback_page.html")

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json as json_module
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bptool.cli import wording
+from bptool.cli import terminal, wording
 from bptool.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.feedback.session import Session
     from bptool.inference.answers import Answerer
     from bptool.training.trained import TrainedRun
@@ -57,8 +55,7 @@ def answering(run: TrainedRun) -> Iterator[Answerer]:
 
 def collect(request: Request) -> None:
     """Show pair after pair until all are judged or the reviewer quits."""
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.feedback.prompts import read_prompts
     from bptool.feedback.rules import Rules
     from bptool.feedback.session import Session
@@ -94,7 +91,7 @@ def collect(request: Request) -> None:
 
             ask(session, console)
     if request.json:
-        print(json_module.dumps(_summary(session)))
+        terminal.json(_summary(session))
     else:
         _say(session, console)
 
@@ -121,7 +118,7 @@ def _by_rules(session: Session, rules: object, console: Console, silent: bool) -
 
     assert isinstance(rules, Rules)
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         console=console,
