@@ -62,11 +62,12 @@ class BpeConfig(TokenizerConfig):
         description="tokens at most, special ones included; a small text may not reach it",
     )
     min_frequency: int = Field(
-        default=2, ge=1, description="a pair is merged if it occurs at least this often"
+        default=2, ge=1, le=10**9, description="a pair is merged if it occurs at least this often"
     )
     memory: int = Field(
         default=512,
         ge=16,
+        le=10**7,
         description="MB that learning may take beside the program itself; of a text that would "
         "need more, a part is learnt from",
     )
