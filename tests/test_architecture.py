@@ -209,3 +209,40 @@ def test_the_rules_can_fail() -> None:
         ("bptool", False),
     ]
     assert own_part(found[-1].module) == "ops"
+
+
+PRINTERS = {"print", "typer.echo", "typer.secho", "typer.style", "sys.stdout.write"}
+PRINTERS |= {"sys.stderr.write", "traceback.print_exc", "os.write", "click.echo"}
+ALLOWED_TO_PRINT = {"cli/terminal.py": PRINTERS, "cli/signals.py": {"os.write"}}
+
+
+def prints_directly(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """What a module prints by itself: line and what it calls or imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in PRINTERS or re.search(r"(^|[._])(file|stdout|stderr)\.write$", called):
+                yield node.lineno, called
+        elif isinstance(node, ast.ImportFrom) and node.module == "rich.console":
+            if any(alias.name == "Console" for alias in node.names):
+                yield node.lineno, "rich.console.Console"
+        elif isinstance(node, ast.ImportFrom) and node.module in ("rich", "rich.markup"):
+            if any(alias.name in ("print", "escape") for alias in node.names):
+                yield node.lineno, f"{node.module}.{node.names[0].name}"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if part_of(p) == "cli"], ids=NAMES.get)
+def test_what_is_printed_passes_one_place(path: Path) -> None:
+    if NAMES[path] == "cli/console.py":  # rich's console made safe
+        return
+    for line, called in prints_directly(parse(path)):
+        assert called in ALLOWED_TO_PRINT.get(NAMES[path], set()), (
+            f"line {line}: {called} prints; use bptool.cli.terminal or bptool.cli.console"
+        )
+
+
+def test_what_prints_by_itself_is_seen() -> None:
+    tree = ast.parse(
+        "from rich.console import Console\nprint(1)\nself.file.write('x')\nsys.stdout.write('x')\n"
+    )
+    assert len(list(prints_directly(tree))) == 4

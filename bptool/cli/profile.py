@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from bptool.cli import terminal
 
+if TYPE_CHECKING:
+    from bptool.cli.console import Console
     from bptool.training.profile import Profile
 
 WIDTH_OF_PIPES = 100
@@ -33,8 +33,7 @@ def profile(
     Each operation is run alone on arrays of the step's shapes, on all workers at once; the sum is
     compared with whole steps. Nothing is written.
     """
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.config.load import resolve
     from bptool.plugins import load_plugin
     from bptool.training import profile as profiling
@@ -49,7 +48,7 @@ def profile(
     finally:
         pieces.close()
     if json:
-        typer.echo(json_module.dumps(found.to_json()))
+        terminal.json(found.to_json())
     else:
         _show(Console(), found)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from bptool.cli import wording
+from bptool.cli import terminal, wording
 from bptool.cli.failures import Stopped
 from bptool.cli.signals import stopping
 from bptool.cli.time_limit import EXIT_CODE, TimeLimit
@@ -13,8 +11,7 @@ from bptool.cli.training_request import Request
 
 def train(request: Request, quiet: bool, json: bool) -> None:
     """Train; raises Stopped where the run was stopped before its last step."""
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.cli.display import listener_for
     from bptool.training.begin import resume_run, start_run
     from bptool.training.events import Notice
@@ -42,6 +39,6 @@ def train(request: Request, quiet: bool, json: bool) -> None:
         return
     if quiet or json:  # the other displays have said so
         run = wording.argument(str(request.folder.path))
-        sys.stderr.write(f"stopped and saved; go on with: bptool train {run} --resume\n")
+        terminal.line(f"stopped and saved; go on with: bptool train {run} --resume", err=True)
     passed = limit is not None and limit.has_passed and asked.number is None
     raise Stopped(EXIT_CODE if passed else asked.exit_code)
