@@ -192,8 +192,10 @@ def _resumed(
     may not change must be as it was.
     """
     from bptool.config.load import flatten, resolve
+    from bptool.training.run_seal import read_manifest
 
     folder.require_run()
+    read_manifest(folder)
     own = resolve(folder.config).config
     changed = resolve(folder.config, sets).config
     refused = list(_contradictions(flatten(own), flatten(changed), None))

@@ -10,7 +10,7 @@ from bptool.config.dump import to_yaml
 from bptool.config.schema import RunConfig
 from bptool.data.tokenizers import load_tokenizer
 from bptool.errors import RunError
-from bptool.files import write_json, write_text
+from bptool.files import write_text
 from bptool.models.adapters import AdaptedGPT2
 from bptool.training import machine, metrics, samples
 from bptool.training.checkpoint import WEIGHTS, CheckpointStore, require_space, write_folder
@@ -21,7 +21,8 @@ from bptool.training.manifest import describe, differences
 from bptool.training.parts import build_model
 from bptool.training.progress import Progress
 from bptool.training.restore import checkpoint_bytes, load_checkpoint
-from bptool.training.run_folder import RunFolder, read_json, writing
+from bptool.training.run_folder import RunFolder, writing
+from bptool.training.run_seal import read_manifest, write_manifest
 from bptool.training.setup import Pieces, build
 from bptool.training.split import Split
 from bptool.training.start import Start, open_start
@@ -58,7 +59,7 @@ def start_run(
                 pieces.corpus.tokenizer.save(made.tokenizer)
                 if isinstance(pieces.model, AdaptedGPT2):
                     _keep_base(pieces.model, made)
-                write_json(made.manifest, describe(pieces))
+                write_manifest(made, describe(pieces), config)
             folder.finish(made)
         except BaseException:
             made.discard()
@@ -96,7 +97,7 @@ def resume_run(
         UserError: the folder, its text or its checkpoint is missing, damaged or of another run.
     """
     folder.require_run()
-    saved = read_json(folder.manifest, "manifest")
+    saved = read_manifest(folder)
     if "merged" in saved:
         raise RunError(
             f"{folder.path} was made by `bptool merge` and has no optimizer state to go on with; "

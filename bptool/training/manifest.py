@@ -14,7 +14,6 @@ import scipy
 import bptool
 from bptool.ops import jit
 from bptool.training import machine
-from bptool.training.run_folder import FORMAT_VERSION
 from bptool.training.setup import Pieces
 from bptool.training.update import parameter_groups
 
@@ -37,7 +36,6 @@ def describe(pieces: Pieces) -> dict[str, Any]:
     """The manifest of a run made of ``pieces``, as JSON values."""
     corpus = pieces.corpus
     return {
-        "format_version": FORMAT_VERSION,
         "versions": {
             "bptool": bptool.__version__,
             "python": platform.python_version(),

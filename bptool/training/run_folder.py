@@ -128,15 +128,11 @@ def require_inside(path: Path, folder: Path) -> None:
             raise RunError(f"{path} leads out of {folder}; put the file itself in its place")
 
 
-def read_json(path: Path, what: str, version: int = FORMAT_VERSION) -> dict[str, Any]:
-    """Read one of our JSON files; any damage, or a later ``format_version``, is a RunError."""
-    return read_json_and_bytes(path, what, (version,))[0]
-
-
 def read_json_and_bytes(
     path: Path, what: str, versions: tuple[int, ...]
 ) -> tuple[dict[str, Any], bytes]:
-    """The same for any of several versions, the newest last; and the file's bytes."""
+    """Read one of our JSON files of any of ``versions``, the newest last, and its bytes; any
+    damage, or a later ``format_version``, is a RunError."""
     try:
         data = read_bounded(path, _MAX_JSON_BYTES)
         value = json.loads(data.decode("utf-8"))
