@@ -107,6 +107,13 @@ def settle(
     return Request(config, folder, True, which, changes=changes)
 
 
+def run_resumed(source: list[str], out: Path | None) -> Path:
+    """The folder of the run that ``--resume`` goes on with."""
+    if len(source) == 1 and Path(source[0]).is_dir():
+        return Path(source[0])
+    return out or RUNS / name_of(source)
+
+
 def started(
     source: list[str],
     texts: list[str],

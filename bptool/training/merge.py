@@ -43,7 +43,7 @@ def merge_run(path: Path, out: Path, last: bool = False) -> Merged:
     checkpoint = CheckpointStore(source.checkpoints).resolve("last" if last else "best")
     state = {k: v for k, v in load_state(checkpoint).items() if k not in ("sha256", "lesson")}
     manifest = read_manifest(source)
-    for key in (*OF_THE_FILES, "accepted"):
+    for key in (*OF_THE_FILES, "accepted", "programs"):
         manifest.pop(key, None)
     manifest.pop("n_trained", None)
     manifest["n_parameters"] = run.model.n_parameters

@@ -116,6 +116,15 @@ class RunFolder:
             require_inside(path, self.path)
 
 
+def run_of(place: Path) -> RunFolder | None:
+    """The run whose folder, or whose ``config.yaml``, ``place`` is, if there is one."""
+    folder = RunFolder(place if place.is_dir() else place.parent)
+    if place.is_dir():
+        return folder if folder.holds_run() else None
+    is_whole = folder.holds_run() and folder.tokenizer.exists() and folder.checkpoints.is_dir()
+    return folder if place.name == folder.config.name and is_whole else None
+
+
 def require_inside(path: Path, folder: Path) -> None:
     """Raise a RunError where ``path`` is a link that leads out of ``folder``, as a stranger's might
     to a file of the user's."""

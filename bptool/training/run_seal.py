@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,10 @@ from bptool.training.tensor_file import sha256_of
 
 OF_THE_FILES = ("format_version", "files", "settings")
 """Keys of a manifest that are about the run's files and not about what was trained."""
+_REMEDY = (
+    "restore it from a copy, or if you changed it on purpose, add --accept-changes, which the "
+    "manifest then says"
+)
 _TRIES = 3
 """Readings of a run whose configuration another process is writing."""
 _MOST_NAMED, _MOST_SHOWN = 5, 60
@@ -41,6 +45,8 @@ class Change(NamedTuple):
     """SHA-256 of both, in hexadecimal digits."""
     what: str
     """The difference in words, where it can be told."""
+    program: consent.Program | None = None
+    """What it is, where it is no file of the run."""
 
 
 def write_manifest(folder: RunFolder, about: dict[str, Any], config: RunConfig) -> None:
@@ -68,9 +74,9 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
         if again == manifest:
             break
         manifest = again  # another process was writing
-    if consent.accepts_changes() and (changes or not _is_sealed(manifest)):
+    if consent.accepts_changes() and (changes or not is_sealed(manifest)):
         return _accept(folder)
-    if not _is_sealed(manifest):
+    if not is_sealed(manifest):
         warnings.warn(
             f"{folder.path} was made before runs kept hashes of their {folder.config.name} and "
             f"{folder.tokenizer.name}, so that changes to them cannot be found",
@@ -79,10 +85,7 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
         )
     if changes:
         text = "; ".join(f"{one.path} is not as the run wrote it: {one.what}" for one in changes)
-        raise RunError(
-            f"{text}; restore it from a copy, or if you changed it on purpose, add "
-            "--accept-changes, which the manifest then says"
-        )
+        raise RunError(f"{text}; {_REMEDY}")
     return manifest
 
 
@@ -98,7 +101,7 @@ def rewrite_config(folder: RunFolder, config: RunConfig) -> None:
     text, settings = to_yaml(config), flatten(config)
     after = hashlib.sha256(text.encode("utf-8")).hexdigest()
     manifest = _read(folder)
-    if _is_sealed(manifest) and manifest["files"][folder.config.name] == {"sha256": after}:
+    if is_sealed(manifest) and manifest["files"][folder.config.name] == {"sha256": after}:
         return
     with writing(folder.path, "the run is as it was"):
         both = _sealing(folder, manifest.get("settings", settings))
@@ -110,7 +113,7 @@ def rewrite_config(folder: RunFolder, config: RunConfig) -> None:
 
 def _read(folder: RunFolder) -> dict[str, Any]:
     manifest = read_sealed(folder.manifest, "manifest")
-    if _is_sealed(manifest):
+    if is_sealed(manifest):
         names = {folder.config.name, folder.tokenizer.name}
         files = manifest["files"]
         if not (
@@ -120,10 +123,22 @@ def _read(folder: RunFolder) -> dict[str, Any]:
             and isinstance(manifest.get("settings"), dict)
         ):
             raise DamagedError(f"{folder.manifest} is damaged: its hashes are not those of a run")
+    programs = manifest.get("programs", [])
+    if not isinstance(programs, list) or not all(map(_is_program, programs)):
+        raise DamagedError(f"{folder.manifest} is damaged: its programs are no list of them")
     return manifest
 
 
-def _is_sealed(manifest: dict[str, Any]) -> bool:
+def _is_program(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"option", "name", "sha256"}
+        and all(isinstance(one, str) for one in value.values())
+    )
+
+
+def is_sealed(manifest: dict[str, Any]) -> bool:
+    """Whether a manifest has the hashes of its run's files, as those of earlier versions do not."""
     return "files" in manifest
 
 
@@ -147,7 +162,7 @@ def _sha256_of(path: Path) -> str:
 
 
 def _changes(folder: RunFolder, manifest: dict[str, Any]) -> Iterator[Change]:
-    if not _is_sealed(manifest):
+    if not is_sealed(manifest):
         return
     for path in (folder.config, folder.tokenizer):
         known, now = manifest["files"][path.name], _sha256_of(path)
@@ -178,23 +193,85 @@ def _cut(value: object) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
 
 
-def _accept(folder: RunFolder) -> dict[str, Any]:
-    """Record the files as they are now, under the run's lock."""
+def reseal(folder: RunFolder, manifest: dict[str, Any]) -> None:
+    """Replace the manifest of a run, with its files as they are; only under the run's lock."""
+    about = {k: v for k, v in manifest.items() if k not in OF_THE_FILES}
+    config = resolve(folder.config, readable=True).config
+    with writing(folder.manifest):
+        write_manifest(folder, about, config)
+
+
+def check_programs(folder: RunFolder, resumes: bool) -> dict[str, Any]:
+    """Hold the programs that the user named to those that a run was trained with, by their hashes,
+    before any of them runs; with :func:`bptool.consent.accepts_changes` others are recorded.
+
+    Returns the manifest, as :func:`read_manifest`.
+
+    Args:
+        resumes: the run goes on, for which it needs all of them.
+
+    Raises:
+        RunError: one is another than the run was trained with, or one that it needs was not named.
+    """
+    manifest = read_manifest(folder)
+    changes = list(_programs_changed(folder, manifest, resumes))
+    if changes and consent.accepts_changes():
+        return _accept(folder, changes)
+    if changes:
+        text = "; ".join(
+            f"{one.path} is not the program that {folder.path} was trained with: {one.what}"
+            for one in changes
+        )
+        raise RunError(f"{text}; {_REMEDY}")
+    return manifest
+
+
+def _programs_changed(
+    folder: RunFolder, manifest: dict[str, Any], resumes: bool
+) -> Iterator[Change]:
+    recorded = manifest.get("programs", [])
+    for option in consent.LASTING:
+        named = consent.programs((option,))
+        missing = [one for one in recorded if one["option"] == option]
+        missing = [one for one in missing if one["sha256"] not in {n.sha256 for n in named}]
+        known = {one["sha256"] for one in recorded if one["option"] == option}
+        others = [one for one in named if one.sha256 not in known]
+        if resumes and len(missing) > len(others):
+            words = (f"{option} {consent.on_one_line(one['name'])}" for one in missing)
+            raise RunError(
+                f"{folder.path} was trained with programs, which run only when you name them on "
+                f"this command line; look at them, then add {' '.join(words)}"
+            )
+        for one in others:
+            if not missing:
+                break
+            was = min(missing, key=lambda m: Path(m["name"]).name != Path(one.name).name)
+            missing.remove(was)
+            what = f"its sha256 was {was['sha256']}, is {one.sha256}"
+            yield Change(Path(one.name), was["sha256"], one.sha256, what, program=one)
+
+
+def _accept(folder: RunFolder, programs: Sequence[Change] = ()) -> dict[str, Any]:
+    """Record files and programs as they are now, under the run's lock."""
     lock = FolderLock(folder.path, RUN_LOCK)
     lock.acquire()
     try:
         manifest = _read(folder)
+        of_files = [one._replace(path=Path(one.path.name)) for one in _changes(folder, manifest)]
         records = [
-            {"file": one.path.name, "was": one.was, "now": one.now, "what": one.what}
-            for one in _changes(folder, manifest)
+            {"file": str(one.path), "was": one.was, "now": one.now, "what": one.what}
+            for one in (*of_files, *programs)
         ]
-        settings = flatten(resolve(folder.config, readable=True).config)
+        for one in programs:
+            assert one.program is not None
+            now = {"option": one.program.option, "name": one.program.name, "sha256": one.now}
+            manifest["programs"] = [
+                now if known["sha256"] == one.was and known["option"] == now["option"] else known
+                for known in manifest["programs"]
+            ]
         if records:
-            manifest = {**manifest, "accepted": [*manifest.get("accepted", []), *records]}
-        with writing(folder.manifest):
-            write_sealed(
-                folder.manifest, {**_without_version(manifest), **_sealing(folder, settings)}
-            )
+            manifest["accepted"] = [*manifest.get("accepted", []), *records]
+        reseal(folder, manifest)
         return _read(folder)
     finally:
         lock.release()
