@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
 
-from bptool.cli import wording
+from bptool.cli import terminal, wording
 from bptool.cli.failures import Stopped
 from bptool.errors import RunError, UserError
 
@@ -47,8 +45,7 @@ class Request:
 
 def find(request: Request, *, quiet: bool, json: bool) -> None:
     """Search, write the files and say what was found; raises Stopped where the user stopped it."""
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.cli.lr_find_display import listener_for, print_finding
 
     if quiet and json:
@@ -62,7 +59,7 @@ def find(request: Request, *, quiet: bool, json: bool) -> None:
         where = f"{tried:,} of {wanted:,} rates"
         if finding.sweep.ending != "interrupted":
             where = f"the sweep and {len(finding.losses)} short runs"
-        sys.stderr.write(f"stopped after {where}; nothing is kept\n")
+        terminal.line(f"stopped after {where}; nothing is kept", err=True)
         raise Stopped(exit_code)
     unsaved = None
     try:
@@ -72,7 +69,7 @@ def find(request: Request, *, quiet: bool, json: bool) -> None:
     files = {} if unsaved else {"plot": request.folder.plot, "numbers": request.folder.data}
     if json:
         found = finding.to_json() | {"files": {name: str(path) for name, path in files.items()}}
-        sys.stdout.write(json_module.dumps(found, allow_nan=False) + "\n")
+        terminal.json(found)
     else:
         print_finding(console, request, finding, files, quiet)
     if unsaved:
