@@ -27,7 +27,7 @@ from bptool.cli.main import main
 from bptool.config.load import resolve
 from bptool.errors import ConfigError, DivergedError
 from bptool.registry import optimizers
-from bptool.training import lr_find_folder
+from bptool.training import lr_find_folder, lr_trials
 from bptool.training.events import Compiling
 from bptool.training.lr_find import (
     CAP,
@@ -575,6 +575,18 @@ def test_ctrl_c_is_clean(config: Path, tmp_path: Path) -> None:
     assert errors.startswith("stopped after ")
     assert errors.endswith("of 10,000 rates; nothing is kept\n")
     assert files_of(tmp_path) == before
+
+
+def test_stopped_in_a_short_run_it_says_how_far_it_was(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Shown
+) -> None:
+    stopped = Finding(swept(valley(1e-2)), 150, {1e-3: 2.0, 2e-3: 1.9}, 3.0, interrupted=True)
+    monkeypatch.setattr(lr_trials, "find_rate", lambda *arguments: stopped)
+    before = files_of(tmp_path)
+    assert main(["lr-find", "config.yaml", "--quiet"]) == 130
+    shown = capsys.readouterr()
+    assert shown.err == "stopped after the sweep and 2 short runs; nothing is kept\n"
+    assert (shown.out, files_of(tmp_path)) == ("", before)
 
 
 # --- the screen ------------------------------------------------------------------------------
