@@ -65,7 +65,8 @@ def forget(files: Iterable[str]) -> None:
     for name in stale:
         parent, _, child = name.rpartition(".")
         del sys.modules[name]
-        vars(loaded[parent]).pop(child, None)
+        if parent in loaded:  # a package may have been forgotten before what it holds
+            vars(loaded[parent]).pop(child, None)
 
 
 def check_operations() -> None:
