@@ -23,7 +23,7 @@ TAUS = (1.0, 1.5, 2.0, 4.0)
 
 def columns(table: Table, plan: Plan) -> dict[str, tuple[str, ...]]:
     """What is shown of a workload: the columns of each of its tables, by the table's title."""
-    found = {
+    found: dict[str, tuple[str, ...]] = {
         "validation loss after the last step (nats per token)": LOSSES,
         f"cost, and time to a loss of {number(table.target)}": COSTS,
     }
