@@ -134,7 +134,10 @@ class ProcessExecutor:
 
 def _serve(pipe: Connection) -> None:
     """Do jobs as they come until the other end of the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the study stops
+    # Ctrl-C and a closed terminal reach the whole group; the study stops its trials itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def end_with_parent() -> None:
