@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Plugins = Annotated[
     list[str] | None,
-    typer.Option("--plugin", help="A file or module of yours with more parts, which is run."),
+    typer.Option("--plugin", help="A Python file or module with more parts, which is run."),
 ]
 Reward = Annotated[
     str | None,
