@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import os
 import shutil
+import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +19,12 @@ import pytest
 import training_runs as runs
 from fine_tuning_runs import settled
 
+from bptool import consent
 from bptool.cli.commands import COMMANDS, load
 from bptool.cli.main import main
 from bptool.cli.programs import resume_command
 from bptool.training.run_folder import RunFolder
-from bptool.training.run_seal import reseal
+from bptool.training.run_seal import read_manifest, reseal
 from bptool.training.seal import read_sealed
 
 MARKER = "executed"
