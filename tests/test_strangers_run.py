@@ -27,6 +27,8 @@ from bptool.training.run_folder import RunFolder
 from bptool.training.run_seal import read_manifest, reseal
 from bptool.training.seal import read_sealed
 
+pytestmark = pytest.mark.usefixtures("registries_as_before")
+
 MARKER = "executed"
 TRAP = """\
 from pathlib import Path
@@ -36,13 +38,13 @@ def reward(prompt, answer):
     return float(len(answer))
 """
 PLUGIN = """
-from bptool.optim.schedules.base import Schedule, ScheduleConfig
+from bptool.optim.schedules.base import Schedule
 from bptool.registry import schedules
 
 
 @schedules.register("stranger")
 class Mine(Schedule):
-    Config = ScheduleConfig
+    Config = schedules.get("cosine").Config
 
     def shape(self, done, n_steps):
         return 1.0

@@ -88,4 +88,4 @@ def with_reward(config: RunConfig, reward: str | None) -> RunConfig:
 
 def resume_command(run: str) -> str:
     """The command that goes on with a run, naming the programs of this one."""
-    return shlex.join(["bptool", "train", run, "--resume", *consent.options()])
+    return shlex.join(["bptool", "train", run, "--resume", *consent.words()])

@@ -41,6 +41,7 @@ def plot_all(analysis: Analysis, folder: Path) -> dict[str, Path]:
         OSError: a file cannot be written.
     """
     mpl.use("Agg")
+    mpl.rcdefaults()  # not what a file in the working folder says
     names = sorted({row.optimizer for table in analysis.tables for row in table.rows})
     styles: Styles = {
         name: {
