@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from bptool.cli import wording
+from bptool.cli import terminal, wording
 from bptool.cli.programs import Plugins, load_programs
 
 
@@ -39,15 +38,15 @@ def evaluate(
     load_programs(plugin, run)
     found = measure(open_run(run, last, weights), text or [], nanogpt_estimator)
     if json:
-        typer.echo(json_module.dumps(found.to_json()))
+        terminal.json(found.to_json())
         return
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+
+    from bptool.cli.console import Console
 
     whole, estimate = found.whole, found.estimate
     averaged = ", averaged" if found.weights == "average" else ""
-    title = f"{escape(str(run))} at step {found.step:,}{averaged}"
+    title = f"{run} at step {found.step:,}{averaged}"
     table = Table(title=title, show_header=False)
     table.add_row("loss (nats per token)", f"{whole.loss:.4f}")
     table.add_row("perplexity", f"{whole.perplexity:.3f}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bptool.cli import terminal
 from bptool.cli.programs import Plugins, load_programs
 
 
@@ -52,7 +52,7 @@ def gradcheck(
         if model_asked_for:
             session.check_model(found, config, sets or [], seed, watch, objective)
     if json:
-        typer.echo(json_module.dumps(found.to_json()))
+        terminal.json(found.to_json())
     else:
         from bptool.cli.gradcheck_report import show
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bptool.cli import terminal
 from bptool.cli.programs import Plugins, load_programs
 
 
@@ -28,9 +28,9 @@ def merge(
     if json:
         result = {"run_dir": str(found.folder.path), "step": found.run.step}
         result |= {"n_parameters": found.n_parameters}
-        typer.echo(json_module.dumps(result))
+        terminal.json(result)
         return
-    typer.echo(
+    terminal.line(
         f"merged the adapters of {run} at step {found.run.step:,} into {found.folder.path}: "
         f"{found.n_parameters:,} parameters"
     )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bptool.cli import terminal
 from bptool.cli.programs import Plugins, load_programs
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.training.profile import Profile
 
 WIDTH_OF_PIPES = 100
@@ -32,8 +31,7 @@ def profile(
     Each operation is run alone on arrays of the step's shapes, on all workers at once; the sum is
     compared with whole steps. Nothing is written.
     """
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.config.load import resolve
     from bptool.training import profile as profiling
     from bptool.training.setup import build
@@ -46,7 +44,7 @@ def profile(
     finally:
         pieces.close()
     if json:
-        typer.echo(json_module.dumps(found.to_json()))
+        terminal.json(found.to_json())
     else:
         _show(Console(), found)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json as json_module
 from typing import Annotated
 
 import typer
 
+from bptool.cli import terminal
 from bptool.cli.programs import Plugins, Reward, load_programs, with_reward
 
 
@@ -40,17 +40,19 @@ def verify(
         if not json:
             where = ", ".join(map(str, found.stops))
             verdict = "differs" if found.differences else "every bit is the same"
-            typer.echo(f"stopped after step {where}: {verdict}")
+            terminal.line(f"stopped after step {where}: {verdict}")
             for one in found.differences:
-                typer.echo(f"  {one.kind}: {one.what}: {one.left} in one go, {one.right} resumed")
+                terminal.line(
+                    f"  {one.kind}: {one.what}: {one.left} in one go, {one.right} resumed"
+                )
     same = not any(found.differences for found in results)
     if json:
         plain = [
             {"stops": found.stops, "differences": [one._asdict() for one in found.differences]}
             for found in results
         ]
-        typer.echo(json_module.dumps({"steps": steps, "same": same, "results": plain}))
+        terminal.json({"steps": steps, "same": same, "results": plain})
     elif same:
-        typer.echo(f"{steps} steps, {len(results)} ways to stop: a resume changes nothing")
+        terminal.line(f"{steps} steps, {len(results)} ways to stop: a resume changes nothing")
     if not same:
         raise typer.Exit(1)

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from bptool.config.load import flatten, resolve
 from bptool.errors import RunError
+from bptool.files import read_replacing
 from bptool.training.checkpoint import CheckpointStore, load_state
 from bptool.training.manifest import decides_the_bits
 from bptool.training.metrics import read_metrics
@@ -115,7 +116,7 @@ def _samples(left: RunFolder, right: RunFolder) -> Iterator[Difference]:
 def _blocks(path: Path) -> list[str]:
     if not path.exists():
         return []
-    return path.read_bytes().decode("utf-8", errors="replace").split("\n== ")[1:]
+    return read_replacing(path).split("\n== ")[1:]
 
 
 def _checkpoints(left: RunFolder, right: RunFolder) -> Iterator[Difference]:

@@ -14,14 +14,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bptool.errors import DamagedError, RunError
-from bptool.files import TEMPORARY_PREFIX, read_bounded, remove_leftovers, sync_folder
+from bptool.files import (
+    TEMPORARY_PREFIX,
+    loads_strictly,
+    read_bounded,
+    remove_leftovers,
+    sync_folder,
+)
 
 FORMAT_VERSION = 1
 _MAX_JSON_BYTES = 4 * 2**20
@@ -144,10 +149,10 @@ def read_json_and_bytes(
     damage, or a later ``format_version``, is a RunError."""
     try:
         data = read_bounded(path, _MAX_JSON_BYTES)
-        value = json.loads(data.decode("utf-8"))
+        value = loads_strictly(data)
     except FileNotFoundError:
         raise DamagedError(f"{path} is missing; restore it from a copy of the run") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise DamagedError(
             f"{path} cannot be read as a {what} ({reason}); restore it from a copy"

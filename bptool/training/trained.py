@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from bptool.config.load import resolve
 from bptool.config.schema import RunConfig
 from bptool.data.tokenizers import Tokenizer, load_tokenizer
@@ -20,7 +18,7 @@ from bptool.training.checkpoint import (
     WEIGHTS,
     CheckpointStore,
     load_state,
-    load_weights,
+    read_weights,
 )
 from bptool.training.machine import Engine, choose_engine, engine_of_run
 from bptool.training.parts import build_adapted, build_model
@@ -74,7 +72,6 @@ def open_run(
     base = load_base(folder, model) if config.lora else None
     adapted = None if base is None else build_adapted(config, model, base)
     layout = (adapted or model).layout
-    weights = layout.allocate(np.float32)
     averaged = config.averaging.name != NoAverage.name
     if which == "average" and not averaged:
         raise RunError(
@@ -83,7 +80,7 @@ def open_run(
         )
     kind: Literal["raw", "average"] = which or ("average" if averaged else "raw")
     with store.offering(checkpoint):
-        load_weights(checkpoint, layout, weights, AVERAGE if kind == "average" else WEIGHTS)
+        weights = read_weights(checkpoint, layout, AVERAGE if kind == "average" else WEIGHTS)
         step = Progress.from_state(load_state(checkpoint), checkpoint / STATE).step
     engine = choose_engine(engine_of_run(config.training.engine, manifest.get("engine")))
     if adapted is not None:
@@ -98,6 +95,4 @@ def load_base(folder: RunFolder, model: Model) -> Array:
     Raises:
         RunError: they are missing, damaged, or of another model.
     """
-    weights = model.layout.allocate(np.float32)
-    load_weights(folder.base, model.layout, weights)
-    return weights
+    return read_weights(folder.base, model.layout)
