@@ -178,7 +178,7 @@ def test_a_run_with_a_sealed_manifest_is_opened_and_gone_on_with(tmp_path: Path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert open_run(run, last=True).step == 6
-        with pytest.raises(UserError, match="add --plugin part.py"):
+        with pytest.raises(UserError, match=r"add --plugin part\.py"):
             runs.resume(run)
         part.write_text("PART = 3\n", encoding="utf-8", newline="\n")
         name_plugin(part)
@@ -186,7 +186,7 @@ def test_a_run_with_a_sealed_manifest_is_opened_and_gone_on_with(tmp_path: Path)
     assert open_run(run, last=True).step == 12
     change = run / "config.yaml"
     change.write_text(change.read_text(encoding="utf-8").replace("n_embd: 3", "n_embd: 4"), "utf-8")
-    with pytest.raises(UserError, match="model.n_embd was 3, is 4"):
+    with pytest.raises(UserError, match=r"model\.n_embd was 3, is 4"):
         open_run(run)
 
 

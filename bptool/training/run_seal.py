@@ -126,6 +126,8 @@ def _read(folder: RunFolder) -> dict[str, Any]:
     programs = manifest.get("programs", [])
     if not isinstance(programs, list) or not all(map(_is_program, programs)):
         raise DamagedError(f"{folder.manifest} is damaged: its programs are no list of them")
+    if not isinstance(manifest.get("accepted", []), list):
+        raise DamagedError(f"{folder.manifest} is damaged: what was accepted is no list")
     return manifest
 
 
