@@ -146,7 +146,7 @@ def leaves(name: str, command: Any) -> Iterator[str]:
 
 ALL_COMMANDS = [leaf for name in COMMANDS for leaf in leaves(name, load(name))]
 REFUSED = "runs only when you name it"
-NEEDS = "which run only when you name them"
+NEEDS = "which run only when you name them on this command line; look at them, then add --"
 Case = tuple[Callable[[Places], list[Any]], int, str]
 """Arguments behind the command's name, the exit code, and words of the error."""
 CASES: dict[str, list[Case]] = {
@@ -504,3 +504,34 @@ def test_processes_of_ours_take_no_module_from_the_working_folder(
         )
         assert lines_of(places) == [], done.stderr
         assert done.returncode == 0, done.stderr
+
+
+def test_a_run_of_an_optimizer_that_is_not_there(
+    places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = places.adapted
+    edit(run, {"optimizer:\n  name: adamw": "optimizer:\n  name: mine\n  odd: [1, {a: .5}]"}, [])
+    text = (run / "config.yaml").read_text(encoding="utf-8")
+    edit(run, {f"{line}\n": "" for line in text.splitlines() if "learning_rate:" in line}, [])
+    for command in ("generate", "eval", "chat"):
+        assert said(capsys, command, run)[0] == 0
+    assert said(capsys, "merge", run, "--out", "merged")[0] == 0
+    assert "  odd:\n    - 1\n    - a: 0.5\n" in Path("merged/config.yaml").read_text("utf-8")
+    tune = ["finetune", "sft", "merged", "--data", places.base / "records.jsonl", "--quiet"]
+    tune += ["--set", "training.steps=1"]
+    exit_code, error = said(capsys, *tune)
+    assert (exit_code, "unknown optimizer 'mine'" in error) == (2, True), error
+    exit_code, error = said(capsys, *tune, "--set", "optimizer.name=adamw")
+    assert exit_code == 0, error
+    assert lines_of(places) == []
+
+
+def test_a_run_of_a_model_that_is_not_there_says_what_to_name(
+    places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = {"option": "--plugin", "name": "my model.py", "sha256": "0" * 64}
+    edit(places.rewarded, {"name: gpt2": "name: mine"}, [model])
+    for command in ("generate", "chat", "eval"):
+        exit_code, error = said(capsys, command, places.rewarded)
+        assert (exit_code, lines_of(places)) == (2, [])
+        assert "look at them, then add --plugin 'my model.py'" in error

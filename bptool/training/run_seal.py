@@ -239,11 +239,7 @@ def _programs_changed(
         known = {one["sha256"] for one in recorded if one["option"] == option}
         others = [one for one in named if one.sha256 not in known]
         if resumes and len(missing) > len(others):
-            words = (f"{option} {consent.on_one_line(one['name'])}" for one in missing)
-            raise RunError(
-                f"{folder.path} was trained with programs, which run only when you name them on "
-                f"this command line; look at them, then add {' '.join(words)}"
-            )
+            raise RunError(f"{folder.path}: {unnamed_programs(manifest)}")
         for one in others:
             if not missing:
                 break
@@ -251,6 +247,22 @@ def _programs_changed(
             missing.remove(was)
             what = f"its sha256 was {was['sha256']}, is {one.sha256}"
             yield Change(Path(one.name), was["sha256"], one.sha256, what, program=one)
+
+
+def unnamed_programs(manifest: dict[str, Any], *options: str) -> str:
+    """What to do about the programs of a run that are not named, in words; empty where all are."""
+    named = {one.sha256 for one in consent.programs()}
+    words = [
+        f"{one['option']} {consent.on_one_line(one['name'])}"
+        for one in manifest.get("programs", [])[:_MOST_NAMED]
+        if one["sha256"] not in named and one["option"] in (options or consent.LASTING)
+    ]
+    if not words:
+        return ""
+    return (
+        "it was trained with programs, which run only when you name them on this command line; "
+        f"look at them, then add {' '.join(words)}"
+    )
 
 
 def _accept(folder: RunFolder, programs: Sequence[Change] = ()) -> dict[str, Any]:
