@@ -486,7 +486,10 @@ def test_processes_of_ours_take_no_module_from_the_working_folder(
     )
     root = str(Path(__file__).resolve().parent.parent)
     config = runs.write_config(tmp_path, runs.settings(places.base / "text.txt", runs.MLP, steps=2))
+    settings = "cache_dir: evil\ncache_locator_classes: UserProvidedCacheLocator\n"
+    (places.rewarded / ".numba_config.yaml").write_text(settings, encoding="utf-8")
     for arguments in (
+        ["generate", ".", "--max-tokens", "2"],
         ["train", config, "--plan", "--measure-again"],
         [
             *("compare-optimizers", config, "--optimizers", "sgd", "--learning-rate", "sgd=0.1"),
@@ -504,6 +507,7 @@ def test_processes_of_ours_take_no_module_from_the_working_folder(
         )
         assert lines_of(places) == [], done.stderr
         assert done.returncode == 0, done.stderr
+        assert not (places.rewarded / "evil").exists()  # a place of pickles
 
 
 def test_a_run_of_an_optimizer_that_is_not_there(

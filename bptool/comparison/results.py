@@ -269,7 +269,7 @@ class ResultsFolder:
             )
             raise RunError(
                 f"{'; '.join(texts)}; restore it, or if you changed it on purpose, add "
-                "--accept-changes, which the results then say"
+                "--accept-changes, which records that in the results"
             )
 
     def require_study(self) -> None:

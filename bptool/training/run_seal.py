@@ -28,8 +28,8 @@ from bptool.training.tensor_file import sha256_of
 OF_THE_FILES = ("format_version", "files", "settings")
 """Keys of a manifest that are about the run's files and not about what was trained."""
 _REMEDY = (
-    "restore it from a copy, or if you changed it on purpose, add --accept-changes, which the "
-    "manifest then says"
+    "restore it from a copy, or if you changed it on purpose, add --accept-changes, which records "
+    "that in the manifest"
 )
 _TRIES = 3
 """Readings of a run whose configuration another process is writing."""
@@ -61,8 +61,8 @@ def write_manifest(folder: RunFolder, about: dict[str, Any], config: RunConfig) 
 def read_manifest(folder: RunFolder) -> dict[str, Any]:
     """The manifest of a run whose ``config.yaml`` and ``tokenizer.json`` are as it wrote them.
 
-    With :func:`bptool.consent.accepts_changes` changed files are taken as they are, which the
-    manifest then says. A run of an earlier version has no hashes; a warning says so.
+    With :func:`bptool.consent.accepts_changes` changed files are taken as they are, which is
+    recorded in the manifest. A run of an earlier version has no hashes; a warning says so.
 
     Raises:
         RunError: the manifest is damaged, or one of the files was changed.
