@@ -24,8 +24,8 @@ from bptool.cli.commands import COMMANDS, load
 from bptool.cli.main import main
 from bptool.cli.programs import resume_command
 from bptool.training.run_folder import RunFolder
-from bptool.training.run_seal import read_manifest, reseal
-from bptool.training.seal import read_sealed
+from bptool.training.run_seal import read_manifest
+from bptool.training.seal import read_sealed, write_sealed
 
 pytestmark = pytest.mark.usefixtures("registries_as_before")
 
@@ -87,7 +87,9 @@ def edit(run: Path, changes: dict[str, str], programs: list[dict[str, str]]) -> 
         assert old in text
         text = text.replace(old, new, 1)
     folder.config.write_text(text, encoding="utf-8")
-    reseal(folder, {**read_sealed(folder.manifest, "manifest"), "programs": programs})
+    manifest = {**read_sealed(folder.manifest, "manifest"), "programs": programs}
+    manifest["files"]["config.yaml"] = {"sha256": sha256(folder.config)}
+    write_sealed(folder.manifest, {k: v for k, v in manifest.items() if k != "format_version"})
 
 
 def set_trap(path: Path, marker: Path, more: str = "") -> None:
