@@ -65,6 +65,8 @@ class ProcessExecutor:
     def __init__(self, n_slots: int) -> None:
         self.n_slots = n_slots
         self._context = multiprocessing.get_context("spawn")
+        # A new process must not look for modules in the working folder, which may be a stranger's.
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
         self._workers: list[_Worker] = []
         self._lost: deque[Report] = deque()
 
