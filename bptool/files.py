@@ -93,7 +93,15 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 with LF line ends to ``path`` as a whole or not at all."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    """``text`` as UTF-8, with ``\\udcff`` for a byte of a file's name that is not UTF-8.
+
+    In a text of JSON or YAML that is an escape, which reads back to the same name.
+    """
+    return text.encode("utf-8", "backslashreplace")
 
 
 def append_whole(file: FileIO, data: bytes, size: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import traceback
@@ -44,7 +45,7 @@ def load_plugin(source: Path | str) -> ModuleType:
         )
     path = path.resolve()
     # The name does not change from run to run, as the kernel cache asks.
-    digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
     return _load(f"bptool_plugin_{path.stem}_{digest}", path)
 
 

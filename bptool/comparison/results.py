@@ -42,6 +42,7 @@ from bptool.config.study_section import StudyConfig
 from bptool.errors import RunError
 from bptool.files import (
     TEMPORARY_PREFIX,
+    encoded,
     loads_strictly,
     open_regular,
     remove_leftovers,
@@ -275,7 +276,7 @@ class ResultsFolder:
 
     def _append(self, record: dict[str, Any]) -> None:
         with self._writing(), open(self.results, "ab") as file:
-            file.write(_line(record).encode())
+            file.write(encoded(_line(record)))
             file.flush()
             os.fsync(file.fileno())
 
