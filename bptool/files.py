@@ -25,6 +25,7 @@ _ENDLESS: dict[Callable[[int], bool], str] = {
     stat.S_ISCHR: "a device",
     stat.S_ISBLK: "a device",
 }
+NO_FILE_LEFT = (errno.EMFILE, errno.ENFILE)
 _FAR = 2**30
 """The byte that Windows locks, beyond all that is written, which others may then still read."""
 
@@ -183,8 +184,9 @@ def open_regular(path: Path | str) -> BinaryIO:
 def read_bounded(path: Path | str, most: int) -> bytes:
     """The bytes of a regular file; OSError where there are more than ``most``."""
     with open_regular(path) as file:
-        data = file.read(most + 1)
-    if len(data) > most:
+        size = os.fstat(file.fileno()).st_size  # what is read into is as large as what is asked for
+        data = file.read(min(size, most) + 1) if size <= most else b""
+    if max(size, len(data)) > most:
         raise OSError(errno.EFBIG, f"larger than {format_bytes(most)}", str(path))
     return data
 
