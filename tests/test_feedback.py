@@ -597,11 +597,15 @@ def test_a_judge_that_goes_by_the_side_decides_nothing(run: Path, tmp_path: Path
     assert json.loads(process.communicate(timeout=300)[0])["ties"] == 11
 
 
+def program(run: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "bptool", *command(run, out, *more)]
+
+
 def test_two_processes_do_not_write_one_file(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "prefs.jsonl"
     (tmp_path / "link.jsonl").symlink_to(out)
     first = subprocess.Popen(
-        command(run, out, "--serve"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        program(run, out, "--serve"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     rules = tmp_path / "rules.py"
     rules.write_text("def judge(prompt, left, right): return 'left'", encoding="utf-8")
@@ -610,7 +614,7 @@ def test_two_processes_do_not_write_one_file(run: Path, tmp_path: Path) -> None:
         assert "Judge at" in first.stdout.readline()
         for name in ("prefs.jsonl", "link.jsonl"):
             for more in ((), ("--serve",), ("--judge", str(rules))):
-                words = command(run, tmp_path / name, *more)
+                words = program(run, tmp_path / name, *more)
                 second = subprocess.run(words, capture_output=True, text=True, check=False)
                 assert second.returncode == 2, second.stderr
                 assert second.stderr.count("\n") == 1
@@ -619,7 +623,7 @@ def test_two_processes_do_not_write_one_file(run: Path, tmp_path: Path) -> None:
         first.kill()
         first.communicate()
     done = subprocess.run(
-        command(run, out, "--judge", str(rules)), capture_output=True, text=True, check=False
+        program(run, out, "--judge", str(rules)), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "its lock is taken over" in done.stderr
