@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bptool.cli import terminal
+from bptool.cli.programs import Plugins, load_programs
 
 if TYPE_CHECKING:
     from bptool.config.data_section import DataConfig
@@ -72,10 +73,7 @@ def prepare(
     start: Annotated[
         Path | None, typer.Option("--from", help="With the tokenizer of this run.")
     ] = None,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option("--plugin", help="A file or module of yours with more parts."),
-    ] = None,
+    plugin: Plugins = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only the file's path.")] = False,
 ) -> None:
     """Tokenize texts now, so that `bptool train` with the same arguments starts at once.
@@ -84,10 +82,8 @@ def prepare(
     goes on from there. Only a whole token file is ever trained on.
     """
     from bptool.cli.preparing import Asked, prepare_texts
-    from bptool.plugins import load_plugin
 
-    for name in plugin or []:
-        load_plugin(name)
+    load_programs(plugin, *source, start)
     prepare_texts(Asked(source, text or [], sets or [], start, plugin or []), quiet)
 
 

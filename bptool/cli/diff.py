@@ -8,22 +8,21 @@ from typing import Annotated
 import typer
 
 from bptool.cli import terminal
+from bptool.cli.programs import Plugins, load_programs
 
 
 def diff(
     left: Annotated[Path, typer.Argument(help="Folder of a run.")],
     right: Annotated[Path, typer.Argument(help="Folder of another.")],
-    plugin: Annotated[list[str] | None, typer.Option("--plugin", help="A file of yours.")] = None,
+    plugin: Plugins = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Settings, versions, machine and text of two runs, the first step at which their metrics
     differ, and the first tensor. Exits with 1 where anything differs.
     """
-    from bptool.plugins import load_plugin
     from bptool.training.run_difference import compare_runs
 
-    for name in plugin or []:
-        load_plugin(name)
+    load_programs(plugin, left, right)
     found = compare_runs(left, right)
     if json:
         plain = [one._asdict() for one in found]

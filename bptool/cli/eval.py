@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from bptool.cli import terminal, wording
+from bptool.cli.programs import Plugins, load_programs
 
 
 def evaluate(
@@ -27,16 +28,14 @@ def evaluate(
         Literal["raw", "average"] | None,
         typer.Option(help="As trained, or averaged; by default the average where there is one."),
     ] = None,
-    plugin: Annotated[list[str] | None, typer.Option("--plugin", help="A file of yours.")] = None,
+    plugin: Plugins = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Loss, perplexity and bits per byte over the whole validation split."""
-    from bptool.plugins import load_plugin
     from bptool.training.measure import measure
     from bptool.training.trained import open_run
 
-    for name in plugin or []:
-        load_plugin(name)
+    load_programs(plugin, run)
     found = measure(open_run(run, last, weights), text or [], nanogpt_estimator)
     if json:
         terminal.json(found.to_json())

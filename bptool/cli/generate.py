@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from bptool.cli import terminal
+from bptool.cli.programs import Plugins, load_programs
 
 
 def generate(
@@ -31,7 +32,7 @@ def generate(
         Literal["raw", "average"] | None,
         typer.Option(help="As trained, or averaged; by default the average where there is one."),
     ] = None,
-    plugin: Annotated[list[str] | None, typer.Option("--plugin", help="A file of yours.")] = None,
+    plugin: Plugins = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Write text that goes on from a prompt."""
@@ -39,14 +40,12 @@ def generate(
     from bptool.inference.sampling import Sampling
     from bptool.inference.writer import Writer
     from bptool.ops.cores import usable_cores
-    from bptool.plugins import load_plugin
     from bptool.training.machine import total_memory_bytes
     from bptool.training.setup import format_bytes
     from bptool.training.trained import open_run
     from bptool.training.workers import WorkerTeam
 
-    for name in plugin or []:
-        load_plugin(name)
+    load_programs(plugin, run)
     sampling = Sampling(temperature, top_k, top_p, seed)
     trained = open_run(run, last, weights)
     given = _read_stdin() if prompt == "-" else prompt

@@ -11,7 +11,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from bptool import __version__
+from bptool import __version__, consent
 from bptool.cli import terminal
 from bptool.cli.commands import CONTEXT_SETTINGS, LazyGroup
 from bptool.cli.failures import INTERRUPTED, Terminated, report, say
@@ -47,6 +47,14 @@ def bptool(
             "--debug", help="Show the traceback of an error. May stand anywhere on the line."
         ),
     ] = False,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes",
+            help="Take files and programs of a run as they are now, though they were changed since "
+            "it wrote them, and record that in the run. May stand anywhere on the line.",
+        ),
+    ] = False,
 ) -> None:
     """Train language models from text on a CPU, with backpropagation written out by hand.
 
@@ -54,11 +62,11 @@ def bptool(
     """
 
 
-def _without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
-    """The arguments without ``--debug``, and whether it stood before a ``--``."""
+def _without(flag: str, arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """The arguments without ``flag``, and whether it stood before a ``--``."""
     arguments = list(arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    options = [argument for argument in arguments[:end] if argument != "--debug"]
+    options = [argument for argument in arguments[:end] if argument != flag]
     return options + arguments[end:], len(options) < end
 
 
@@ -88,7 +96,11 @@ def _own_warnings_in_one_line() -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``bptool`` with ``arguments`` (default: the process's own); returns the exit code."""
     terminal.tolerate_narrow_encodings()
-    arguments, debug = _without_debug(sys.argv[1:] if arguments is None else arguments)
+    arguments, debug = _without("--debug", sys.argv[1:] if arguments is None else arguments)
+    arguments, accepts = _without("--accept-changes", arguments)
+    consent.forget()
+    if accepts:
+        consent.accept_changes()
     try:
         with terminating(), _own_warnings_in_one_line():
             code = app(arguments or ["--help"], prog_name="bptool", standalone_mode=False)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bptool.cli import terminal
+from bptool.cli.programs import Plugins, load_programs
 
 
 def merge(
@@ -16,15 +17,13 @@ def merge(
     last: Annotated[
         bool, typer.Option("--last", help="The last checkpoint in place of the best.")
     ] = False,
-    plugin: Annotated[list[str] | None, typer.Option("--plugin", help="A file of yours.")] = None,
+    plugin: Plugins = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Fold the low-rank adapters of a run into its weights, as a run without adapters."""
-    from bptool.plugins import load_plugin
     from bptool.training.merge import merge_run
 
-    for name in plugin or []:
-        load_plugin(name)
+    load_programs(plugin, run)
     found = merge_run(run, out, last)
     if json:
         result = {"run_dir": str(found.folder.path), "step": found.run.step}

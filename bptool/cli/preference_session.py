@@ -45,7 +45,7 @@ def compare(request: Request) -> None:
 
     sampling = Sampling(request.temperature, None, None, request.seed)
     rules_file = request.judge
-    if rules_file is None and request.reward is not None and request.reward.suffix == ".py":
+    if rules_file is None and request.reward is not None and not request.reward.is_dir():
         rules_file = request.reward
     rules = Rules(rules_file) if rules_file else None
     prompts = read_prompts(request.prompts)[: request.limit]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bptool.cli import terminal
+from bptool.cli.programs import Plugins, load_programs
 
 if TYPE_CHECKING:
     from bptool.cli.console import Console
@@ -22,10 +23,7 @@ def profile(
         list[str] | None,
         typer.Option("--set", help="Change a setting: model.n_layer=2. Repeatable."),
     ] = None,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option("--plugin", help="A file or module of yours with more parts."),
-    ] = None,
+    plugin: Plugins = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show where a training step's time goes, by operation.
@@ -35,12 +33,10 @@ def profile(
     """
     from bptool.cli.console import Console
     from bptool.config.load import resolve
-    from bptool.plugins import load_plugin
     from bptool.training import profile as profiling
     from bptool.training.setup import build
 
-    for name in plugin or []:
-        load_plugin(name)
+    load_programs(plugin, config)
     pieces = build(resolve(config, sets or []).config)
     try:
         with Console(stderr=True).status("measuring") as status:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from bptool.cli import terminal
+from bptool.cli.programs import Plugins, Reward, load_programs, with_reward
 
 
 def verify(
@@ -19,19 +20,18 @@ def verify(
         list[int] | None,
         typer.Option(help="Stop after this step; several in one run. By default at some and all."),
     ] = None,
-    plugin: Annotated[list[str] | None, typer.Option("--plugin", help="A file of yours.")] = None,
+    plugin: Plugins = None,
+    reward: Reward = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Train some steps in one go, and stopped and resumed, and compare weights, optimizer state,
     metrics and samples bit for bit. Exits with 1 where anything differs.
     """
     from bptool.cli.training_request import resolve_source
-    from bptool.plugins import load_plugin
     from bptool.training.verify_resume import default_stops, verify_resume
 
-    for name in plugin or []:
-        load_plugin(name)
-    config = resolve_source(source, [], sets or []).config
+    load_programs(plugin, *source, reward=reward)
+    config = with_reward(resolve_source(source, [], sets or []).config, reward)
     steps = min(steps, config.training.steps)
     stops = [tuple(sorted(set(stop)))] if stop else default_stops(steps)
     results = []

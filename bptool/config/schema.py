@@ -42,11 +42,11 @@ SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 MODEL = ChoiceFrom(models)
 TOKENIZER = ChoiceFrom(tokenizers, default="char")
-OPTIMIZER = ChoiceFrom(optimizers, default="adamw")
-SCHEDULE = ChoiceFrom(schedules, default="constant")
-REGULARIZER = ChoiceFrom(regularizers)
-AVERAGE = ChoiceFrom(averages, default="none")
-OBJECTIVE = ChoiceFrom(objectives, default="next-token")
+OPTIMIZER = ChoiceFrom(optimizers, default="adamw", only_trains=True)
+SCHEDULE = ChoiceFrom(schedules, default="constant", only_trains=True)
+REGULARIZER = ChoiceFrom(regularizers, only_trains=True)
+AVERAGE = ChoiceFrom(averages, default="none", only_trains=True)
+OBJECTIVE = ChoiceFrom(objectives, default="next-token", only_trains=True)
 
 ModelChoice = Annotated[Choice, MODEL]
 TokenizerChoice = Annotated[Choice, TOKENIZER]

@@ -11,6 +11,7 @@ from bptool.config.schema import RunConfig
 from bptool.data.tokenizers import Tokenizer, load_tokenizer
 from bptool.errors import RunError
 from bptool.models.base import Array, Model
+from bptool.optim.averages.none import NoAverage
 from bptool.training.checkpoint import (
     AVERAGE,
     STATE,
@@ -20,9 +21,10 @@ from bptool.training.checkpoint import (
     read_weights,
 )
 from bptool.training.machine import Engine, choose_engine, engine_of_run
-from bptool.training.parts import build_adapted, build_average, build_model
+from bptool.training.parts import build_adapted, build_model
 from bptool.training.progress import Progress
-from bptool.training.run_folder import RunFolder, read_json
+from bptool.training.run_folder import RunFolder
+from bptool.training.run_seal import read_manifest
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ def open_run(
     """
     folder = RunFolder(path)
     folder.require_run()
-    manifest = read_json(folder.manifest, "manifest")
-    config = resolve(folder.config).config
+    manifest = read_manifest(folder)
+    config = resolve(folder.config, readable=True).config
     tokenizer = load_tokenizer(folder.tokenizer)
     model = build_model(config, tokenizer.vocab_size)
     store = CheckpointStore(folder.checkpoints)
@@ -70,7 +72,7 @@ def open_run(
     base = load_base(folder, model) if config.lora else None
     adapted = None if base is None else build_adapted(config, model, base)
     layout = (adapted or model).layout
-    averaged = build_average(config) is not None
+    averaged = config.averaging.name != NoAverage.name
     if which == "average" and not averaged:
         raise RunError(
             f"{path} was trained without an average of its weights; leave --weights out, or train "

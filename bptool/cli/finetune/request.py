@@ -179,9 +179,12 @@ def settle_rollouts(
     Raises:
         UserError: the parent, the prompts, what rewards or a setting is unfit.
     """
+    from bptool.plugins import name_rules
     from bptool.training.scorer import check_rewards
     from bptool.training.trained import open_run
 
+    if not Path(reward).is_dir():
+        name_rules("--reward", Path(reward))
     parent = open_run(run, last=checkpoint == "last")
     values = started_from(parent, run, checkpoint, ROLLOUT_RATE)
     values["objective"] = {"name": objective}
