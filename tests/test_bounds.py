@@ -52,6 +52,7 @@ def command(folder: Path, *arguments: str | bytes, **options: Any) -> tuple[int,
 def folder(tmp_path: Path) -> Path:
     """A folder with a run, a text, and a configuration of a small model."""
     shutil.copytree(OLD / "run-2", tmp_path / "run")
+    runs.seal(tmp_path / "run")
     values = runs.settings(runs.write_text(tmp_path), runs.MLP, steps=4, eval_interval=2)
     runs.write_config(tmp_path, values)
     return tmp_path
@@ -213,6 +214,7 @@ def test_a_configuration_of_another_size_asks_for_no_memory(folder: Path) -> Non
     path = folder / "run" / "config.yaml"
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("n_hidden: 4", "n_hidden: 65536"), encoding="utf-8")
+    runs.seal(folder / "run")
     tracemalloc.start()
     try:
         with pytest.raises(RunError):
@@ -247,6 +249,8 @@ def test_files_of_a_run_are_read_strictly(folder: Path, name: str, twice: bool) 
     text = path.read_text(encoding="utf-8")
     changed = text.replace("{", '{"format_version": 1,', 1) if twice else "[" * 100_000
     path.write_text(changed, encoding="utf-8")
+    if name == "tokenizer.json":
+        runs.seal(folder / "run")
     with pytest.raises(UserError, match="given twice" if twice else "nested too deeply"):
         open_run(folder / "run")
 

@@ -88,6 +88,7 @@ def folder(tmp_path: Path) -> Path:
     value["special_tokens"], value["unknown"] = ["<|endoftext|>"], "i"
     assert len(value["characters"]) + 1 == 20
     path.write_text(json.dumps(value), encoding="utf-8")
+    runs.seal(tmp_path / "run")
     runs.write_text(tmp_path)
     return tmp_path
 
@@ -118,10 +119,7 @@ def test_what_is_named_is_shown(folder: Path, arguments: tuple[str, ...]) -> Non
 @needs_pty
 def test_what_files_of_a_run_say_is_shown(folder: Path) -> None:
     shutil.copytree(folder / "run", folder / "other")
-    manifest = json.loads((folder / "other" / "manifest.json").read_text(encoding="utf-8"))
-    manifest["versions"]["numpy"], manifest["engine"] = EVIL, EVIL
-    manifest[EVIL] = EVIL
-    (folder / "other" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    runs.seal(folder / "other", **{"engine": EVIL, "versions": {"numpy": EVIL}, EVIL: EVIL})
     held = {"process": EVIL, "host": EVIL, "boot": EVIL, "since": EVIL}
     (folder / "run" / "run.lock").write_text(json.dumps(held), encoding="utf-8")
     plugin = f"raise RuntimeError({EVIL!r} + {EVIL!r})\n"
