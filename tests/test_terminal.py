@@ -84,9 +84,8 @@ def folder(tmp_path: Path) -> Path:
     shutil.copytree(OLD / "run-2", tmp_path / "run")
     path = tmp_path / "run" / "tokenizer.json"
     value = json.loads(path.read_text(encoding="utf-8"))
-    value["characters"] = "\n \x1b\x9b\u202e\u2066\x7f\x08\x07];0hi,.abc"
-    value["special_tokens"], value["unknown"] = ["<|endoftext|>"], "i"
-    assert len(value["characters"]) + 1 == 20
+    value["characters"] = "\n \x1b\x9b\u202e\u2066\x7f\x08\x07];0hi,.abce"
+    assert len(value["characters"]) == 20
     path.write_text(json.dumps(value), encoding="utf-8")
     runs.seal(tmp_path / "run")
     runs.write_text(tmp_path)
@@ -162,12 +161,9 @@ def test_what_a_model_writes_is_shown_and_piped_as_it_is(folder: Path) -> None:
 
 
 @needs_pty
-def test_chat_and_feedback_are_harmless(folder: Path) -> None:
+def test_feedback_is_harmless(folder: Path) -> None:
     (folder / "prompts.txt").write_text(f"hi\n{'ab ' * 3}\n", encoding="utf-8")
     words = ("--max-tokens", "200", "--temperature", "9")
-    chat = in_terminal(folder, "chat", "run", "--template", "plain", *words, typed=b"hi\n/quit\n")
-    check_harmless(chat)
-    assert r"\x1b" in chat or r"\x9b" in chat, chat
     asked = ("feedback", "run", "--prompts", "prompts.txt", "--out", "out.jsonl", *words)
     judged = in_terminal(folder, *asked, typed=b"1q")
     check_harmless(judged)
@@ -175,19 +171,26 @@ def test_chat_and_feedback_are_harmless(folder: Path) -> None:
 
 
 @needs_pty
-def test_training_on_such_a_text_is_harmless(folder: Path) -> None:
+def test_training_on_such_a_text_and_a_chat_are_harmless(folder: Path) -> None:
     text = folder / "evil.txt"
     text.write_text(f"a {EVIL} b\n" * 200, encoding="utf-8")
     check_harmless(in_terminal(folder, "data", "inspect", "evil.txt"))
     values = runs.settings(text, runs.MLP, steps=4, eval_interval=2, checkpoint_interval=2)
     values["sample"] = {"prompt": EVIL, "max_tokens": 40}
+    values["model"]["context"] = 64
+    values["data"]["tokenizer"] = {"name": "byte", "special_tokens": ["<|endoftext|>"]}
     runs.write_config(folder, values)
     for more in ((), ("--quiet",), ("--json",)):
         output = in_terminal(folder, "train", "config.yaml", "--out", f"run{len(more)}", *more)
         check_harmless(output)
         if more != ("--quiet",):
             assert "owned" in output, output
-        shutil.rmtree(folder / f"run{len(more)}", ignore_errors=True)
+        if more:
+            shutil.rmtree(folder / f"run{len(more)}")
+    words = ("--template", "plain", "--max-tokens", "40", "--temperature", "9")
+    chat = in_terminal(folder, "chat", "run0", *words, typed=b"hi\n" * 5 + b"/quit\n")
+    check_harmless(chat)
+    assert r"\x" in chat, chat
 
 
 def test_markup_and_control_characters_are_text_to_the_console() -> None:
