@@ -179,7 +179,7 @@ class Talk:
 
     def _save(self, rest: str) -> None:
         from bptool.data.chat.records import Message
-        from bptool.files import write_text
+        from bptool.files import read_replacing, write_text
         from bptool.training.run_folder import writing
 
         if not rest:
@@ -191,7 +191,7 @@ class Talk:
         messages = [m._asdict() for m in [*head, *self.conversation.messages]]
         line = json.dumps({"messages": messages}, ensure_ascii=False) + "\n"
         with writing(path, "name another file"):
-            before = path.read_text(encoding="utf-8") if path.exists() else ""
+            before = read_replacing(path) if path.exists() else ""
             if before and not before.endswith("\n"):
                 before += "\n"
             write_text(path, before + line)

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 
 import typer
@@ -54,6 +55,8 @@ REMEDIES = {
     errno.ENOTDIR: "a part of this path is a file, not a folder",
     errno.EISDIR: "this is a folder; name a file",
     errno.ENAMETOOLONG: "this name is too long",
+    errno.EMFILE: "no more files can be opened; end what holds them, or raise `ulimit -n`",
+    errno.ENFILE: "no more files can be opened on this system; end what holds them",
     errno.EFBIG: "the file would grow larger than the system allows",
 }
 if hasattr(errno, "EDQUOT"):
@@ -109,6 +112,18 @@ def report(error: BaseException) -> int:
     if isinstance(error, MemoryError):
         say("not enough memory; a smaller batch_size, context or model would do")
         return 2
+    if _no_file_left():  # which Python meets as a module that is missing, say
+        say(REMEDIES[errno.EMFILE])
+        return 2
     text = _one_line(f"{type(error).__name__}: {error}")
     say(f"{text}; run again with --debug for the traceback", kind="unexpected error")
     return 1
+
+
+def _no_file_left() -> bool:
+    """Whether the process may open no more files."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False

@@ -50,7 +50,7 @@ def _ignore_hangups() -> None:
 
 @contextlib.contextmanager
 def terminating() -> Iterator[None]:
-    """Inside the block SIGTERM and SIGHUP raise Terminated; nothing changes in a thread of its own."""
+    """Inside the block SIGTERM and SIGHUP raise Terminated; other threads are left as they are."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -131,7 +131,7 @@ class Losses:
         self._lines.append(f"{moment} {name} was lost ({why}); work continues without it\n")
 
     def log(self, folder: Path) -> None:
-        """Append what was lost since the last call to ``log.txt`` in ``folder``, if that is there."""
+        """Append what was lost since the last call to ``folder/log.txt``, if the folder exists."""
         if self._lines and folder.is_dir():
             with (
                 contextlib.suppress(OSError),  # a log that cannot be written must not end the work

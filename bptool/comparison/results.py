@@ -44,6 +44,7 @@ from bptool.consent import Program
 from bptool.errors import RunError
 from bptool.files import (
     TEMPORARY_PREFIX,
+    encoded,
     loads_strictly,
     open_regular,
     remove_leftovers,
@@ -305,7 +306,7 @@ class ResultsFolder:
 
     def _append(self, record: dict[str, Any]) -> None:
         with self._writing(), open(self.results, "ab") as file:
-            file.write(_line(record).encode())
+            file.write(encoded(_line(record)))
             file.flush()
             os.fsync(file.fileno())
 

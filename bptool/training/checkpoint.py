@@ -236,7 +236,8 @@ def is_whole(checkpoint: Path) -> bool:
 
 def write_folder(folder: Path, tensors: dict[str, dict[str, Array]], state: dict[str, Any]) -> None:
     """Write the files of a checkpoint, tensors by file, to a new folder."""
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():  # of a process that was killed
+        shutil.rmtree(folder)
     folder.mkdir()
     hashes = {}
     for file_name, named in tensors.items():
