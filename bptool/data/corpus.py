@@ -20,7 +20,7 @@ from bptool import __version__
 from bptool.config.choice import Choice
 from bptool.config.data_section import DataConfig
 from bptool.data.cache import cache_folder
-from bptool.data.decoding import Reading
+from bptool.data.decoding import reading_of
 from bptool.data.encoding import encode_documents
 from bptool.data.sources import Texts
 from bptool.data.split import Fragments, Split, grouped, split_texts
@@ -163,7 +163,7 @@ def prepare_and_survey(
 
 def texts_of_config(config: DataConfig) -> Texts:
     """The texts of ``config``, read as it says."""
-    return Texts(config.text, Reading(config.encoding, config.errors, config.field))
+    return Texts(config.text, reading_of(config))
 
 
 def _write(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from bptool.data.batches import shuffled
 from bptool.data.chat.packing import Packed, pack, too_long
 from bptool.data.chat.records import Record, read_records
 from bptool.data.chat.templates import Encoded, Template
+from bptool.data.decoding import reading_of
+from bptool.data.record_report import RecordReport
+from bptool.data.records import encoded
 from bptool.data.tokenizers import Tokenizer
 from bptool.errors import DataError
 
@@ -25,7 +29,8 @@ class ChatSet:
         train, validation: rows. tokenizer: what made them.
         examples: conversations that validate, to show answers to.
         n_records, n_validation: records that train, and that validate.
-        n_broken, n_too_long: records that were left out.
+        n_too_long: records that were left out, as too long.
+        report: what else was left out of them, or not used.
         sha256: hash of all tokens, of which are trained on, and of how they were divided.
     """
 
@@ -35,14 +40,13 @@ class ChatSet:
     examples: tuple[Record, ...]
     n_records: int
     n_validation: int
-    n_broken: int
     n_too_long: int
+    report: RecordReport
     sha256: str
 
     def notes(self, context: int) -> Iterator[str]:
         """What the user should know of the records, one line each."""
-        if self.n_broken:
-            yield f"{_records(self.n_broken)} broken and left out"
+        yield from self.report.notes()
         if self.n_too_long:
             yield (
                 f"{_records(self.n_too_long)} longer than the model's context of {context} tokens "
@@ -60,21 +64,22 @@ def prepare_records(
             validate with.
     """
     assert config.records is not None
-    skip = config.records.skip_bad
-    records, broken = read_records(config.text, skip)
-    kept, encoded = _encode(records, template, tokenizer)
+    report = RecordReport()
+    kept, kept_ids = _encode(config, config.text, template, tokenizer, report)
+    aside: list[Record] = []
+    aside_ids: list[Encoded] = []
     if config.records.validation:
-        others, more_broken = read_records(config.records.validation, skip)
-        aside, encoded_aside = _encode(others, template, tokenizer)
-        broken += more_broken
-    else:
+        names = config.records.validation
+        aside, aside_ids = _encode(config, names, template, tokenizer, report)
+    report.refuse(config.records.skip_bad)
+    if not config.records.validation:
         numbers = _set_aside(len(kept), config)
-        aside, encoded_aside = [kept[i] for i in numbers], [encoded[i] for i in numbers]
-        left = [i for i in range(len(kept)) if i not in set(numbers)]
-        kept, encoded = [kept[i] for i in left], [encoded[i] for i in left]
+        aside, aside_ids = [kept[i] for i in numbers], [kept_ids[i] for i in numbers]
+        left = sorted(set(range(len(kept))) - set(numbers))
+        kept, kept_ids = [kept[i] for i in left], [kept_ids[i] for i in left]
     n_long = 0
     parts: list[tuple[list[Record], list[Encoded]]] = []
-    for name, own, ids in (("train on", kept, encoded), ("validate", aside, encoded_aside)):
+    for name, own, ids in (("train on", kept, kept_ids), ("validate", aside, aside_ids)):
         long = set(too_long(ids, context))
         n_long += len(long)
         fitting = [i for i in range(len(own)) if i not in long]
@@ -93,16 +98,28 @@ def prepare_records(
         examples=tuple(r for r in validation if r.text is None),
         n_records=len(train),
         n_validation=len(validation),
-        n_broken=len(broken),
         n_too_long=n_long,
+        report=report,
         sha256=_sha256(train_ids, validation_ids),
     )
 
 
 def _encode(
-    records: Sequence[Record], template: Template, tokenizer: Tokenizer
+    config: DataConfig,
+    names: Sequence[str],
+    template: Template,
+    tokenizer: Tokenizer,
+    report: RecordReport,
 ) -> tuple[list[Record], list[Encoded]]:
-    return list(records), [template.encode(record, tokenizer) for record in records]
+    """The records of files that can be encoded, and what they become."""
+    assert config.records is not None
+    kept, ids = [], []
+    for record in read_records(names, report, config.records.form, reading_of(config)):
+        found = encoded(record.place, partial(template.encode, record, tokenizer), report)
+        if found is not None:
+            kept.append(record)
+            ids.append(found)
+    return kept, ids
 
 
 def _set_aside(n: int, config: DataConfig) -> list[int]:
