@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -49,17 +49,17 @@ class RecordReport:
 
     Attributes:
         n_records: that were read, good or bad.
-        n_empty: that have no text, where that is no fault.
         empty_files: of folders and patterns, which hold nothing.
         unused: keys that nothing uses, and in how many records each has a value.
     """
 
     def __init__(self) -> None:
-        self.n_records = self.n_empty = 0
+        self.n_records = 0
         self.empty_files: list[str] = []
         self.unused: dict[str, int] = {}
         self._kinds: dict[str, _Kind] = {}
         self._unknown: dict[str, int] = {}
+        self._passed_over: dict[str, int] = {}
 
     @property
     def n_bad(self) -> int:
@@ -81,6 +81,11 @@ class RecordReport:
         if len(found.first) < MOST_SHOWN:
             found.first.append(f"{place}: {reason}")
 
+    def leave_out(self, kind: str, n: int = 1) -> None:
+        """Count records that are left out though nothing is wrong with them, as too long ones."""
+        if n:
+            self._passed_over[kind] = self._passed_over.get(kind, 0) + n
+
     def add_unknown(self, place: str, reason: str, characters: str) -> None:
         """Count a record with ``characters`` that no token stands for."""
         halves = all("\ud800" <= c <= "\udfff" for c in characters)
@@ -100,7 +105,7 @@ class RecordReport:
             return
         n = "1 record is" if self.n_bad == 1 else f"{self.n_bad:,} records are"
         remedy = remedy or f"mend them or leave them out with {SKIP_OPTION}"
-        lines = [f"{n} broken ({self._counts()}); {remedy}"]
+        lines = [f"{n} broken ({_counts(self.bad)}); {remedy}"]
         for name, kind in self._kinds.items():
             lines += [f"  {record}" for record in kind.first]
             if kind.n > len(kind.first):
@@ -110,19 +115,17 @@ class RecordReport:
         raise DataError("\n".join(lines))
 
     def left_out(self) -> str:
-        """How many bad records were left out and why, or nothing."""
-        if not self._kinds:
+        """How many records were left out and why, or nothing."""
+        why = {**self.bad, **self._passed_over}
+        if not why:
             return ""
-        n = "1 record was" if self.n_bad == 1 else f"{self.n_bad:,} records were"
-        return f"{n} left out: {self._counts()}"
+        n = sum(why.values())
+        return f"{records_counted(n)} {_were(n)} left out: {_counts(why)}"
 
     def notes(self) -> Iterator[str]:
         """What a person should know, a line each."""
-        if self._kinds:
-            yield self.left_out()
-        if self.n_empty:
-            verb = "has" if self.n_empty == 1 else "have"
-            yield f"{_records(self.n_empty)} {verb} no text and {_were(self.n_empty)} left out"
+        if left_out := self.left_out():
+            yield left_out
         if self.empty_files:
             names = ", ".join(self.empty_files[:MOST_SHOWN])
             more = len(self.empty_files) - MOST_SHOWN
@@ -131,23 +134,25 @@ class RecordReport:
             files = "1 file is" if n == 1 else f"{n:,} files are"
             yield f"{files} empty and {_were(n)} left out: {names}{rest}"
         for key, n in self.unused.items():
-            yield f"the key '{key}' of {_records(n)} is not used"
+            yield f"the key '{key}' of {records_counted(n)} is not used"
 
     def _characters(self) -> str:
         """The unknown characters, the commonest first, and in how many records each stands."""
         by_count = sorted(self._unknown.items(), key=lambda item: -item[1])
         shown = [
-            f"{repr(c) if c.isprintable() else ascii(c)} (U+{ord(c):04X}) in {_records(n)}"
+            f"{repr(c) if c.isprintable() else ascii(c)} (U+{ord(c):04X}) in {records_counted(n)}"
             for c, n in by_count[:MOST_CHARACTERS]
         ]
         more = len(by_count) - len(shown)
         return ", ".join(shown) + (f" and {more:,} more" if more else "")
 
-    def _counts(self) -> str:
-        return ", ".join(f"{kind.n:,} {name}" for name, kind in self._kinds.items())
+
+def _counts(kinds: Mapping[str, int]) -> str:
+    return ", ".join(f"{n:,} {name}" for name, n in kinds.items())
 
 
-def _records(n: int) -> str:
+def records_counted(n: int) -> str:
+    """``1 record``, ``1,600 records``."""
     return "1 record" if n == 1 else f"{n:,} records"
 
 

@@ -143,7 +143,7 @@ class Texts:
                 report.add_bad(place, _no_field(value, field), f"without the field '{field}'")
                 continue
             if text is None or (isinstance(text, str) and not text.strip()):
-                report.n_empty += 1
+                report.leave_out("without text")
             elif not isinstance(text, str):
                 reason = f"the field '{field}' is not a text; name another with data.field"
                 report.add_bad(place, reason, f"of which the field '{field}' is not a text")
