@@ -126,6 +126,8 @@ def _damaged(odd: bytes) -> bool:
 def _wide(start: bytes) -> str:
     """UTF-16 or UTF-32 without a byte order mark, by which of every four bytes are 0."""
     nuls = [start[i::4].count(0) for i in range(4)]
+    if sum(nuls) < 2:
+        return ""
     half = len(start) / 8
     if nuls[2] > half and nuls[3] > half:
         name = "utf-32-le"
@@ -138,7 +140,14 @@ def _wide(start: bytes) -> str:
         text = codecs.getincrementaldecoder(name)().decode(start) if name else "\0"
     except UnicodeDecodeError:
         return ""
-    return "" if "\0" in text else name
+    # A text of ASCII with some NULs in it becomes characters of which both bytes are ASCII.
+    odd = sum(_is_two_of_ascii(ord(c)) for c in text)
+    return "" if "\0" in text or odd > len(text) / 2 else name
+
+
+def _is_two_of_ascii(code: int) -> bool:
+    kana = 0x3040 <= code < 0x3100
+    return not kana and 0x20 <= code >> 8 < 0x7F and 0x20 <= code & 0xFF < 0x7F
 
 
 def decode(

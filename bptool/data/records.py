@@ -145,16 +145,15 @@ def raw_records(
         paths = expand(name, RECORDS)
         n_empty = 0
         for path in paths:
-            n = 0
+            before = report.n_records
             for place, value in read_values(path, report, reading):
-                n += 1
                 report.n_records += 1
                 if isinstance(value, Mapping):
                     yield RawRecord(place, value, report)
                 else:
                     reason = f"is {_described(value)}, not an object"
                     report.add_bad(place, reason, "not an object")
-            if n == 0:
+            if report.n_records == before:
                 n_empty += 1
                 report.empty_files.append(str(path))
         if n_empty == len(paths):

@@ -155,7 +155,8 @@ class _Tally:
         if "<" in text or "<" in self.end:
             for mark in MARKS:
                 self.marks[mark] += (self.end[1 - len(mark) :] + text).count(mark)
-        self.end = text[-_LONGEST_MARK:]
+        before = self.end if len(text) < _LONGEST_MARK else ""
+        self.end = (before + text)[-_LONGEST_MARK:]
         self.present[np.frombuffer(text.encode("utf-32-le"), np.uint32)] = True
 
 

@@ -121,6 +121,10 @@ def form_of(record: RawRecord, wanted: Form | None = None) -> Form:
     return found[0]
 
 
+def _only_seen(message: Message) -> Message:
+    return message._replace(trained=False) if message.role == "assistant" else message
+
+
 def _keys(form: Form) -> str:
     return " and ".join(FORMS[form])
 
@@ -143,8 +147,8 @@ def parse_record(record: RawRecord, form: Form | None = None) -> Record:
             asked = f"{asked}\n\n{text_of(record, 'input')}"
         messages = (*_history(record), Message("user", asked), Message("assistant", answer))
     else:
-        said = [message._replace(trained=False) for message in turns_of(record, "prompt", "user")]
-        messages = (*said, *turns_of(record, "completion", "assistant"))
+        asked_in = turns_of(record, "prompt", "user")
+        messages = (*map(_only_seen, asked_in), *turns_of(record, "completion", "assistant"))
     messages = (*system_of(record, messages), *messages)
     if not any(message.role == "assistant" for message in messages):
         raise BadRecord(f"{form} has nothing that the assistant says", "without an answer")
@@ -236,7 +240,7 @@ def _message(item: dict[str, Any], where: str, key: str, record: RawRecord | Non
         for name in item:
             if name not in used and item[name] not in ("", [], {}):
                 record.add_unused(f"{key}.{name}")
-    return Message(side, content, bool(weight))
+    return Message(side, content, bool(weight) or side != "assistant")
 
 
 def _content(value: Any, where: str) -> str:
