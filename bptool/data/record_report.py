@@ -105,14 +105,19 @@ class RecordReport:
             return
         n = "1 record is" if self.n_bad == 1 else f"{self.n_bad:,} records are"
         remedy = remedy or f"mend them or leave them out with {SKIP_OPTION}"
-        lines = [f"{n} broken ({_counts(self.bad)}); {remedy}"]
+        first = f"{n} broken ({_counts(self.bad)}); {remedy}"
+        raise DataError("\n".join([first, *self.faults()]))
+
+    def faults(self) -> list[str]:
+        """The first bad records of each kind, and what they hold that no tokenizer knows."""
+        lines = []
         for name, kind in self._kinds.items():
             lines += [f"  {record}" for record in kind.first]
             if kind.n > len(kind.first):
                 lines.append(f"  and {kind.n - len(kind.first):,} more {name}")
             if name == UNKNOWN:
                 lines.append(f"  these characters are not known: {self._characters()}")
-        raise DataError("\n".join(lines))
+        return lines
 
     def left_out(self) -> str:
         """How many records were left out and why, or nothing."""

@@ -165,8 +165,8 @@ def _no_field(value: Any, field: str) -> str:
     if {"messages", "conversations", "completion", "output", "chosen"}.isdisjoint(value):
         return f"no field '{field}' ({names}); name one with data.field"
     return (
-        f"no field '{field}' ({names}); `bptool finetune` learns from such records, or name a "
-        "field to train on as text with data.field"
+        f"no field '{field}' ({names}); `bptool finetune` learns from such records and "
+        "`bptool data inspect --as sft` shows them, or name a field of text with data.field"
     )
 
 

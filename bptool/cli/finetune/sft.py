@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,12 +24,8 @@ def sft(
         str | None, typer.Option("--template", help="Chat template: roles, chatml or plain.")
     ] = None,
     form: Annotated[
-        str | None,
-        typer.Option(
-            "--form",
-            help="Which form records have, where it may be two: messages, conversations, "
-            "instruction, prompt or text.",
-        ),
+        Literal["messages", "conversations", "instruction", "prompt", "text"] | None,
+        typer.Option("--form", help="Of records whose keys fit two forms."),
     ] = None,
     epochs: Annotated[float, typer.Option("--epochs", help="Times that each record is seen.")] = 3,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave broken records out.")] = False,

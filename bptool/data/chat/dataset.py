@@ -98,6 +98,25 @@ def prepare_records(
     )
 
 
+def pack_records(
+    config: DataConfig, template: Template, tokenizer: Tokenizer, context: int
+) -> tuple[Packed, RecordReport]:
+    """All records of ``config`` in rows, undivided, and what was left out of them.
+
+    Raises:
+        DataError: a file cannot be read, a record is broken, or none fits into the context.
+    """
+    report = RecordReport()
+    _, encoded_ids = _encode(config, config.text, template, tokenizer, report)
+    report.refuse(remedy="mend them")
+    long = set(too_long(encoded_ids, context))
+    report.leave_out(f"longer than the model's context of {context} tokens", len(long))
+    fitting = [ids for number, ids in enumerate(encoded_ids) if number not in long]
+    if not fitting:
+        raise DataError(f"{', '.join(config.text)}: no record to use ({report.left_out()})")
+    return pack(fitting, context), report
+
+
 def _encode(
     config: DataConfig,
     names: Sequence[str],
@@ -106,9 +125,9 @@ def _encode(
     report: RecordReport,
 ) -> tuple[list[Record], list[Encoded]]:
     """The records of files that can be encoded, and what they become."""
-    assert config.records is not None
+    form = config.records.form if config.records else None
     kept, ids = [], []
-    for record in read_records(names, report, config.records.form, reading_of(config)):
+    for record in read_records(names, report, form, reading_of(config)):
         found = encoded(record.place, partial(template.encode, record, tokenizer), report)
         if found is not None:
             kept.append(record)
