@@ -157,7 +157,7 @@ def inspect(
     if kind == "sft":
         typer.echo("trained on is what stands between [[ and ]]")
         for fault in found["faults"]:
-            typer.echo(f"broken:{fault}")
+            typer.echo(f"broken: {fault.strip()}")
     for note in found["notes"]:
         typer.echo(f"note: {note}")
 
