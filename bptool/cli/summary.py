@@ -83,7 +83,7 @@ def closing_facts(progress: TrainingProgress) -> Iterator[tuple[str, str]]:
         yield name, wording.near_path(path)
     yield "resume" if end.interrupted else "next", next_command(progress)
     if end.left_out:
-        yield "left out", end.left_out
+        yield "note", end.left_out
 
 
 def last_line(progress: TrainingProgress) -> str:

@@ -14,6 +14,7 @@ MOST_KINDS, MOST_KEYS = 100, 1000
 """What is counted one by one; a hostile file could give any number of them."""
 MOST_CHARACTERS = 40
 """Unknown characters that are named."""
+MOST_OF_A_KEY = 60
 UNKNOWN = "with characters that the tokenizer does not know"
 SKIP_OPTION = "--skip-bad"
 
@@ -139,7 +140,7 @@ class RecordReport:
             files = "1 file is" if n == 1 else f"{n:,} files are"
             yield f"{files} empty and {_were(n)} left out: {names}{rest}"
         for key, n in self.unused.items():
-            yield f"the key '{key}' of {records_counted(n)} is not used"
+            yield f"the key {key[:MOST_OF_A_KEY]!r} of {records_counted(n)} is not used"
 
     def _characters(self) -> str:
         """The unknown characters, the commonest first, and in how many records each stands."""

@@ -96,7 +96,7 @@ class RawRecord(Mapping[str, Any]):
 
     def names(self) -> str:
         """The keys it has, to be shown."""
-        shown = [repr(key) for key in list(self.all)[:6]]
+        shown = [repr(key[:60]) for key in list(self.all)[:6]]
         return f"the keys {', '.join(shown)}" if shown else "no keys"
 
 

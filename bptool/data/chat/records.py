@@ -228,12 +228,15 @@ def _message(item: dict[str, Any], where: str, key: str, record: RawRecord | Non
     role = item.get(by)
     if not isinstance(role, str) or role not in names:
         raise BadRecord(
-            f"{where} has the role {role!r}; known: {', '.join(names)}", "with an unknown role"
+            f"{where} has the role {repr(role)[:60]}; known: {', '.join(names)}",
+            "with an unknown role",
         )
     content = _content(item.get(says), where)
     weight = item.get("weight", 1)
     if weight not in (0, 1):
-        raise BadRecord(f"{where} has the weight {weight!r}; it is 0 or 1", "with another weight")
+        raise BadRecord(
+            f"{where} has the weight {repr(weight)[:60]}; it is 0 or 1", "with another weight"
+        )
     side = cast(Role, names[role])
     if record is not None:
         used = {by, says, *(["weight"] if side == "assistant" or weight == 0 else [])}
@@ -252,7 +255,7 @@ def _content(value: Any, where: str) -> str:
             other = part.get("type", "text") if isinstance(part, dict) else "text"
             if other != "text" or not isinstance(text, str):
                 raise BadRecord(
-                    f"{where} has a part of type {other!r}; only text can be trained on",
+                    f"{where} has a part of type {repr(other)[:60]}; only text can be trained on",
                     "with a part that is not text",
                 )
             texts.append(text)
