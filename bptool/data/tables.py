@@ -15,6 +15,7 @@ from bptool.data.json_values import Placed, text_lines
 from bptool.data.record_report import Fault, RecordReport
 from bptool.data.streams import PARQUET, optional, read_chunks
 from bptool.errors import DataError
+from bptool.files import open_regular
 
 DELIMITERS = (",", "\t", ";")
 LISTS = ("messages", "conversations", "history")
@@ -72,7 +73,7 @@ def parquet_rows(path: Path, report: RecordReport, only: str | None = None) -> I
     library = optional("pyarrow.parquet", "parquet", path)
     with tempfile.TemporaryFile() as unpacked:
         source: Any = path
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             plain = file.read(len(PARQUET)) == PARQUET
         if not plain:  # it is read from its end first
             for chunk in read_chunks(path):
