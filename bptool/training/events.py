@@ -26,6 +26,8 @@ class TrainingStarted:
     """Measured multiply-adds of all workers at once, in floating-point operations a second."""
     engine_choice: str = ""
     """What the engine was taken for, where it was not named."""
+    material: str = ""
+    """What is trained on and validated with, where a count of tokens would not say."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,8 @@ class TrainingFinished:
     """Most memory that the process had in use so far; None where the system does not tell."""
     answers: bool = False
     """Whether the run has a chat template, so that one can talk with it."""
+    left_out: str = ""
+    """How many records were left out and why, or nothing."""
 
 
 Event = (

@@ -122,6 +122,7 @@ class Training:
                 files=files,
                 peak_memory_bytes=machine.peak_memory_bytes(),
                 answers=self.pieces.config.chat is not None,
+                left_out=self.pieces.lesson.left_out,
             )
         )
         return interrupted
@@ -406,6 +407,7 @@ class Training:
                 engine=pieces.engine.name,
                 peak_flops=peak,
                 engine_choice=pieces.engine.why,
+                material=pieces.lesson.material,
             )
         )
 

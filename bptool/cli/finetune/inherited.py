@@ -46,13 +46,26 @@ def nothing_dropped(model: dict[str, Any]) -> dict[str, Any]:
     return {**model, **{key: 0.0 for key in ("dropout", "stochastic_depth") if key in model}}
 
 
-def records_in(data: list[str], validation: list[str], skip_bad: bool) -> dict[str, Any]:
-    """Keys of the data section for files of records."""
+def records_in(
+    data: list[str], validation: list[str], skip_bad: bool, form: str | None = None
+) -> dict[str, Any]:
+    """Keys of the data section for files of records; ``-`` is standard input."""
+    from bptool.cli.piped import without_stdin
+
+    data, validation = without_stdin(data, validation)
     return {
-        "text": [str(Path(path).absolute()) for path in data],
+        "text": [_absolute(name) for name in data],
         "records": {
-            "validation": [str(Path(path).absolute()) for path in validation],
+            "validation": [_absolute(name) for name in validation],
             "skip_bad": skip_bad,
+            "form": form,
         },
         "split": {"by": "document", "validation_fraction": 0.05},
     }
+
+
+def _absolute(name: str) -> str:
+    """A path that holds from anywhere; ``dataset:NAME`` does already."""
+    from bptool.data.text import DATASET_PREFIX
+
+    return name if name.startswith(DATASET_PREFIX) else str(Path(name).absolute())
