@@ -22,7 +22,7 @@ from bptool.cli.main import main
 from bptool.models.base import Array
 
 GPT2 = {
-    **{"name": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 12, "context": 7, "init_std": 0.4},
+    **{"name": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 12, "context": 7, "init_std": 0.8},
     **{"dropout": 0.1, "stochastic_depth": 0.1},
 }
 MLP = {"name": "mlp", "window": 3, "n_embd": 5, "n_hidden": 11, "n_layer": 3, "context": 7}
@@ -259,6 +259,7 @@ def test_adapters_are_added_to_the_base_as_the_document_says(
         assert Outsider(tmp_path / targets).w["h.0.attn.c_attn.weight"].shape == (36, 12)
         want = measured(tmp_path / targets, places / "other.txt", capsys)
         found = Outsider(tmp_path / targets).evaluate((places / "other.txt").read_text("utf-8"))
+        assert found["n_tokens"] == want["n_tokens"]
         assert abs(found["val_loss"] - want["val_loss"]) <= 1e-5
         before = measured(base, places / "other.txt", capsys)
         assert abs(before["val_loss"] - want["val_loss"]) > 1e-3, "the adapters add something"
