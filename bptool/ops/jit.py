@@ -346,6 +346,11 @@ class _Dispatcher(dispatcher.Dispatcher):  # type: ignore[misc]
     def enable_caching(self) -> None:
         self._cache = _Cache(self.py_func)
 
+    def compile(self, sig: Any) -> Any:
+        # Lowering compiles some of Numba's own functions, for the target that the thread has.
+        with target_extension.target_override(_TARGET):
+            return super().compile(sig)
+
 
 class _CFunction(ccallback.CFunc):  # type: ignore[misc]
     _targetdescr = _Dispatcher.targetdescr
