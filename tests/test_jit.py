@@ -113,3 +113,23 @@ def test_compiled_and_cached_kernels_give_equal_bits(
         command += ["--out", str(tmp_path / out), *(w for s in settings for w in ("--set", s))]
         subprocess.run(command, env=environment, check=True, capture_output=True)
     assert runs.left_behind(tmp_path / "compiles") == runs.left_behind(tmp_path / "loads")
+
+
+ASSIGNS_A_ROW = """
+import numpy as np
+from bptool.ops import jit
+jit._OPTIONS["cache"] = False  # a cached kernel is not compiled
+
+def put(rows, row, i):
+    rows[i] = row
+
+rows = np.zeros((3, 2))
+jit.kernel(put)(rows, np.ones(2), 1)
+print(rows.sum(axis=1).tolist())
+"""
+
+
+def test_what_numba_compiles_while_it_lowers_is_for_our_target(tmp_path: Path) -> None:
+    """An assignment of an array does: to raise where the shapes differ."""
+    root = Path(__file__).resolve().parent.parent
+    assert run_python(ASSIGNS_A_ROW, root, tmp_path).strip() == "[0.0, 2.0, 0.0]"
