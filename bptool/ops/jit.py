@@ -347,7 +347,7 @@ class _Dispatcher(dispatcher.Dispatcher):  # type: ignore[misc]
         self._cache = _Cache(self.py_func)
 
     def compile(self, sig: Any) -> Any:
-        # Lowering compiles some of Numba's own functions, for the target that the thread has.
+        # What Numba looks up while it makes code, after types are known, is for the current target.
         with target_extension.target_override(_TARGET):
             return super().compile(sig)
 
@@ -358,6 +358,10 @@ class _CFunction(ccallback.CFunc):  # type: ignore[misc]
 
     def enable_caching(self) -> None:
         self._cache = _Cache(self._pyfunc)
+
+    def compile(self) -> None:
+        with target_extension.target_override(_TARGET):
+            super().compile()
 
 
 class _Hardware(target_extension.CPU):  # type: ignore[misc]
