@@ -102,6 +102,7 @@ def inspect(
     from bptool.cli.preparing import Stages, byte_bar
     from bptool.data.inspection import inspect as look
 
+    load_programs(None, source)
     data = _data_section(source, tokenizer)
     with byte_bar(Console(stderr=True)) as bar:
         found = look(data, progress=Stages(None, bar))
