@@ -87,7 +87,7 @@ def test_the_table_ranks_the_diverged_optimizer_last(
     assert 0 < float(losses["adamw"][1]) < 5
     assert losses["sgd"][1:5] == ["2", "of", "2", "diverged"]
     assert lines.index(losses["sgd"]) > lines.index(losses["adamw"])
-    assert "1e+30, given" in " ".join(losses["sgd"])
+    assert "1e+06, given" in " ".join(losses["sgd"])
     assert "0.03, configuration" in " ".join(losses["adamw"])
     assert "none tuned" not in study.stdout
     costs = {words[0]: words for words in lines if words[-1:] in (["B"], ["kB"])}
