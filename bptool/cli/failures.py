@@ -4,6 +4,7 @@
 |---|---|---|
 | a ``UserError``, wrong usage, a file that cannot be read or written | one line | 2 |
 | any other exception | one line, and how to see the traceback | 1 |
+| a run that ended and was never below guessing | as at the end of any run | 3 |
 | Ctrl-C | ``interrupted`` | 130 |
 | SIGTERM | ``terminated`` | 143 |
 | SIGHUP: the terminal was closed, the connection lost | ``terminated`` | 129 |
@@ -23,6 +24,7 @@ import typer
 from bptool.cli import terminal
 from bptool.errors import BptoolError
 
+NOTHING_LEARNED = 3
 INTERRUPTED = 130
 BROKEN_PIPE = 1
 USAGE_ERROR: type[BaseException] = typer.BadParameter.__mro__[1]
@@ -38,7 +40,7 @@ class Terminated(BaseException):
 
 
 class Stopped(Exception):
-    """A command was stopped that has saved its work and said how to go on."""
+    """A command ends that has saved its work and said what there is to say."""
 
     def __init__(self, exit_code: int = 130) -> None:
         super().__init__()

@@ -114,7 +114,7 @@ class Screen:
         end = self.progress.finished
         assert end is not None
         self.console.print()
-        style = "bold yellow" if end.interrupted else "bold green"
+        style = "bold yellow" if end.interrupted or end.failed else "bold green"
         self._print(Text(summary.headline(self.progress), style=style), wrap=True)
         self.console.print()
         self.console.print(panel.closing_table(self.progress, self.console))

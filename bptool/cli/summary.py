@@ -74,6 +74,7 @@ def closing_facts(progress: TrainingProgress) -> Iterator[tuple[str, str]]:
     """Label and value of each line of the summary."""
     end = progress.finished
     assert end is not None
+    yield from (("warning", text) for text in end.warnings)
     yield "best validation loss", best_result(progress)
     if progress.n_skipped:
         yield "skipped steps", f"{progress.n_skipped:,}, their weights were left as they were"
@@ -94,5 +95,6 @@ def last_line(progress: TrainingProgress) -> str:
     end = progress.finished
     assert end is not None
     left_out = f"; {end.left_out}" if end.left_out else ""
+    warnings = "".join(f"; warning: {text}" for text in end.warnings)
     best = best_result(progress)
-    return f"{headline(progress)} Best validation loss {best}; {end.run_dir}{left_out}"
+    return f"{headline(progress)} Best validation loss {best}; {end.run_dir}{left_out}{warnings}"

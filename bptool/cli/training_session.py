@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from bptool.cli import terminal
-from bptool.cli.failures import Stopped
+from bptool.cli.failures import NOTHING_LEARNED, Stopped
 from bptool.cli.programs import resume_command
 from bptool.cli.signals import stopping
 from bptool.cli.time_limit import EXIT_CODE, TimeLimit
 from bptool.cli.training_request import Request
+from bptool.errors import DivergedError
 
 
 def train(request: Request, quiet: bool, json: bool) -> None:
-    """Train; raises Stopped where the run was stopped before its last step."""
+    """Train; raises Stopped where the run was stopped before its last step, or learned nothing."""
     from bptool.cli.console import Console
     from bptool.cli.display import listener_for
     from bptool.training.begin import resume_run, start_run
@@ -39,9 +40,15 @@ def train(request: Request, quiet: bool, json: bool) -> None:
         try:
             with stopping(training.request_stop, at_once=True) as asked:
                 interrupted = training.run()
+        except DivergedError as error:
+            if training.failed:
+                error.exit_code = NOTHING_LEARNED
+            raise
         finally:
             training.pieces.close()
             losses.log(folder)
+    if training.failed:
+        raise Stopped(NOTHING_LEARNED)
     if not interrupted:
         return
     if quiet or json:  # the other displays have said so

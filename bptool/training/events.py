@@ -154,6 +154,13 @@ class TrainingFinished:
     """Whether the run has a chat template, so that one can talk with it."""
     left_out: str = ""
     """How many records were left out and why, or nothing."""
+    guessing_loss: float | None = None
+    """Validation loss of guessing each token by its frequency; None where losses are of no tokens.
+    """
+    failed: bool = False
+    """Whether no evaluation was ever below that, in a run that was long enough to be."""
+    warnings: tuple[str, ...] = ()
+    """What was wrong with the run, one sentence each."""
 
 
 Event = (

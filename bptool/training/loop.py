@@ -10,17 +10,12 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from bptool.data.chat.records import Message
-from bptool.errors import DataError, DivergedError, RunError
-from bptool.inference.sampling import Sampling
-from bptool.inference.writer import Writer
-from bptool.models.base import Array
+from bptool.errors import DivergedError, RunError
 from bptool.ops import jit
-from bptool.registry import templates
 from bptool.training import early_stopping, machine
 from bptool.training.anomaly import first_anomaly
 from bptool.training.checkpoint import CheckpointStore
@@ -32,17 +27,18 @@ from bptool.training.events import (
     Event,
     Listener,
     Notice,
-    Sampled,
     StepDone,
     StoppedEarly,
     TrainingFinished,
     TrainingStarted,
 )
+from bptool.training.health import Health
 from bptool.training.metrics import MetricsFile, read_metrics
 from bptool.training.plot import plot_losses
 from bptool.training.progress import Progress
 from bptool.training.restore import load_checkpoint, save_checkpoint
 from bptool.training.run_folder import RunFolder
+from bptool.training.sampler import Sampler
 from bptool.training.samples import SamplesFile
 from bptool.training.samples import rewind as rewind_samples
 from bptool.training.setup import Pieces
@@ -75,6 +71,8 @@ class Training:
         self._unmarked: str | None = None
         """A best checkpoint that could not be marked."""
         """Where the run stood before its last evaluation."""
+        self.failed = False
+        """Whether the run ended without ever having been below guessing; see ``health.py``."""
         self.detect_anomaly = False
         """Stop at the first number that is not finite, and say which operation made it."""
         self.save_seconds = 0.0
@@ -85,10 +83,9 @@ class Training:
         )
         self._saved_step = self.progress.step if self._store.index().last else None
         self._stop = self._stopped_early = False
-        tokenizer = pieces.corpus.tokenizer
-        params = pieces.step.average_params()
-        self._writer = Writer(pieces.model, params, pieces.team, tokenizer)
-        self._prompt_at(0)  # a prompt that cannot be encoded is refused now
+        lowest = self.progress.best_val_loss
+        self._health = Health(pieces.lesson.guessing_loss, settings.steps, lowest)
+        self._sampler = Sampler(pieces)
 
     def request_stop(self) -> None:
         """Finish the step at hand, save, and return from :meth:`run`."""
@@ -107,12 +104,17 @@ class Training:
             self._announce()
             self._compile()
             interrupted = self._loop()
+        except DivergedError:
+            self.failed = not (self._health.ever_below or self.detect_anomaly)
+            raise
         finally:
             self._metrics.close()
         files = self._draw()
+        step = self.progress.step
+        self.failed = not interrupted and self._health.has_failed(step)
         self._emit(
             TrainingFinished(
-                step=self.progress.step,
+                step=step,
                 seconds=time.perf_counter() - start,
                 best_step=self.progress.best_step,
                 best_val_loss=_or_nan(self.progress.best_val_loss),
@@ -123,6 +125,9 @@ class Training:
                 peak_memory_bytes=machine.peak_memory_bytes(),
                 answers=self.pieces.config.chat is not None,
                 left_out=self.pieces.lesson.left_out,
+                guessing_loss=self.pieces.lesson.guessing_loss,
+                failed=self.failed,
+                warnings=() if interrupted else tuple(self._health.at_end(step)),
             )
         )
         return interrupted
@@ -137,6 +142,7 @@ class Training:
         while self.progress.step < training.steps and not (self._stop or self._stopped_early):
             done = self._step()
             self._emit(done)
+            self._warn(self._health.after_step(done))
             self._say_notices()
             if done.skipped and self._went_back(done):
                 continue
@@ -291,6 +297,7 @@ class Training:
                 statistics=statistics,
             )
         )
+        self._warn(self._health.after_evaluation(progress.step, judged.loss, raw.loss))
         self._say_notices()
         if overfitting and progress.evaluations_since_best == OVERFITTING_AFTER:
             self._emit(
@@ -324,6 +331,10 @@ class Training:
         for notice in self.pieces.lesson.notices():
             self._emit(notice)
 
+    def _warn(self, sentences: Iterable[str]) -> None:
+        for text in sentences:
+            self._emit(Notice(text, "warning"))
+
     def _judge(self, found: Evaluation) -> None:
         """Stop early where that is wanted and due."""
         progress, settings = self.progress, self.pieces.config.training.early_stopping
@@ -345,32 +356,14 @@ class Training:
             )
 
     def _sample(self) -> None:
-        settings, seed = self.pieces.config.sample, self.pieces.config.training.seed
-        if settings.max_tokens == 0:
+        if self.pieces.config.sample.max_tokens == 0:
             return
-        sampling = Sampling(settings.temperature, settings.top_k, None, seed)
-        shown, prompt = self._prompt_at(self.progress.step)
-        pieces = self._writer.write(prompt, settings.max_tokens, sampling)
-        text = "".join(piece for (piece,) in pieces)
-        sample = Sampled(self.progress.step, shown, text)
+        sample = self._sampler.sample(self.progress.step)
         try:
             self._samples(sample)
         except RunError as error:
             self._emit(Notice(str(error), "warning"))
         self._emit(sample)
-
-    def _prompt_at(self, step: int) -> tuple[str, Array]:
-        """What the sample at ``step`` goes on from: as it is shown, and its ids."""
-        config, text = self.pieces.config, self.pieces.config.sample.prompt
-        messages = (Message("user", text),) if text else self.pieces.lesson.opening(step)
-        try:
-            if config.chat is None or not messages:
-                return text, self._writer.encode_prompt(text)
-            template = templates.get(config.chat.template)()
-            ids = template.prompt(messages, self.pieces.corpus.tokenizer)
-            return f"{messages[-1].content}\n", ids
-        except DataError as error:
-            raise DataError(f"sample.prompt: {error}") from None
 
     def _see_to_non_finite(self) -> None:
         """Say that a step was skipped; stop where nothing else is left, or was asked for."""

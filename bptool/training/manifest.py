@@ -59,6 +59,7 @@ def describe(pieces: Pieces) -> dict[str, Any]:
             "vocab_size": corpus.tokenizer.vocab_size,
             "split": pieces.config.data.split.model_dump(mode="json"),
         },
+        "guessing_loss": pieces.lesson.guessing_loss,
         **({} if pieces.start is None else {"start": pieces.start.origin}),
         "n_parameters": pieces.model.n_parameters,
         **({} if pieces.config.lora is None else {"n_trained": pieces.model.n_trained}),

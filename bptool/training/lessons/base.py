@@ -51,6 +51,12 @@ class Lesson(ABC):
     """Of what is minimised and of what weights are judged by."""
 
     @property
+    def guessing_loss(self) -> float | None:
+        """What its evaluations would give a model that only knows how frequent each token is; None
+        where they are no mean loss of tokens."""
+        return None
+
+    @property
     @abstractmethod
     def tokens_per_step(self) -> int:
         """Tokens that a step runs the model on, masked ones too."""

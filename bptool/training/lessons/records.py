@@ -8,6 +8,7 @@ Source: Ouyang et al. 2022, arXiv:2203.02155, section 3.5.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from bptool.data.chat.records import Message
 from bptool.models.base import Array
 from bptool.training.evaluation import evaluate_rows
 from bptool.training.events import Notice
+from bptool.training.health import guessing_loss
 from bptool.training.lessons.base import Judged, Lesson, LessonStep
 from bptool.training.step import TrainingStep
 
@@ -48,6 +50,12 @@ class Records(Lesson):
         most = training.eval_tokens
         context = training_step.shards.n_time
         self._n_judged = len(records.validation) if most is None else max(1, most // context)
+
+    @cached_property
+    def guessing_loss(self) -> float:
+        judged = self.records.validation.first(self._n_judged).targets
+        n_vocab = len(self._bytes_per_token)
+        return guessing_loss(self.records.train.targets.ravel(), judged.ravel(), n_vocab)
 
     @property
     def tokens_per_step(self) -> int:
