@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from bptool import registry
+from bptool import registry, user_output
 from bptool.errors import BptoolError, ConfigError
 
 _DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -56,7 +56,8 @@ def _load(name: str, path: Path | None) -> ModuleType:
         part.names()  # Our own parts come first, so that a clash is the plug-in's.
     before = [dict(part._classes) for part in registries]
     try:
-        return importlib.import_module(name) if path is None else _run_file(name, path)
+        with user_output.to_stderr():
+            return importlib.import_module(name) if path is None else _run_file(name, path)
     except (Exception, SystemExit) as error:
         for part, classes in zip(registries, before, strict=True):
             part._classes = classes

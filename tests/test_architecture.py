@@ -18,11 +18,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 NAMES = {path: path.relative_to(PACKAGE).as_posix() for path in MODULES}
 
 # Modules beside the packages; everything may use these.
-BASE = {"errors", "registry", "files", "caches"}
+BASE = {"errors", "registry", "files", "caches", "user_output"}
 LOW = BASE | {"config", "ops"}
 PARTS = LOW | {"data", "models", "objectives", "optim", "plugins", "regularizers"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "user_output": set(),
     "files": {"errors"},
     "caches": {"errors"},
     "registry": {"errors", "config"},

@@ -11,8 +11,8 @@ import pytest
 import training_runs as runs
 
 from bptool.cli.finetune.request import settle_preferences
-from bptool.data.chat.records import Message
 from bptool.errors import ConfigError, RunError, UserError
+from bptool.feedback.prompts import PromptRecord
 from bptool.training.calibration import calibration_error, reliability
 from bptool.training.events import Evaluated, Notice, StepDone
 from bptool.training.lessons.pairs import Pairs
@@ -160,7 +160,7 @@ def test_a_reward_model_ranks_answers_it_has_not_seen(places: Any, tmp_path: Pat
     assert (tmp_path / PLOT).stat().st_size > 5000
     with WorkerTeam(2) as team:
         scorer = Scorer(asked.folder.path, team)
-        asked_of = [(Message("user", f"{name} sees a dog. who?"),) for name in NAMES]
+        asked_of = [PromptRecord(f"{name} sees a dog. who?", {}, "") for name in NAMES]
         right = scorer.scores(asked_of, NAMES)
         wrong = scorer.scores(asked_of, THINGS[:4])
         assert right.mean() > wrong.mean()
@@ -172,10 +172,10 @@ def test_a_reward_model_ranks_answers_it_has_not_seen(places: Any, tmp_path: Pat
 def test_rules_score_answers_and_their_mistakes_are_one_line(tmp_path: Path) -> None:
     path = tmp_path / "rules.py"
     path.write_text("def reward(prompt, answer):\n    return len(answer) / len(prompt)\n")
-    prompts = [(Message("user", "abcd"),)] * 2
+    prompts = [PromptRecord("abcd", {}, "")] * 2
     assert RuledRewards(path).scores(prompts, ["ab", "abcd"]).tolist() == [0.5, 1.0]
     with pytest.raises(UserError, match="reward fails: ZeroDivisionError"):
-        RuledRewards(path).scores([(Message("user", ""),)], ["x"])
+        RuledRewards(path).scores([PromptRecord("", {}, "")], ["x"])
     other = tmp_path / "none.py"
     other.write_text("def judge(prompt, left, right):\n    return 'tie'\n")
     with pytest.raises(ConfigError, match="has no function reward"):

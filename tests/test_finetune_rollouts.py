@@ -63,6 +63,7 @@ def request(
         "prompts": [str(prompts)],
         "validation": [],
         "steps": 6,
+        "skip_bad": False,
         "checkpoint": "best",
         "rollouts": {**shape, "max_tokens": 8, "end_penalty": 0.0},
         "sets": ["training.eval_interval=3", "training.batch_size=4", *sets],

@@ -6,7 +6,7 @@ import contextlib
 import getpass
 import json as json_module
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,8 @@ from bptool.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bptool.feedback.prompts import PromptRecord
+    from bptool.feedback.rules import Rules
     from bptool.feedback.session import Session
     from bptool.inference.answers import Answerer
     from bptool.training.trained import TrainedRun
@@ -59,7 +61,7 @@ def collect(request: Request) -> None:
     """Show pair after pair until all are judged or the reviewer quits."""
     from rich.console import Console
 
-    from bptool.feedback.prompts import read_prompts
+    from bptool.feedback.prompts import read_prompt_records
     from bptool.feedback.rules import Rules
     from bptool.feedback.session import Session
     from bptool.feedback.store import Store
@@ -69,7 +71,11 @@ def collect(request: Request) -> None:
     console = Console()
     sampling = Sampling(request.temperature, request.top_k, None, request.seed)
     rules = Rules(request.judge) if request.judge else None
-    prompts = read_prompts(request.prompts)[: request.limit]
+    records = read_prompt_records(request.prompts).records[: request.limit]
+    prompts = [record.prompt for record in records]
+    if rules is not None:
+        for record in records:
+            rules.check(record.columns, record.place)
     if request.out.exists() and not request.out.is_file():
         raise UserError(f"{request.out} is a folder; name a file of judgements with --out")
     if not request.out.absolute().parent.is_dir():
@@ -84,7 +90,7 @@ def collect(request: Request) -> None:
             *(request.max_tokens, source),
         )
         if rules is not None:
-            _by_rules(session, rules, console, silent=request.json)
+            _by_rules(session, rules, records, console, silent=request.json)
         elif request.port is not None:
             from bptool.cli.feedback_page import serve
 
@@ -112,14 +118,18 @@ def _reviewer(request: Request) -> str:
         return "reviewer"
 
 
-def _by_rules(session: Session, rules: object, console: Console, silent: bool) -> None:
+def _by_rules(
+    session: Session,
+    rules: Rules,
+    records: Sequence[PromptRecord],
+    console: Console,
+    silent: bool,
+) -> None:
     """Let the rules judge every pair."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from bptool.feedback.prompts import said_last
-    from bptool.feedback.rules import Rules
 
-    assert isinstance(rules, Rules)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -132,7 +142,9 @@ def _by_rules(session: Session, rules: object, console: Console, silent: bool) -
         done = session.total - len(session.left_over)
         task = bar.add_task("judging by rules", total=session.total, completed=done)
         while pair := session.next():
-            session.judge(pair, rules.judge(said_last(pair.prompt), pair.left, pair.right))
+            columns = records[pair.number].columns
+            side = rules.judge(said_last(pair.prompt), pair.left, pair.right, columns)
+            session.judge(pair, side)
             bar.update(task, completed=session.total - len(session.left_over))
 
 

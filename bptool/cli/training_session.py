@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from bptool.cli import wording
@@ -20,7 +21,11 @@ def train(request: Request, quiet: bool, json: bool) -> None:
     from bptool.training.events import Notice
 
     limit = TimeLimit(request.seconds) if request.seconds is not None else None
-    with listener_for(Console(), quiet=quiet, json=json) as listener:
+    # displays write to the file that they are given, so what is printed meanwhile is a plug-in's
+    with (
+        listener_for(Console(), quiet=quiet, json=json) as listener,
+        contextlib.redirect_stdout(sys.stderr),
+    ):
         for change in request.changes:
             listener(Notice(change))
         listeners = [listener] if limit is None else [listener, limit]

@@ -1,16 +1,76 @@
-"""Prompts to answer: a text file with one a line, or JSON Lines with ``prompt`` or ``messages``."""
+"""Prompts to answer: a text file with one a line, or records with ``prompt`` or ``messages``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from bptool.data.chat.objects import BadRecord, read_parsed, refuse_broken
+from bptool.data.chat.objects import BadRecord, Broken, read_parsed, refuse_broken
 from bptool.data.chat.records import Message, parse_messages
 from bptool.data.sources import read_sources
 from bptool.errors import DataError
 from bptool.inference.answers import Prompt
+
+RECORDS = (".jsonl", ".json", ".gz")
+
+
+class PromptRecord(NamedTuple):
+    """A prompt, and the record that it stands in.
+
+    Attributes:
+        columns: the record by column; of a line of a text its ``prompt`` alone.
+        place: ``file:line``.
+    """
+
+    prompt: Prompt
+    columns: Mapping[str, Any]
+    place: str
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What files of prompts hold.
+
+    Attributes:
+        records: each prompt once, in order.
+        broken: records that were left out.
+        n_other: records whose prompt was there already with other columns, which were left out.
+    """
+
+    records: tuple[PromptRecord, ...]
+    broken: tuple[Broken, ...]
+    n_other: int
+
+
+def read_prompt_records(paths: Sequence[Path | str], skip_bad: bool = False) -> Prompts:
+    """The prompts of files with their records.
+
+    Raises:
+        DataError: a file cannot be read, holds no prompt, or a record in it is broken.
+    """
+    found: list[PromptRecord] = []
+    broken: list[Broken] = []
+    for path in map(Path, paths):
+        if path.suffix.lower() in RECORDS:
+            parsed, bad = read_parsed([path], _parse)
+            found += parsed
+            broken += bad
+        else:
+            (source,) = read_sources([path])
+            for number, line in enumerate(source.text.split("\n"), 1):
+                if text := line.strip():
+                    found.append(PromptRecord(text, {"prompt": text}, f"{path}:{number}"))
+    refuse_broken(broken, skip_bad)
+    unique: dict[tuple[Message, ...], PromptRecord] = {}
+    n_other = 0
+    for record in found:
+        first = unique.setdefault(as_messages(record.prompt), record)
+        n_other += first.columns != record.columns
+    if not unique:
+        raise DataError(f"{', '.join(map(str, paths))}: no prompt; give one a line")
+    return Prompts(tuple(unique.values()), tuple(broken), n_other)
 
 
 def read_prompts(paths: Sequence[Path | str], skip_bad: bool = False) -> list[Prompt]:
@@ -19,19 +79,7 @@ def read_prompts(paths: Sequence[Path | str], skip_bad: bool = False) -> list[Pr
     Raises:
         DataError: a file cannot be read, holds no prompt, or a record in it is broken.
     """
-    found: list[Prompt] = []
-    for path in map(Path, paths):
-        if path.suffix.lower() in (".jsonl", ".json", ".gz"):
-            parsed, broken = read_parsed([path], _parse)
-            refuse_broken(broken, skip_bad)
-            found += parsed
-        else:
-            (source,) = read_sources([path])
-            found += [line.strip() for line in source.text.split("\n") if line.strip()]
-    unique = list(dict.fromkeys(found))
-    if not unique:
-        raise DataError(f"{', '.join(map(str, paths))}: no prompt; give one a line")
-    return unique
+    return [record.prompt for record in read_prompt_records(paths, skip_bad).records]
 
 
 def said_last(prompt: Prompt) -> str:
@@ -53,13 +101,13 @@ def to_json(prompt: Prompt) -> Any:
     return [{"role": m.role, "content": m.content} for m in prompt]
 
 
-def _parse(value: dict[str, Any], place: str) -> Prompt:
+def _parse(value: dict[str, Any], place: str) -> PromptRecord:
     if "messages" in value:
         messages = parse_messages(value["messages"], "messages")
         if messages[-1].role != "user":
             raise BadRecord("messages does not end with what the user says")
-        return messages
-    return from_json(value.get("prompt"))
+        return PromptRecord(messages, value, place)
+    return PromptRecord(from_json(value.get("prompt")), value, place)
 
 
 def from_json(value: Any) -> Prompt:

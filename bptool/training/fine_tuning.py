@@ -110,6 +110,7 @@ class PromptMaterial(Material):
         assert config.rollouts is not None
         assert self._start.reference is not None
         rewards = open_rewards(config.rollouts.reward, step.shards.team)
+        rewards.check([*self.prompts.train, *self.prompts.validation])
         return Rollouts(
             *(step, self._objective, self.prompts, config.rollouts, config.training),
             *(self._start.reference, rewards, self._mix),

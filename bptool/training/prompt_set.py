@@ -5,25 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from bptool.config.data_section import DataConfig
 from bptool.data.batches import shuffled
-from bptool.data.chat.records import Message
 from bptool.data.chat.rendering import Ids, Rendering
 from bptool.errors import DataError
-from bptool.feedback.prompts import as_messages, read_prompts
-
-Asked = tuple[Message, ...]
-"""A prompt as messages."""
-
-
-def read_all(paths: Sequence[Path | str], skip_bad: bool) -> list[Asked]:
-    """The prompts of files as messages, each once."""
-    found = [as_messages(prompt) for prompt in read_prompts(paths, skip_bad)]
-    return list(dict.fromkeys(found))
+from bptool.feedback.prompts import PromptRecord, as_messages, read_prompt_records
 
 
 @dataclass(frozen=True)
@@ -35,8 +24,8 @@ class PromptSet:
         sha256: hash of all ids, and of how they were divided.
     """
 
-    train: tuple[Asked, ...]
-    validation: tuple[Asked, ...]
+    train: tuple[PromptRecord, ...]
+    validation: tuple[PromptRecord, ...]
     train_ids: tuple[Ids, ...]
     validation_ids: tuple[Ids, ...]
     rendering: Rendering
@@ -55,10 +44,11 @@ def prepare_prompts(
     assert config.records is not None
     skip, place = config.records.skip_bad, ", ".join(config.text)
     named = config.records.validation
-    parts = [_fitting(read_all(config.text, skip), rendering, context - max_tokens)]
+    read = [read_prompt_records(config.text, skip)]
+    parts = [_fitting(read[0].records, rendering, context - max_tokens)]
     if named:
-        aside = _fitting(read_all(named, skip), rendering, context - max_tokens)
-        parts.append(aside)
+        read.append(read_prompt_records(named, skip))
+        parts.append(_fitting(read[1].records, rendering, context - max_tokens))
     else:
         kept, ids, n_long = parts[0]
         n = len(kept)
@@ -86,11 +76,11 @@ def prepare_prompts(
 
 
 def _fitting(
-    prompts: Sequence[Asked], rendering: Rendering, most: int
-) -> tuple[list[Asked], list[Ids], int]:
+    prompts: Sequence[PromptRecord], rendering: Rendering, most: int
+) -> tuple[list[PromptRecord], list[Ids], int]:
     kept, ids = [], []
     for prompt in prompts:
-        own = rendering.prompt(prompt)
+        own = rendering.prompt(as_messages(prompt.prompt))
         if 1 <= len(own) <= most:
             kept.append(prompt)
             ids.append(own)

@@ -45,6 +45,7 @@ def ppo(
         float | None,
         typer.Option("--kl-target", help="Nats an answer that the weight is adapted to reach."),
     ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave broken records out.")] = False,
     last: Annotated[
         bool, typer.Option("--last", help="Start from the last checkpoint, not from the best.")
     ] = False,
@@ -79,6 +80,7 @@ def ppo(
         prompts=prompts,
         validation=validation or [],
         steps=steps,
+        skip_bad=skip_bad,
         checkpoint="last" if last else "best",
         rollouts={
             "prompts": n_prompts,

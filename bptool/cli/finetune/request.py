@@ -163,6 +163,7 @@ def settle_rollouts(
     prompts: list[str],
     validation: list[str],
     steps: int,
+    skip_bad: bool,
     checkpoint: str,
     rollouts: dict[str, Any],
     sets: list[str],
@@ -179,7 +180,7 @@ def settle_rollouts(
     parent = open_run(run, last=checkpoint == "last")
     values = started_from(parent, run, checkpoint, ROLLOUT_RATE)
     values["objective"] = {"name": objective}
-    values["data"] |= records_in(prompts, validation, skip_bad=False)
+    values["data"] |= records_in(prompts, validation, skip_bad)
     values["data"]["split"]["validation_fraction"] = 0.1
     values["model"] = nothing_dropped(values["model"])
     values["rollouts"] = {"reward": str(Path(reward).absolute())}

@@ -30,6 +30,7 @@ from bptool.data.batches import Batches
 from bptool.data.chat.records import Message
 from bptool.data.preference_set import PackedUnits
 from bptool.errors import RunError
+from bptool.feedback.prompts import PromptRecord, as_messages
 from bptool.models.base import Array
 from bptool.objectives.base import Objective
 from bptool.objectives.gae import gae
@@ -43,7 +44,7 @@ from bptool.training.events import Notice
 from bptool.training.failure_states import FailureWatch
 from bptool.training.lessons.base import Judged, Lesson, LessonStep
 from bptool.training.lessons.records import epoch_rows
-from bptool.training.prompt_set import Asked, PromptSet
+from bptool.training.prompt_set import PromptSet
 from bptool.training.scorer import Rewards
 from bptool.training.step import TrainingStep
 from bptool.training.token_shards import Outputs, Rows, TokenShards
@@ -130,7 +131,7 @@ class Rollouts(Lesson):
         return self._rewarded(params, asked, ids, n, self._training.seed, first)
 
     def _rewarded(
-        self, params: Any, asked: Sequence[Asked], ids: Any, n: int, seed: int, first: int
+        self, params: Any, asked: Sequence[PromptRecord], ids: Any, n: int, seed: int, first: int
     ) -> Sampled:
         rendering, most = self.prompts.rendering, self._settings.max_tokens
         answered = sample_answers(self._shards, params, ids, n, most, rendering, seed, first)
@@ -309,7 +310,7 @@ class Rollouts(Lesson):
         return notices
 
     def opening(self, step: int) -> Sequence[Message]:
-        return self.prompts.validation[step % len(self.prompts.validation)]
+        return as_messages(self.prompts.validation[step % len(self.prompts.validation)].prompt)
 
     def state(self) -> dict[str, Any]:
         return {"kl_weight": self._kl_weight, "watch": self._watch.state()}
