@@ -16,7 +16,7 @@ from bptool.feedback.prompts import PromptRecord
 from bptool.training.calibration import calibration_error, reliability
 from bptool.training.events import Evaluated, Notice, StepDone
 from bptool.training.lessons.pairs import Pairs
-from bptool.training.reliability import PLOT, draw, judge_reward_run
+from bptool.training.reliability import PLOT, draw, judge_pairs_run
 from bptool.training.scorer import RuledRewards, Scorer
 from bptool.training.setup import build
 from bptool.training.workers import WorkerTeam
@@ -152,7 +152,7 @@ def test_a_reward_model_ranks_answers_it_has_not_seen(places: Any, tmp_path: Pat
     last = evaluations(recorder)[-1].statistics
     assert last["accuracy at least"] <= last["accuracy"] <= last["accuracy at most"]
     assert last["accuracy"] > 0.7
-    found = judge_reward_run(asked.folder.path)
+    found = judge_pairs_run(asked.folder.path)
     assert found.accuracy == pytest.approx(last["accuracy"])
     assert found.error == pytest.approx(last["calibration error"])
     assert sum(b.n for b in found.bins) == found.n

@@ -19,12 +19,14 @@ def train(request: Request, quiet: bool, json: bool) -> None:
     from bptool.cli.display import listener_for
     from bptool.training.begin import resume_run, start_run
     from bptool.training.events import Notice
+    from bptool.training.reliability import JUDGED
 
     limit = TimeLimit(request.seconds) if request.seconds is not None else None
-    # displays write to the file that they are given, so what is printed meanwhile is a plug-in's
+    # the display writes to the file that it is given: what is printed meanwhile is a plug-in's
+    console = Console(file=sys.stdout)
     with (
-        listener_for(Console(), quiet=quiet, json=json) as listener,
         contextlib.redirect_stdout(sys.stderr),
+        listener_for(console, quiet=quiet, json=json) as listener,
     ):
         for change in request.changes:
             listener(Notice(change))
@@ -44,6 +46,10 @@ def train(request: Request, quiet: bool, json: bool) -> None:
         finally:
             training.pieces.close()
     if not interrupted:
+        if request.config.objective.name in JUDGED:
+            from bptool.cli.finetune.reliability import show_reliability
+
+            show_reliability(request.folder.path, quiet, json)
         return
     if quiet or json:  # the other displays have said so
         run = wording.argument(str(request.folder.path))

@@ -44,6 +44,13 @@ class RecordsConfig(Section):
         "split.validation_fraction says",
     )
     skip_bad: bool = Field(default=False, description="leave broken records out")
+    judged_fraction: float = Field(
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        description="of preferences that are held out: the share of their prompts on which only "
+        "the trained model is judged, at the end; the others choose the checkpoint",
+    )
 
 
 class DataConfig(Section):

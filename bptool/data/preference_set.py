@@ -26,6 +26,9 @@ from bptool.data.chat.templates import Encoded
 from bptool.data.preferences import Judgement, Preference, Preferences, read_preferences
 from bptool.errors import DataError
 
+FEWEST_TO_CHOOSE = 30
+"""Pairs that choose the checkpoint, where others judge it."""
+
 
 class Document(NamedTuple):
     """A prompt and an answer, one after the other."""
@@ -49,6 +52,14 @@ class Unit(NamedTuple):
     prompt: tuple[Message, ...]
     place: str
 
+    @property
+    def sha256(self) -> str:
+        """Hash of its tokens."""
+        digest = hashlib.sha256()
+        for document in (self.first, self.second):
+            digest.update(document.ids.astype("<i4").tobytes())
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True)
 class PreferenceSet:
@@ -56,12 +67,14 @@ class PreferenceSet:
 
     Attributes:
         rendering: what made tokens of them.
+        test: units that only the trained model is judged on; none where there are too few.
         n_undecided, n_broken, n_too_long: records that were left out.
         sha256: hash of all tokens and labels, and of how they were divided.
     """
 
     train: tuple[Unit, ...]
     validation: tuple[Unit, ...]
+    test: tuple[Unit, ...]
     rendering: Rendering
     n_undecided: int
     n_broken: int
@@ -106,14 +119,16 @@ def prepare_preferences(
         train, validation, n_long = units, others, n_long + n_more
     else:
         train, validation = _divide(units, config, place)
+    validation, test = _apart(validation, config)
     return PreferenceSet(
         train=tuple(train),
         validation=tuple(validation),
+        test=tuple(test),
         rendering=rendering,
         n_undecided=sum(x.n_undecided for x in read),
         n_broken=sum(len(x.broken) for x in read),
         n_too_long=n_long,
-        sha256=_sha256(train, validation),
+        sha256=_sha256(train, validation, *([test] if test else [])),
     )
 
 
@@ -214,6 +229,20 @@ def _divide(units: Sequence[Unit], config: DataConfig, place: str) -> tuple[list
         [unit for unit in units if unit.prompt not in aside],
         [unit for unit in units if unit.prompt in aside],
     )
+
+
+def _apart(held_out: list[Unit], config: DataConfig) -> tuple[list[Unit], list[Unit]]:
+    """Pairs that choose the checkpoint, and those that only the trained model is judged on; the
+    latter none where too few pairs would be left to choose by."""
+    assert config.records is not None
+    prompts = list(dict.fromkeys(unit.prompt for unit in held_out))
+    n = len(prompts)
+    places = shuffled(np.arange(n, dtype=np.uint64), n, config.split.seed, 1)
+    judged = {prompts[i] for i in places[: round(n * config.records.judged_fraction)].tolist()}
+    choosing, judging = ([u for u in held_out if (u.prompt in judged) == x] for x in (False, True))
+    if len(choosing) < FEWEST_TO_CHOOSE or any(unit.label for unit in held_out):
+        return held_out, []
+    return choosing, judging
 
 
 def _sha256(*parts: Sequence[Unit]) -> str:

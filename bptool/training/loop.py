@@ -39,7 +39,7 @@ from bptool.training.events import (
     TrainingStarted,
 )
 from bptool.training.metrics import MetricsFile, read_metrics
-from bptool.training.plot import plot_losses
+from bptool.training.plot import JudgedBy, plot_losses
 from bptool.training.progress import Progress
 from bptool.training.restore import load_checkpoint, save_checkpoint
 from bptool.training.run_folder import RunFolder
@@ -109,6 +109,8 @@ class Training:
             interrupted = self._loop()
         finally:
             self._metrics.close()
+        if not interrupted:
+            self._say_what_came_of_it()
         files = self._draw()
         self._emit(
             TrainingFinished(
@@ -133,6 +135,9 @@ class Training:
             self.pieces.step.accepts = lambda loss: not self.progress.watch.is_spike(loss, settings)
         if self.progress.step > 0 and self._is_evaluation(self.progress.step):
             self._evaluate()  # the checkpoint was written before it
+        if self.progress.step == 0 and self.pieces.lesson.judges_start:
+            self._save_or_say_why_not()  # it may turn out to be the best
+            self._evaluate()
         while self.progress.step < training.steps and not (self._stop or self._stopped_early):
             done = self._step()
             self._emit(done)
@@ -146,6 +151,17 @@ class Training:
         self._save()  # where the run was stopped
         self._mark_again()
         return self.progress.step < training.steps and not self._stopped_early
+
+    def _say_what_came_of_it(self) -> None:
+        progress, lesson = self.progress, self.pieces.lesson
+        for notice in lesson.closing():
+            self._emit(notice)
+        if lesson.judges_start and progress.best_step == 0 and progress.best_val_loss is not None:
+            text = (
+                f"training did not help: at no evaluation was the {lesson.judged_as} better than "
+                "that of the model before training, at step 0, which is kept as the best checkpoint"
+            )
+            self._emit(Notice(text, "warning"))
 
     def _step(self) -> StepDone:
         """Train the step that is next."""
@@ -272,9 +288,12 @@ class Training:
             self._mark_best()
         else:
             progress.evaluations_since_best += 1
-        overfitting = progress.evaluations_since_best >= OVERFITTING_AFTER and _or_infinity(
-            train_loss
-        ) < _or_infinity(progress.train_loss_at_best)
+        overfitting = (
+            progress.evaluations_since_best >= OVERFITTING_AFTER
+            and progress.best_step > 0
+            and not pieces.lesson.maximised
+            and _or_infinity(train_loss) < _or_infinity(progress.train_loss_at_best)
+        )
         self._emit(
             Evaluated(
                 step=progress.step,
@@ -300,7 +319,8 @@ class Training:
                 )
             )
         self._sample()
-        self._judge(judged)
+        if progress.step > 0:
+            self._judge(judged)
 
     def _mark_best(self) -> None:
         """Make this step's checkpoint the best, if it could be written."""
@@ -406,6 +426,8 @@ class Training:
                 engine=pieces.engine.name,
                 peak_flops=peak,
                 engine_choice=pieces.engine.why,
+                judged_as=pieces.lesson.judged_as,
+                maximised=pieces.lesson.maximised,
             )
         )
 
@@ -427,7 +449,9 @@ class Training:
         try:
             title = f"{self.folder.path.name}: {self.pieces.model.n_parameters:,} parameters"
             records = read_metrics(self.folder.metrics)
-            plot_losses(records, self.folder.plot, title, self.pieces.lesson.loss_unit)
+            lesson = self.pieces.lesson
+            judged = JudgedBy(lesson.judged_as, lesson.maximised)
+            plot_losses(records, self.folder.plot, title, lesson.loss_unit, judged)
         except (OSError, RunError) as error:  # the weights are what matters
             self._emit(Notice(f"could not draw {self.folder.plot}: {error}", "warning"))
             return {}

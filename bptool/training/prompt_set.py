@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ class PromptSet:
 
     Attributes:
         n_too_long: prompts that leave no room for an answer, and were left out.
+        n_broken, n_other: records without a prompt, and with one that was there before with other
+            columns, that were left out.
         sha256: hash of all ids, and of how they were divided.
     """
 
@@ -30,7 +32,19 @@ class PromptSet:
     validation_ids: tuple[Ids, ...]
     rendering: Rendering
     n_too_long: int
+    n_broken: int
+    n_other: int
     sha256: str
+
+    def notes(self) -> Iterator[str]:
+        """What the user should know of the prompts, one line each."""
+        if n := self.n_broken:
+            yield f"{'1 record is' if n == 1 else f'{n:,} records are'} broken and left out"
+        if n := self.n_other:
+            others = "1 record repeats a prompt" if n == 1 else f"{n:,} records repeat a prompt"
+            yield f"{others} with other columns and {'is' if n == 1 else 'are'} left out"
+        if n := self.n_too_long:
+            yield f"{n:,} prompts leave too little room for an answer and are left out"
 
 
 def prepare_prompts(
@@ -71,6 +85,8 @@ def prepare_prompts(
         *(tuple(train_prompts), tuple(judged), tuple(train_ids), tuple(judged_ids)),
         rendering=rendering,
         n_too_long=n_long + n_more,
+        n_broken=sum(len(x.broken) for x in read),
+        n_other=sum(x.n_other for x in read),
         sha256=_sha256(train_ids, judged_ids),
     )
 

@@ -41,13 +41,16 @@ def nothing_dropped(model: dict[str, Any]) -> dict[str, Any]:
     return {**model, **{key: 0.0 for key in ("dropout", "stochastic_depth") if key in model}}
 
 
-def records_in(data: list[str], validation: list[str], skip_bad: bool) -> dict[str, Any]:
+def records_in(
+    data: list[str], validation: list[str], skip_bad: bool, judged_fraction: float = 0.0
+) -> dict[str, Any]:
     """Keys of the data section for files of records."""
     return {
         "text": [str(Path(path).absolute()) for path in data],
         "records": {
             "validation": [str(Path(path).absolute()) for path in validation],
             "skip_bad": skip_bad,
+            "judged_fraction": judged_fraction,
         },
         "split": {"by": "document", "validation_fraction": 0.05},
     }

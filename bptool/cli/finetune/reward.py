@@ -43,7 +43,6 @@ def reward(
     conversations. At the end comes how often it agrees with judgements that it has not seen, and
     how far its probabilities can be believed.
     """
-    from bptool.cli.finetune.reliability import show_reliability
     from bptool.cli.finetune.request import settle_preferences
     from bptool.cli.training_session import train
     from bptool.plugins import load_plugin
@@ -62,4 +61,3 @@ def reward(
         out=out,
     )
     train(request, quiet, json)
-    show_reliability(request.folder.path, quiet, json)

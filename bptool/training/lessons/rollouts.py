@@ -81,7 +81,8 @@ class Rollouts(Lesson):
         mix: tokens of the pretraining mix, or None.
     """
 
-    loss_unit = "less the reward"
+    judged_as, maximised = "held-out reward less KL", True
+    judges_start = True
 
     def __init__(
         self,
@@ -106,9 +107,7 @@ class Rollouts(Lesson):
         config = self._shards.model.config
         self._drops = max(config.dropout_sites()) > 0 or config.depth().rate > 0
         self._watch = FailureWatch(settings.kl_target)
-        n = prompts.n_too_long
-        texts = [f"{n:,} prompts leave too little room for an answer and are left out"] if n else []
-        self._notices = [Notice(text, "warning") for text in texts]
+        self._notices = [Notice(text, "warning") for text in prompts.notes()]
 
     @property
     def n_answers(self) -> int:
@@ -203,6 +202,7 @@ class Rollouts(Lesson):
         k1, k3 = kl_of(logp, reference, sampled.packed.owner, n)
         return {
             "reward": float(sampled.rewards.mean()),
+            "reward deviation": float(sampled.rewards.std()),
             "KL, k1 per answer": k1,
             "KL, k3 per answer": k3,
             # the mean of - log pi over what pi samples is an estimate of its entropy
@@ -311,6 +311,12 @@ class Rollouts(Lesson):
 
     def opening(self, step: int) -> Sequence[Message]:
         return as_messages(self.prompts.validation[step % len(self.prompts.validation)].prompt)
+
+    def closing(self) -> Iterable[Notice]:
+        return self._watch.at_end()
+
+    def held_out(self) -> Sequence[Mapping[str, Any]]:
+        return [{"place": r.place, "used_for": "choosing"} for r in self.prompts.validation]
 
     def state(self) -> dict[str, Any]:
         return {"kl_weight": self._kl_weight, "watch": self._watch.state()}
