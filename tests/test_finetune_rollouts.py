@@ -261,7 +261,12 @@ def test_the_objective_of_a_mix_is_the_sum(
 
 
 def watched(watch: FailureWatch, **now: float) -> list[str]:
-    first = {"reward": 1.0, "reward deviation": 0.5, "answer length": 10.0, "entropy per token": 2.0}
+    first = {
+        "reward": 1.0,
+        "reward deviation": 0.5,
+        "answer length": 10.0,
+        "entropy per token": 2.0,
+    }
     first["KL, k3 per answer"] = 0.0
     said = []
     for step in range(40):

@@ -125,8 +125,8 @@ def inspect(
         typer.echo(f"{what}: {', '.join(f'{token} {n:,}' for token, n in found[what])}")
     for sample in found["samples"]:
         typer.echo(f"sample: {sample!r}")
-    if found["note"]:
-        typer.echo(f"note: {found['note']}")
+    for note in found["notes"]:
+        typer.echo(f"note: {note}")
 
 
 def _data_section(source: str, tokenizer: str | None) -> DataConfig:

@@ -61,6 +61,7 @@ def collect(request: Request) -> None:
     """Show pair after pair until all are judged or the reviewer quits."""
     from rich.console import Console
 
+    from bptool.data.record_report import RecordReport
     from bptool.feedback.prompts import read_prompt_records
     from bptool.feedback.rules import Rules
     from bptool.feedback.session import Session
@@ -71,7 +72,9 @@ def collect(request: Request) -> None:
     console = Console()
     sampling = Sampling(request.temperature, request.top_k, None, request.seed)
     rules = Rules(request.judge) if request.judge else None
-    records = read_prompt_records(request.prompts).records[: request.limit]
+    report = RecordReport()
+    records = read_prompt_records(request.prompts, report)[: request.limit]
+    report.refuse(remedy="mend them")
     prompts = [record.prompt for record in records]
     if rules is not None:
         for record in records:

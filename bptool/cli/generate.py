@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from bptool.cli import wording
+from bptool.cli.stop import STOP_HELP, stop_strings
 
 
 def generate(
@@ -25,6 +26,10 @@ def generate(
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
     num_samples: Annotated[int, typer.Option(help="How many texts.", min=1, max=4096)] = 1,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option("--stop", help=STOP_HELP),
+    ] = None,
     last: Annotated[
         bool, typer.Option("--last", help="The last checkpoint in place of the best.")
     ] = False,
@@ -66,13 +71,14 @@ def generate(
         prompt_ids = writer.encode_prompt(shown)
     except DataError as error:
         raise DataError(f"--prompt: {error}") from None
+    stops = stop_strings(stop)
     texts = [""] * num_samples
     streams = num_samples == 1 and not json
     # on a terminal a control character is not obeyed, whatever the model may have learnt
     safe = wording.printable if sys.stdout.isatty() else str
     if streams:
         sys.stdout.write(safe(shown))
-    for pieces in writer.write(prompt_ids, max_tokens, sampling, num_samples):
+    for pieces in writer.write(prompt_ids, max_tokens, sampling, num_samples, stops):
         for i, piece in enumerate(pieces):
             texts[i] += piece
         if streams:
@@ -93,11 +99,13 @@ def generate(
 
 
 def _read_stdin() -> str:
-    """The standard input as UTF-8, line ends as in a training text."""
+    """The standard input as UTF-8, line ends as in a training text, without the last one: it is
+    whoever sends a line that adds it."""
     from bptool.errors import DataError
 
     try:
-        return sys.stdin.buffer.read().decode("utf-8").replace("\r\n", "\n")
+        text = sys.stdin.buffer.read().decode("utf-8").replace("\r\n", "\n")
+        return text.removesuffix("\n")
     except UnicodeDecodeError as error:
         raise DataError(
             f"standard input: byte 0x{error.object[error.start]:02X} at offset {error.start} is "

@@ -43,6 +43,7 @@ def compare(request: Request) -> None:
     """Answer every prompt with both runs, decide, and say the win rate."""
     from rich.console import Console
 
+    from bptool.data.record_report import RecordReport
     from bptool.feedback.prompts import read_prompt_records
     from bptool.feedback.rules import Rules
     from bptool.inference.sampling import Sampling
@@ -53,7 +54,9 @@ def compare(request: Request) -> None:
     if rules_file is None and request.reward is not None and request.reward.suffix == ".py":
         rules_file = request.reward
     rules = Rules(rules_file) if rules_file else None
-    records = read_prompt_records(request.prompts).records[: request.limit]
+    report = RecordReport()
+    records = read_prompt_records(request.prompts, report)[: request.limit]
+    report.refuse(remedy="mend them")
     prompts = [record.prompt for record in records]
     if rules is not None:
         for record in records:

@@ -219,4 +219,4 @@ def _facts(corpus: Corpus, made: bool) -> list[tuple[str, str]]:
         ("to validate", f"{corpus.n_validation:,} tokens"),
         ("file", f"{corpus.token_file}{'' if made else ' (was there already)'}"),
     ]
-    return facts + ([("note", corpus.note)] if corpus.note else [])
+    return [*facts, *(("note", note) for note in corpus.notes)]

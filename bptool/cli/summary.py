@@ -13,7 +13,7 @@ from bptool.training.events import TrainingStarted
 def opening_lines(event: TrainingStarted) -> Iterator[str]:
     """What trains, on what, and where the files go, one line each."""
     yield f"{event.model} with {wording.count(event.n_parameters)} parameters"
-    yield (
+    yield event.material or (
         f"{wording.count(event.n_train_tokens)} tokens to train on, "
         f"{wording.count(event.n_validation_tokens)} to validate"
     )
@@ -84,11 +84,14 @@ def closing_facts(progress: TrainingProgress) -> Iterator[tuple[str, str]]:
     for name, path in end.files.items():
         yield name, wording.near_path(path)
     yield "resume" if end.interrupted else "next", next_command(progress)
+    if end.left_out:
+        yield "left out", end.left_out
 
 
 def last_line(progress: TrainingProgress) -> str:
     """All of the summary that ``--quiet`` prints."""
     end = progress.finished
     assert end is not None
+    left_out = f"; {end.left_out}" if end.left_out else ""
     best = f"Best {progress.judged_as} {best_result(progress)}"
-    return f"{headline(progress)} {best}; {end.run_dir}"
+    return f"{headline(progress)} {best}; {end.run_dir}{left_out}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import importlib
-import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +12,16 @@ from typing import Any
 from bptool.errors import DataError
 
 COMPRESSED = (".gz", ".zst")
+GZIP, ZSTD, PARQUET = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"PAR1"
+"""What files of each begin with."""
 CHUNK_BYTES = 1 << 20
 _FED = 1 << 11
 """Compressed bytes that a zstd decoder is given at once: no more than 64 MiB can come of them."""
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:
-    """What ``path`` holds, decompressed where its name ends in ``.gz`` or ``.zst``.
+    """What ``path`` holds, decompressed where its name ends in ``.gz`` or ``.zst``, or where it
+    begins as such files do.
 
     All chunks but the last have :data:`CHUNK_BYTES` bytes, so that what is made of them does not
     depend on how a file was compressed.
@@ -29,10 +31,15 @@ def read_chunks(path: Path) -> Iterator[bytes]:
     """
     suffix = path.suffix.lower()
     try:
-        if suffix == ".zst":
-            yield from _rechunked(_zstd(path))
-            return
-        with gzip.open(path) if suffix == ".gz" else path.open("rb") as file:
+        file: Any = path.open("rb")
+        with file:
+            start = file.read(len(ZSTD))
+            file.seek(0)
+            if suffix == ".zst" or start == ZSTD:
+                yield from _rechunked(_zstd(path))
+                return
+            if suffix == ".gz" or start.startswith(GZIP):
+                file = gzip.open(file)
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
     except FileNotFoundError:
@@ -78,28 +85,6 @@ def _zstd(path: Path) -> Iterator[bytes]:
             raise DataError(f"{path}: not a whole zstd file (it ends too early); copy it again")
     except library.ZstdError as error:
         raise DataError(f"{path}: not a whole zstd file ({error}); copy it again") from None
-
-
-def open_zstd(path: Path) -> io.BufferedReader:
-    """A zstd file as one of bytes to read; errors as of :func:`read_chunks`."""
-    return io.BufferedReader(_Parts(_zstd(path)), CHUNK_BYTES)
-
-
-class _Parts(io.RawIOBase):
-    """A file whose bytes are those of ``parts``, one after the other."""
-
-    def __init__(self, parts: Iterator[bytes]) -> None:
-        self._parts, self._held = parts, memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._held:
-            self._held = memoryview(next(self._parts, b""))
-        n = min(len(buffer), len(self._held))
-        buffer[:n], self._held = self._held[:n], self._held[n:]
-        return n
 
 
 def _rechunked(parts: Iterator[bytes]) -> Iterator[bytes]:

@@ -128,6 +128,13 @@ class Rules:
                     "parameter a default"
                 )
 
+    def uses(self, column: str) -> bool:
+        """Whether the reward is given a column."""
+        rule = self._reward
+        asked = () if rule is None else (*rule.by_position, *rule.by_name)
+        takes_all = rule is not None and rule.takes_all
+        return takes_all or RECORD in asked or column in asked
+
     def judge(self, prompt: str, left: str, right: str, columns: Columns | None = None) -> Side:
         """Which of two answers is better."""
         if self._judge is None:

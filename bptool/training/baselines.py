@@ -1,4 +1,4 @@
-"""What agrees with judgements of pairs without any training: guessing, lengths, the model before."""
+"""What agrees with judgements of pairs without training: guessing, lengths, the model before."""
 
 from __future__ import annotations
 

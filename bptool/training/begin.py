@@ -46,7 +46,7 @@ def start_run(
     folder.check_free()
     pieces = build(config, progress=progress)
     try:
-        of_text = [Notice(pieces.corpus.note)] if pieces.corpus.note else []
+        of_text = map(Notice, pieces.corpus.notes)
         for notice in (*of_text, *pieces.lesson.notices()):
             for listener in listeners:
                 listener(notice)

@@ -30,6 +30,8 @@ class TrainingStarted:
     """What weights are judged by, in words."""
     maximised: bool = False
     """Whether it is the better the higher it is; the ``val_loss`` of evaluations is less it."""
+    material: str = ""
+    """What is trained on and validated with, where a count of tokens would not say."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,8 @@ class TrainingFinished:
     """Most memory that the process had in use so far; None where the system does not tell."""
     answers: bool = False
     """Whether the run has a chat template, so that one can talk with it."""
+    left_out: str = ""
+    """How many records were left out and why, or nothing."""
 
 
 Event = (

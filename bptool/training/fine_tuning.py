@@ -17,6 +17,7 @@ from bptool.data.sources import Texts
 from bptool.data.tokenizers import Tokenizer
 from bptool.data.whole import encode_each
 from bptool.errors import DataError
+from bptool.feedback.prompts import OF_PROMPTS
 from bptool.models.base import Array
 from bptool.objectives.base import Objective
 from bptool.registry import objectives
@@ -110,7 +111,11 @@ class PromptMaterial(Material):
         assert config.rollouts is not None
         assert self._start.reference is not None
         rewards = open_rewards(config.rollouts.reward, step.shards.team)
-        rewards.check([*self.prompts.train, *self.prompts.validation])
+        records = [*self.prompts.train, *self.prompts.validation]
+        rewards.check(records)
+        for key in (key for record in records for key in record.columns):
+            if key not in OF_PROMPTS and not rewards.uses(key):
+                self.prompts.report.add_unused(key)
         return Rollouts(
             *(step, self._objective, self.prompts, config.rollouts, config.training),
             *(self._start.reference, rewards, self._mix),

@@ -124,6 +124,7 @@ class Training:
                 files=files,
                 peak_memory_bytes=machine.peak_memory_bytes(),
                 answers=self.pieces.config.chat is not None,
+                left_out=self.pieces.lesson.left_out,
             )
         )
         return interrupted
@@ -428,6 +429,7 @@ class Training:
                 engine_choice=pieces.engine.why,
                 judged_as=pieces.lesson.judged_as,
                 maximised=pieces.lesson.maximised,
+                material=pieces.lesson.material,
             )
         )
 

@@ -34,6 +34,9 @@ class Rewards(Protocol):
     def check(self, prompts: Records) -> None:
         """Raise a UserError where answers to one of ``prompts`` cannot be scored."""
 
+    def uses(self, column: str) -> bool:
+        """Whether it looks at a further column of the records."""
+
     def scores(self, prompts: Records, answers: Sequence[str]) -> Array:
         """A score of each answer, float64 (A,)."""
 
@@ -71,6 +74,9 @@ class Scorer:
                 raise DataError(
                     f"{record.place}: the reward model {run} cannot read it: {error}"
                 ) from None
+
+    def uses(self, column: str) -> bool:
+        return False
 
     def scores(self, prompts: Records, answers: Sequence[str]) -> Array:
         """A score of each answer, float64 (A,). Of a prompt that leaves too little room only the
@@ -110,6 +116,9 @@ class RuledRewards:
     def check(self, prompts: Records) -> None:
         for record in prompts:
             self._rules.check(record.columns, record.place, rewards_only=True)
+
+    def uses(self, column: str) -> bool:
+        return self._rules.uses(column)
 
     def scores(self, prompts: Records, answers: Sequence[str]) -> Array:
         return np.array(

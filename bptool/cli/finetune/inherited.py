@@ -42,15 +42,30 @@ def nothing_dropped(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def records_in(
-    data: list[str], validation: list[str], skip_bad: bool, judged_fraction: float = 0.0
+    data: list[str],
+    validation: list[str],
+    skip_bad: bool,
+    form: str | None = None,
+    judged_fraction: float = 0.0,
 ) -> dict[str, Any]:
-    """Keys of the data section for files of records."""
+    """Keys of the data section for files of records; ``-`` is standard input."""
+    from bptool.cli.piped import without_stdin
+
+    data, validation = without_stdin(data, validation)
     return {
-        "text": [str(Path(path).absolute()) for path in data],
+        "text": [_absolute(name) for name in data],
         "records": {
-            "validation": [str(Path(path).absolute()) for path in validation],
+            "validation": [_absolute(name) for name in validation],
             "skip_bad": skip_bad,
+            "form": form,
             "judged_fraction": judged_fraction,
         },
         "split": {"by": "document", "validation_fraction": 0.05},
     }
+
+
+def _absolute(name: str) -> str:
+    """A path that holds from anywhere; ``dataset:NAME`` does already."""
+    from bptool.data.text import DATASET_PREFIX
+
+    return name if name.startswith(DATASET_PREFIX) else str(Path(name).absolute())

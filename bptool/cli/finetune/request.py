@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,10 @@ LORA_RATE = 2.0
 """Adapters start at nothing and need larger steps."""
 WARMUP = 0.05
 EVALUATIONS = 8
+JUDGED_FRACTION = 0.7
+"""Of the pairs that are held out: those on which only the trained model is judged."""
+TEMPLATE = "roles"
+"""How turns are written where neither the user nor the parent says."""
 
 
 def settle_sft(
@@ -34,6 +38,7 @@ def settle_sft(
     sets: list[str],
     out: Path | None,
     lora: str | None = None,
+    form: str | None = None,
 ) -> Request:
     """A run that trains on records; its steps follow from ``epochs`` and how the records pack.
 
@@ -49,9 +54,8 @@ def settle_sft(
         raise ConfigError(f"--epochs {epochs:g} is not a number above 0")
     parent = open_run(run, last=checkpoint == "last")
     values = started_from(parent, run, checkpoint, RATE if lora is None else LORA_RATE)
-    values["data"] |= records_in(data, validation, skip_bad)
-    own = parent.config.chat.template if parent.config.chat else "roles"
-    values["chat"] = {"template": template or own}
+    values["data"] |= records_in(data, validation, skip_bad, form)
+    values["chat"] = {"template": template or parent.chat_template or TEMPLATE}
     if lora is not None:
         values["lora"] = adapters(lora)
     config = resolved(values, sets, steps=1)
@@ -117,6 +121,7 @@ def settle_preferences(
     checkpoint: str,
     sets: list[str],
     out: Path | None,
+    template: str | None = None,
 ) -> Request:
     """A run that learns from preferences by ``objective``; its steps follow from ``epochs`` and how
     the pairs pack.
@@ -125,7 +130,11 @@ def settle_preferences(
         UserError: the parent, the preferences or a setting is unfit.
     """
     from bptool.data.chat.rendering import Rendering
+    from bptool.data.decoding import reading_of
     from bptool.data.preference_set import UnitBatches, prepare_preferences
+    from bptool.data.preferences import read_preferences
+    from bptool.data.record_report import RecordReport
+    from bptool.training.start import with_chat_tokens
     from bptool.training.trained import open_run
 
     if not 0 < epochs < math.inf:
@@ -136,23 +145,29 @@ def settle_preferences(
     values = started_from(parent, run, checkpoint, rate)
     values["objective"] = {"name": name}
     options = options_of("objective", {k: v for k, v in objective.items() if k != "name"})
-    values["data"] |= records_in(data, validation, skip_bad)
+    judged_fraction = 0.0 if name == "kto" else JUDGED_FRACTION
+    values["data"] |= records_in(data, validation, skip_bad, judged_fraction=judged_fraction)
     values["data"]["split"]["validation_fraction"] = 0.1
     if name == "reward":
         values["model"] = {**values["model"], "score_head": True}
         values["sample"]["max_tokens"] = 0
     else:
         values["model"] = nothing_dropped(values["model"])
-    config = resolved(values, sets, 1, options)
+    config, changes = resolved(values, sets, 1, options), []
+    if template or config.chat is None:
+        names = [*config.data.text, *config.data.records.validation] if config.data.records else []
+        found = read_preferences(names, RecordReport(), reading_of(config.data))
+        changes = _choose_template(values, template, found.plain)
+        config = resolved(values, sets, 1, options)
     context = parent.model.context
-    units = prepare_preferences(
-        *(config.data, Rendering(parent.chat_template, parent.tokenizer), context),
-        single_sided=name == "kto",
-    )
+    tokenizer = with_chat_tokens(parent.tokenizer, config)
+    rendering = Rendering(config.chat.template if config.chat else None, tokenizer)
+    units = prepare_preferences(config.data, rendering, context, single_sided=name == "kto")
     batch = config.training.batch_size
     rows = len(units.train) * 2 if batch == "full" else batch
     batches = UnitBatches(units.train, context, rows, config.training.data_seed, name == "reward")
-    return request(resolved(values, sets, batches.steps(epochs), options), run, name, out)
+    config = resolved(values, sets, batches.steps(epochs), options)
+    return request(config, run, name, out, changes)
 
 
 def settle_rollouts(
@@ -168,12 +183,15 @@ def settle_rollouts(
     rollouts: dict[str, Any],
     sets: list[str],
     out: Path | None,
+    template: str | None = None,
 ) -> Request:
     """A run that learns from rewards of the answers it samples.
 
     Raises:
         UserError: the parent, the prompts, what rewards or a setting is unfit.
     """
+    from bptool.data.record_report import RecordReport
+    from bptool.feedback.prompts import read_prompt_records
     from bptool.training.scorer import check_rewards
     from bptool.training.trained import open_run
 
@@ -186,10 +204,34 @@ def settle_rollouts(
     values["rollouts"] = {"reward": str(Path(reward).absolute())}
     if objective == "ppo":
         values["model"] = {**values["model"], "score_head": True}
-    config = resolved(values, sets, steps, options_of("rollouts", rollouts))
+    config, changes = resolved(values, sets, steps, options_of("rollouts", rollouts)), []
+    if template or config.chat is None:
+        names = [*config.data.text, *config.data.records.validation] if config.data.records else []
+        found = read_prompt_records(names, RecordReport())
+        changes = _choose_template(values, template, all(isinstance(x.prompt, str) for x in found))
+        config = resolved(values, sets, steps, options_of("rollouts", rollouts))
     assert config.rollouts is not None
     check_rewards(config.rollouts.reward)
-    return request(config, run, objective, out)
+    return request(config, run, objective, out, changes)
+
+
+def _choose_template(values: dict[str, Any], template: str | None, plain: bool) -> list[str]:
+    """Set the template that was asked for; or, for a parent that has none, the default one unless
+    all records are plain texts. What the user should know of that, a line each."""
+    values["chat"] = {"template": template or TEMPLATE}
+    if template:
+        return []
+    if not plain:
+        return [
+            f"the records say who speaks, and the run that this one starts from has no chat "
+            f"template: turns are written as {TEMPLATE} has them (--template for another)"
+        ]
+    values["chat"] = None
+    return [
+        "the records are plain texts, and the run that this one starts from has no chat template: "
+        f"each answer continues its prompt (--template {TEMPLATE} makes turns of them, for "
+        "`bptool chat`)"
+    ]
 
 
 def resolved(
@@ -219,8 +261,12 @@ def resolved(
     return resolve(None, sets, defaults=first, **given).config
 
 
-def request(config: RunConfig, run: Path, method: str, out: Path | None) -> Request:
-    """The new run in ``out``, or beside its parent's name in ``runs/``."""
+def request(
+    config: RunConfig, run: Path, method: str, out: Path | None, notes: Sequence[str] = ()
+) -> Request:
+    """The new run in ``out``, or beside its parent's name in ``runs/``; ``notes`` are said at its
+    start."""
     from bptool.training.run_folder import RunFolder, free_name
 
-    return Request(config, RunFolder(out or free_name(RUNS / f"{run.name}-{method}")), False)
+    folder = RunFolder(out or free_name(RUNS / f"{run.name}-{method}"))
+    return Request(config, folder, False, changes=tuple(notes))

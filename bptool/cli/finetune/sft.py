@@ -12,7 +12,9 @@ def sft(
     run: Annotated[Path, typer.Argument(help="Folder of the run to start from.")],
     data: Annotated[
         list[str],
-        typer.Option("--data", help="Records to train on: JSON or JSON Lines. Repeatable."),
+        typer.Option(
+            "--data", help="Records to train on: a file, folder or pattern, or -. Repeatable."
+        ),
     ],
     validation: Annotated[
         list[str] | None,
@@ -20,6 +22,14 @@ def sft(
     ] = None,
     template: Annotated[
         str | None, typer.Option("--template", help="Chat template: roles, chatml or plain.")
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--form",
+            help="Which form records have, where it may be two: messages, conversations, "
+            "instruction, prompt or text.",
+        ),
     ] = None,
     epochs: Annotated[float, typer.Option("--epochs", help="Times that each record is seen.")] = 3,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave broken records out.")] = False,
@@ -47,8 +57,9 @@ def sft(
 ) -> None:
     """Teach a trained model to answer, from records of questions and answers.
 
-    Records are {"messages": [...]}, {"prompt", "completion"}, {"instruction", "input", "output"}
-    or {"text"}. Only what the assistant says is trained on. A run that was stopped goes on with
+    Records are {"messages": [...]}, {"conversations": [...]}, {"prompt", "completion"},
+    {"instruction", "input", "output"} or {"text"}, from JSON Lines, JSON, CSV, TSV or Parquet; see
+    docs/data.md. Only what the assistant says is trained on. A run that was stopped goes on with
     `bptool train RUN --resume`.
     """
     from bptool.cli.finetune.request import settle_sft
@@ -66,6 +77,7 @@ def sft(
         skip_bad=skip_bad,
         checkpoint="last" if last else "best",
         lora=lora,
+        form=form,
         sets=sets or [],
         out=out,
     )

@@ -73,7 +73,7 @@ class Pairs(Lesson):
             units.train, self._context, batch_rows, training.data_seed, self._scored
         )
         self.loss_unit = UNITS.get(objective.name, "nats per pair")  # type: ignore[misc]
-        notes = [*units.notes(self._context), *self._of_labels()]
+        notes = [*units.report.notes(), *self._of_labels()]
         self._notices = [Notice(note, "warning") for note in notes]
         most = training.eval_tokens
         self._judged = units.validation if most is None else _first(units.validation, most)
@@ -108,6 +108,14 @@ class Pairs(Lesson):
                 f"{n_good:,} answers to train on are desirable and {n_bad:,} are not; "
                 f"--set objective.{name}={weight:.3g} would let both kinds count alike"
             )
+
+    @property
+    def material(self) -> str:
+        return str(self.units)
+
+    @property
+    def left_out(self) -> str:
+        return self.units.report.left_out()
 
     def held_out(self) -> Sequence[Mapping[str, Any]]:
         apart = "choosing" if self.units.test else "choosing and judging"

@@ -107,7 +107,7 @@ class Rollouts(Lesson):
         config = self._shards.model.config
         self._drops = max(config.dropout_sites()) > 0 or config.depth().rate > 0
         self._watch = FailureWatch(settings.kl_target)
-        self._notices = [Notice(text, "warning") for text in prompts.notes()]
+        self._notices = [Notice(text, "warning") for text in prompts.report.notes()]
 
     @property
     def n_answers(self) -> int:
@@ -311,6 +311,14 @@ class Rollouts(Lesson):
 
     def opening(self, step: int) -> Sequence[Message]:
         return as_messages(self.prompts.validation[step % len(self.prompts.validation)].prompt)
+
+    @property
+    def material(self) -> str:
+        return str(self.prompts)
+
+    @property
+    def left_out(self) -> str:
+        return self.prompts.report.left_out()
 
     def closing(self) -> Iterable[Notice]:
         return self._watch.at_end()
