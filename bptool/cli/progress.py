@@ -124,7 +124,7 @@ class TrainingProgress:
 
     def judged(self, loss: float) -> float:
         """What weights are judged by, from the loss that stands for it."""
-        return -loss if self.started and self.started.maximised else loss
+        return 0.0 - loss if self.started and self.started.maximised else loss
 
     @property
     def n_steps(self) -> int:

@@ -84,17 +84,20 @@ def _draw_evaluations(axes: Axes, records: list[dict[str, Any]], judged: JudgedB
     evaluations = [r for r in records if r["kind"] == "evaluation" and r["val_loss"] is not None]
     if not evaluations:
         return
-    sign = -1.0 if judged.maximised else 1.0
+
+    def shown(loss: float) -> float:
+        return 0.0 - loss if judged.maximised else loss
+
     xs = [r["step"] for r in evaluations]
     curves = [("val_loss", "o-", JUDGED, "held out" if judged.maximised else "validation")]
     if all(r.get("average_val_loss") is not None for r in evaluations):
         curves.append(("average_val_loss", "s-", AVERAGED, "validation, average weights"))
     for key, marks, color, label in curves:
-        values = [sign * r[key] for r in evaluations]
+        values = [shown(r[key]) for r in evaluations]
         axes.plot(xs, values, marks, color=color, markersize=3, label=label)
     key = curves[-1][0]
     best = min(evaluations, key=lambda r: r[key])
-    place, value = best["step"], sign * best[key]
+    place, value = best["step"], shown(best[key])
     axes.plot(
         [place],
         [value],

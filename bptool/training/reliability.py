@@ -61,11 +61,6 @@ class Reliability:
         """Whether the interval contains what guessing gives."""
         return self.interval[0] <= 0.5 <= self.interval[1]
 
-    @property
-    def as_good(self) -> tuple[Share, ...]:
-        """The baselines that agree as often or more often."""
-        return tuple(b for b in self.baselines if b.share >= self.accuracy)
-
 
 def judge_pairs_run(path: Path) -> Reliability:
     """Judge the best checkpoint of a run of dpo, ipo or reward on pairs that were held out.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
+    from bptool.training.baselines import Share
     from bptool.training.reliability import Reliability
 
 
@@ -57,11 +59,13 @@ def sentence(found: Reliability) -> str:
         text += "; this cannot be told from guessing (50 %)"
     elif found.accuracy < 0.5:
         text += "; this is worse than guessing (50 %)"
-    better = [b for b in found.as_good if b.name != "chance"]
+    rules = [b for b in found.baselines if b.name != "chance"]
+    better = [b for b in rules if b.share >= found.accuracy]
+    near = [b for b in rules if found.interval[0] <= b.share < found.accuracy]
     if better:
-        names = " and ".join(f"choosing {b.name} ({_percent(b.share)})" for b in better)
-        verb = "is" if len(better) == 1 else "are"
-        text += f"; {names} {verb} as good or better"
+        text += f"; choosing {_names(better)} is as good or better"
+    if near:
+        text += f"; it is not clearly better than choosing {_names(near)}"
     if found.chosen_on_them:
         text += "; the checkpoint was chosen on these same pairs, so that others may agree less"
     return text[0].upper() + text[1:]
@@ -90,6 +94,10 @@ def _print_tables(found: Reliability) -> None:
     console = Console()
     console.print(shares)
     console.print(table)
+
+
+def _names(baselines: Sequence[Share]) -> str:
+    return " or ".join(f"{b.name} ({_percent(b.share)})" for b in baselines)
 
 
 def _percent(share: float) -> str:

@@ -81,7 +81,7 @@ class Rollouts(Lesson):
         mix: tokens of the pretraining mix, or None.
     """
 
-    judged_as, maximised = "held-out reward less KL", True
+    judged_as, maximised = "held-out reward less penalties", True
     judges_start = True
 
     def __init__(
