@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 from bptool.cli.feedback_page import Server
 from bptool.data.chat.records import Message
+from bptool.data.record_report import RecordReport
 from bptool.data.tokenizers.byte import ByteTokenizer
 from bptool.errors import DataError, UserError
 from bptool.feedback.agreement import agreement
@@ -395,13 +396,16 @@ def test_prompts_keep_their_records(tmp_path: Path) -> None:
     values = [{"prompt": "one", "key": 1}, {"prompt": "one", "key": 2}, {"prompt": "two"}]
     path.write_text("".join(json.dumps(v) + "\n" for v in values), encoding="utf-8")
     lines.write_text("\nthree\n", encoding="utf-8")
-    found = read_prompt_records([path, lines])
-    assert [(r.prompt, r.columns.get("key"), r.place) for r in found.records] == [
+    report = RecordReport()
+    found = read_prompt_records([path, lines], report)
+    assert [(r.prompt, r.columns.get("key"), r.place) for r in found] == [
         ("one", 1, f"{path}:1"),
         ("two", None, f"{path}:3"),
         ("three", None, f"{lines}:2"),
     ]
-    assert found.n_other == 1
+    assert report.left_out() == (
+        "1 record was left out: 1 with a prompt that another record has with other columns"
+    )
 
 
 def test_rules_without_a_judge_go_by_their_reward(tmp_path: Path) -> None:

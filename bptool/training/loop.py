@@ -22,8 +22,9 @@ from bptool.models.base import Array
 from bptool.ops import jit
 from bptool.registry import templates
 from bptool.training import early_stopping, machine
-from bptool.training.anomaly import first_anomaly
+from bptool.training.anomaly import diagnosis
 from bptool.training.checkpoint import CheckpointStore
+from bptool.training.closing import closing_notices
 from bptool.training.evaluation import Evaluation
 from bptool.training.events import (
     CheckpointSaved,
@@ -39,16 +40,13 @@ from bptool.training.events import (
     TrainingStarted,
 )
 from bptool.training.metrics import MetricsFile, read_metrics
-from bptool.training.plot import JudgedBy, plot_losses
-from bptool.training.progress import Progress
+from bptool.training.plot import plot_losses
+from bptool.training.progress import OVERFITTING_AFTER, Progress
 from bptool.training.restore import load_checkpoint, save_checkpoint
 from bptool.training.run_folder import RunFolder
 from bptool.training.samples import SamplesFile
 from bptool.training.samples import rewind as rewind_samples
 from bptool.training.setup import Pieces
-
-OVERFITTING_AFTER = 3
-"""Evaluations without a better validation loss, while the training loss falls."""
 
 
 class Training:
@@ -110,7 +108,8 @@ class Training:
         finally:
             self._metrics.close()
         if not interrupted:
-            self._say_what_came_of_it()
+            for notice in closing_notices(self.pieces.lesson, self.progress):
+                self._emit(notice)
         files = self._draw()
         self._emit(
             TrainingFinished(
@@ -152,17 +151,6 @@ class Training:
         self._save()  # where the run was stopped
         self._mark_again()
         return self.progress.step < training.steps and not self._stopped_early
-
-    def _say_what_came_of_it(self) -> None:
-        progress, lesson = self.progress, self.pieces.lesson
-        for notice in lesson.closing():
-            self._emit(notice)
-        if lesson.judges_start and progress.best_step == 0 and progress.best_val_loss is not None:
-            text = (
-                f"training did not help: at no evaluation was the {lesson.judged_as} better than "
-                "that of the model before training, at step 0, which is kept as the best checkpoint"
-            )
-            self._emit(Notice(text, "warning"))
 
     def _step(self) -> StepDone:
         """Train the step that is next."""
@@ -289,12 +277,7 @@ class Training:
             self._mark_best()
         else:
             progress.evaluations_since_best += 1
-        overfitting = (
-            progress.evaluations_since_best >= OVERFITTING_AFTER
-            and progress.best_step > 0
-            and not pieces.lesson.maximised
-            and _or_infinity(train_loss) < _or_infinity(progress.train_loss_at_best)
-        )
+        overfitting = progress.overfits(train_loss) and not pieces.lesson.maximised
         self._emit(
             Evaluated(
                 step=progress.step,
@@ -398,14 +381,7 @@ class Training:
         progress.skipped_in_a_row += 1
         in_a_row = progress.skipped_in_a_row
         if self.detect_anomaly or in_a_row >= limit:
-            found = first_anomaly(self.pieces.step)
-            where = f"; the first that is not finite is {found}" if found else ""
-            steps = f"the last {in_a_row} steps" if in_a_row > 1 else "the step"
-            raise DivergedError(
-                f"step {progress.step:,}: {steps} had no finite loss or gradient{where}; go on "
-                "from a checkpoint before with --checkpoint, or train anew with a lower "
-                "optimizer.learning_rate or with training.clip_norm"
-            )
+            raise DivergedError(diagnosis(self.pieces.step, progress.step, in_a_row))
         if in_a_row == 1:
             text = f"step {progress.step}: loss or gradient not finite; skipped"
             self._emit(Notice(text, "warning"))
@@ -448,12 +424,10 @@ class Training:
 
     def _draw(self) -> dict[str, str]:
         """Draw the curves; a plot that fails must not cost the run."""
+        title = f"{self.folder.path.name}: {self.pieces.model.n_parameters:,} parameters"
         try:
-            title = f"{self.folder.path.name}: {self.pieces.model.n_parameters:,} parameters"
             records = read_metrics(self.folder.metrics)
-            lesson = self.pieces.lesson
-            judged = JudgedBy(lesson.judged_as, lesson.maximised)
-            plot_losses(records, self.folder.plot, title, lesson.loss_unit, judged)
+            plot_losses(records, self.folder.plot, title, self.pieces.lesson)
         except (OSError, RunError) as error:  # the weights are what matters
             self._emit(Notice(f"could not draw {self.folder.plot}: {error}", "warning"))
             return {}

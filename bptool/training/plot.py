@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from bptool.files import write_bytes
 from bptool.training.drawing import new_figure
+from bptool.training.lessons.base import Lesson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,39 +26,27 @@ LOW, HIGH = " at least", " at most"
 """What the names of an interval's ends add to that of the statistic."""
 
 
-class JudgedBy(NamedTuple):
-    """What weights are judged by."""
-
-    name: str = "validation loss"
-    maximised: bool = False
-    """Whether it is the better the higher it is; evaluations then have it with the other sign."""
-
-
 def plot_losses(
-    records: list[dict[str, Any]],
-    path: Path,
-    title: str,
-    unit: str = "nats per token",
-    judged: JudgedBy | None = None,
+    records: list[dict[str, Any]], path: Path, title: str, of: Lesson | type[Lesson] = Lesson
 ) -> None:
-    """Draw the records of ``metrics.jsonl``; raises OSError where the file cannot be written."""
-    judged = judged or JudgedBy()
+    """Draw the records of ``metrics.jsonl``, in the units ``of`` a lesson; raises OSError where the
+    file cannot be written."""
     statistics = _statistics(records)
     shown = [name for name in statistics if not _is_end(name, statistics)]
-    n_large, n_rows = 1 + judged.maximised, -(-len(shown) // COLUMNS)
-    large = 3.2 if judged.maximised else 4.5
+    n_large, n_rows = 1 + of.maximised, -(-len(shown) // COLUMNS)
+    large = 3.2 if of.maximised else 4.5
     heights = [large] * n_large + [1.9] * n_rows
     figure = new_figure(figsize=(8, sum(heights)), dpi=120, layout="constrained")
     grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
     figure.suptitle(title, fontsize=10)
     axes = figure.add_subplot(grid[0, :])
     _draw_training(axes, records)
-    if judged.maximised:
+    if of.maximised:
         axes.set_ylabel("training loss")
         _finish(axes)
         axes = figure.add_subplot(grid[1, :], sharex=axes)
-    axes.set_ylabel(judged.name if judged.maximised else f"loss ({unit})")
-    _draw_evaluations(axes, records, judged)
+    axes.set_ylabel(of.judged_as if of.maximised else f"loss ({of.loss_unit})")
+    _draw_evaluations(axes, records, of.maximised)
     axes.set_xlabel("step (optimizer updates)")
     _finish(axes)
     for place, name in enumerate(shown):
@@ -80,16 +69,16 @@ def _draw_training(axes: Axes, records: list[dict[str, Any]]) -> None:
             axes.plot(xs, _smooth(losses), color=TRAINED, label="training, smoothed")
 
 
-def _draw_evaluations(axes: Axes, records: list[dict[str, Any]], judged: JudgedBy) -> None:
+def _draw_evaluations(axes: Axes, records: list[dict[str, Any]], maximised: bool) -> None:
     evaluations = [r for r in records if r["kind"] == "evaluation" and r["val_loss"] is not None]
     if not evaluations:
         return
 
     def shown(loss: float) -> float:
-        return 0.0 - loss if judged.maximised else loss
+        return 0.0 - loss if maximised else loss
 
     xs = [r["step"] for r in evaluations]
-    curves = [("val_loss", "o-", JUDGED, "held out" if judged.maximised else "validation")]
+    curves = [("val_loss", "o-", JUDGED, "held out" if maximised else "validation")]
     if all(r.get("average_val_loss") is not None for r in evaluations):
         curves.append(("average_val_loss", "s-", AVERAGED, "validation, average weights"))
     for key, marks, color, label in curves:

@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bptool.cli.finetune.inherited import RATE, nothing_dropped, records_in, started_from
+from bptool.cli.finetune.inherited import (
+    RATE,
+    TEMPLATE,
+    adapters,
+    choose_template,
+    nothing_dropped,
+    records_in,
+    started_from,
+)
 from bptool.cli.training_request import RUNS, Request
 from bptool.errors import ConfigError
 
@@ -22,8 +30,6 @@ WARMUP = 0.05
 EVALUATIONS = 8
 JUDGED_FRACTION = 0.7
 """Of the pairs that are held out: those on which only the trained model is judged."""
-TEMPLATE = "roles"
-"""How turns are written where neither the user nor the parent says."""
 
 
 def settle_sft(
@@ -71,34 +77,6 @@ def settle_sft(
     n_rows = len(records.train)
     steps = math.ceil(epochs * n_rows / (n_rows if batch == "full" else batch))
     return request(resolved(values, sets, steps), run, "sft", out)
-
-
-def adapters(given: str) -> dict[str, Any]:
-    """Settings of ``lora`` from ``rank=8,alpha=16,targets=attention+mlp``.
-
-    Raises:
-        ConfigError: a part is no key with a value.
-    """
-    found: dict[str, Any] = {}
-    for part in given.split(","):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not (key and equals and value):
-            raise ConfigError(
-                f"--lora: found '{part}', need key=value, as in "
-                "rank=8,alpha=16,targets=attention+mlp"
-            )
-        found[key] = value.split("+") if key == "targets" else _number(value)
-    return found
-
-
-def _number(value: str) -> Any:
-    """What ``value`` spells, as in YAML: a number, true or false; else itself."""
-    import json
-
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
 
 
 def options_of(section: str, given: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
@@ -157,7 +135,7 @@ def settle_preferences(
     if template or config.chat is None:
         names = [*config.data.text, *config.data.records.validation] if config.data.records else []
         found = read_preferences(names, RecordReport(), reading_of(config.data))
-        changes = _choose_template(values, template, found.plain)
+        changes = choose_template(values, template, found.plain)
         config = resolved(values, sets, 1, options)
     context = parent.model.context
     tokenizer = with_chat_tokens(parent.tokenizer, config)
@@ -208,30 +186,11 @@ def settle_rollouts(
     if template or config.chat is None:
         names = [*config.data.text, *config.data.records.validation] if config.data.records else []
         found = read_prompt_records(names, RecordReport())
-        changes = _choose_template(values, template, all(isinstance(x.prompt, str) for x in found))
+        changes = choose_template(values, template, all(isinstance(x.prompt, str) for x in found))
         config = resolved(values, sets, steps, options_of("rollouts", rollouts))
     assert config.rollouts is not None
     check_rewards(config.rollouts.reward)
     return request(config, run, objective, out, changes)
-
-
-def _choose_template(values: dict[str, Any], template: str | None, plain: bool) -> list[str]:
-    """Set the template that was asked for; or, for a parent that has none, the default one unless
-    all records are plain texts. What the user should know of that, a line each."""
-    values["chat"] = {"template": template or TEMPLATE}
-    if template:
-        return []
-    if not plain:
-        return [
-            f"the records say who speaks, and the run that this one starts from has no chat "
-            f"template: turns are written as {TEMPLATE} has them (--template for another)"
-        ]
-    values["chat"] = None
-    return [
-        "the records are plain texts, and the run that this one starts from has no chat template: "
-        f"each answer continues its prompt (--template {TEMPLATE} makes turns of them, for "
-        "`bptool chat`)"
-    ]
 
 
 def resolved(
