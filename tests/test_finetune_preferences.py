@@ -15,6 +15,7 @@ from bptool.cli.finetune.request import settle_preferences, settle_rollouts
 from bptool.errors import ConfigError, RunError, UserError
 from bptool.feedback.prompts import PromptRecord
 from bptool.feedback.win_rate import wilson
+from bptool.plugins import name_rules
 from bptool.training.baselines import Share
 from bptool.training.calibration import calibration_error, reliability
 from bptool.training.events import Evaluated, Notice, StepDone, TrainingFinished
@@ -179,13 +180,17 @@ def test_rules_score_answers_and_their_mistakes_are_one_line(tmp_path: Path) -> 
     path = tmp_path / "rules.py"
     path.write_text("def reward(prompt, answer):\n    return len(answer) / len(prompt)\n")
     prompts = [PromptRecord("abcd", {}, "")] * 2
+    with pytest.raises(ConfigError, match="runs only when you name it"):
+        RuledRewards(path).scores(prompts, ["ab", "abcd"])
+    name_rules("--reward", path)
     assert RuledRewards(path).scores(prompts, ["ab", "abcd"]).tolist() == [0.5, 1.0]
     with pytest.raises(UserError, match="reward fails: ZeroDivisionError"):
         RuledRewards(path).scores([PromptRecord("", {}, "")], ["x"])
     other = tmp_path / "none.py"
     other.write_text("def judge(prompt, left, right):\n    return 'tie'\n")
+    name_rules("--reward", other)
     with pytest.raises(ConfigError, match="has no function reward"):
-        RuledRewards(other)
+        RuledRewards(other).check()
 
 
 @pytest.mark.parametrize("objective", ["ipo", "ppo"])

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bptool.cli.programs import Plugins, load_programs
 from bptool.cli.stop import STOP_HELP, stop_strings
 
 
@@ -27,6 +28,7 @@ def chat(
     last: Annotated[
         bool, typer.Option("--last", help="The last checkpoint in place of the best.")
     ] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Talk with a model. /help lists what else can be typed; Ctrl-C stops an answer, /quit ends.
 
@@ -34,6 +36,7 @@ def chat(
     """
     from bptool.cli.chat_session import Settings, talk
 
+    load_programs(plugin, run)
     settings = Settings(
         system=system,
         max_tokens=max_tokens,

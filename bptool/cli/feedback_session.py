@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json as json_module
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bptool.cli import wording
+from bptool.cli import terminal, wording
 from bptool.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.feedback.prompts import PromptRecord
     from bptool.feedback.rules import Rules
     from bptool.feedback.session import Session
     from bptool.inference.answers import Answerer
+    from bptool.inference.sampling import Sampling
     from bptool.training.trained import TrainedRun
 
 
@@ -59,23 +58,17 @@ def answering(run: TrainedRun) -> Iterator[Answerer]:
 
 def collect(request: Request) -> None:
     """Show pair after pair until all are judged or the reviewer quits."""
-    from rich.console import Console
-
     from bptool.data.record_report import RecordReport
     from bptool.feedback.prompts import read_prompt_records
     from bptool.feedback.rules import Rules
-    from bptool.feedback.session import Session
-    from bptool.feedback.store import Store
     from bptool.inference.sampling import Sampling
-    from bptool.training.trained import open_run
+    from bptool.training.lock import lock_of_file
 
-    console = Console()
     sampling = Sampling(request.temperature, request.top_k, None, request.seed)
     rules = Rules(request.judge) if request.judge else None
     report = RecordReport()
     records = read_prompt_records(request.prompts, report)[: request.limit]
     report.refuse(remedy="mend them")
-    prompts = [record.prompt for record in records]
     if rules is not None:
         for record in records:
             rules.check(record.columns, record.place)
@@ -83,13 +76,33 @@ def collect(request: Request) -> None:
         raise UserError(f"{request.out} is a folder; name a file of judgements with --out")
     if not request.out.absolute().parent.is_dir():
         raise UserError(f"{request.out.parent}: no such folder; make it, or name another --out")
+    lock = lock_of_file(request.out)
+    lock.acquire()
+    try:
+        if lock.notice:
+            terminal.line(f"note: {lock.notice}", err=True)
+        _collect(request, records, rules, sampling)
+    finally:
+        lock.release()
+
+
+def _collect(
+    request: Request, records: Sequence[PromptRecord], rules: Rules | None, sampling: Sampling
+) -> None:
+    """The same, while no other process writes to the file of judgements."""
+    from bptool.cli.console import Console
+    from bptool.feedback.session import Session
+    from bptool.feedback.store import Store
+    from bptool.training.trained import open_run
+
+    console = Console()
     store = Store(request.out)
     run = open_run(request.run, request.last)
     source = {"run": str(request.run.absolute()), "step": run.step}
     source |= {} if request.judge is None else {"rules": str(request.judge.absolute())}
     with answering(run) as answerer:
         session = Session(
-            *(answerer, prompts, store, _reviewer(request), sampling),
+            *(answerer, [record.prompt for record in records], store, _reviewer(request), sampling),
             *(request.max_tokens, source),
         )
         if rules is not None:
@@ -103,7 +116,7 @@ def collect(request: Request) -> None:
 
             ask(session, console)
     if request.json:
-        print(json_module.dumps(_summary(session)))
+        terminal.json(_summary(session))
     else:
         _say(session, console)
 
@@ -134,7 +147,7 @@ def _by_rules(
     from bptool.feedback.prompts import said_last
 
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         console=console,

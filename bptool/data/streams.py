@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import importlib
+import shlex
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bptool.errors import DataError
+from bptool.files import open_regular
 
 COMPRESSED = (".gz", ".zst")
 GZIP, ZSTD, PARQUET = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"PAR1"
@@ -31,15 +34,14 @@ def read_chunks(path: Path) -> Iterator[bytes]:
     """
     suffix = path.suffix.lower()
     try:
-        file: Any = path.open("rb")
-        with file:
-            start = file.read(len(ZSTD))
-            file.seek(0)
+        with open_regular(path) as packed:
+            start = packed.read(len(ZSTD))
+            packed.seek(0)
             if suffix == ".zst" or start == ZSTD:
                 yield from _rechunked(_zstd(path))
                 return
-            if suffix == ".gz" or start.startswith(GZIP):
-                file = gzip.open(file)
+            is_gzip = suffix == ".gz" or start.startswith(GZIP)
+            file = gzip.GzipFile(fileobj=packed) if is_gzip else packed
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
     except FileNotFoundError:
@@ -47,9 +49,16 @@ def read_chunks(path: Path) -> Iterator[bytes]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: not a whole gzip file ({error}); copy it again") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise DataError(unreadable(path, error)) from None
     except ValueError as error:
         raise DataError(f"{str(path)!r}: cannot be the name of a file ({error})") from None
+
+
+def unreadable(path: Path | str, error: OSError) -> str:
+    """What a message says of a file that cannot be read."""
+    pipe = f"; send what it gives to standard input: cat {shlex.quote(str(path))} | bptool ... -"
+    remedy = pipe if error.errno == errno.EINVAL else ""
+    return f"{path}: cannot be read ({error.strerror or error}){remedy}"
 
 
 def optional(module: str, extra: str, path: Path) -> Any:
@@ -70,7 +79,7 @@ def _zstd(path: Path) -> Iterator[bytes]:
     """The frames of a file one after the other; a frame that does not end is an error."""
     library = optional("zstandard", "zstd", path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             decoder, begun = library.ZstdDecompressor().decompressobj(), False
             while fed := file.read(_FED):
                 while fed:

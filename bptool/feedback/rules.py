@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import runpy
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ import numpy as np
 
 from bptool import user_output
 from bptool.errors import UserError
+from bptool.plugins import run_rules
 
 Side = Literal["left", "right", "tie"]
 SIDES = ("left", "right", "tie")
@@ -82,16 +82,16 @@ class Rules:
     """The functions of a rules file.
 
     Raises:
-        UserError: there is no such file, it fails, or it has none of the functions.
+        UserError: the user has not named the file, it fails, or it has none of the functions.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; name a Python file with a judge or a reward")
         try:
             with user_output.to_stderr():
-                names = runpy.run_path(str(path), run_name="bptool_rules")
+                names = run_rules(path)
+        except UserError:
+            raise
         except (Exception, SystemExit) as error:  # whatever a user's file may raise
             raise UserError(f"{self._place(error)} fails: {_named(error)}") from None
         pair = ("prompt", "left", "right")

@@ -16,6 +16,10 @@ from bptool.data.record_report import RecordReport
 from bptool.data.records import encoded
 from bptool.errors import DataError
 from bptool.feedback.prompts import PromptRecord, as_messages, read_prompt_records
+from bptool.models.base import Array
+
+_HASHED_TOKENS = 1 << 20
+"""At once."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,17 @@ class PromptSet:
 
     def __str__(self) -> str:
         return f"{len(self.train):,} prompts to train on, {len(self.validation):,} held out"
+
+    def digest(self, mix: Array | None, rewarded_by: str) -> str:
+        """A hash of all that ppo and grpo learn from: these prompts, the pretraining mix, and what
+        rewards, unless that is a program, which the manifest knows by itself. Earlier versions had
+        a program's hash in here too."""
+        digest = hashlib.sha256(self.sha256.encode())
+        digest.update(rewarded_by.encode())
+        mix = np.empty(0, np.int32) if mix is None else mix
+        for at in range(0, len(mix), _HASHED_TOKENS):
+            digest.update(mix[at : at + _HASHED_TOKENS].astype(np.int32).tobytes())
+        return digest.hexdigest()
 
 
 def prepare_prompts(

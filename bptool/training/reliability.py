@@ -23,7 +23,7 @@ from bptool.training.baselines import Share, baselines, margins_of
 from bptool.training.calibration import Bin, calibration_error, reliability
 from bptool.training.drawing import new_figure
 from bptool.training.fine_tuning import read_units
-from bptool.training.run_folder import read_json
+from bptool.training.run_seal import read_manifest
 from bptool.training.scorer import ROWS
 from bptool.training.start import open_start
 from bptool.training.token_shards import TokenShards
@@ -114,7 +114,7 @@ def _sums_before(
     the run that was started from is gone."""
     try:
         start = open_start(run.config)
-        manifest = read_json(run.folder.manifest, "manifest")
+        manifest = read_manifest(run.folder)
         if start.origin["weights_sha256"] != manifest["start"]["weights_sha256"]:
             raise RunError(f"{start.origin['run']} has been trained on since")
     except UserError:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
+from bptool.cli import terminal
 
 if TYPE_CHECKING:
     from bptool.training.baselines import Share
@@ -39,13 +38,13 @@ def show_reliability(run: Path, quiet: bool, json: bool) -> None:
             for b in found.bins
         ]
         event = {"event": "reliability", **asdict(found), "bins": bins}
-        typer.echo(json_module.dumps(event))
+        terminal.json(event)
         return
     if not quiet:
         _print_tables(found)
         if plot is not None:
-            typer.echo(f"plot: {plot}")
-    typer.echo(sentence(found))
+            terminal.line(f"plot: {plot}")
+    terminal.line(sentence(found))
 
 
 def sentence(found: Reliability) -> str:
@@ -73,8 +72,9 @@ def sentence(found: Reliability) -> str:
 
 def _print_tables(found: Reliability) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from bptool.cli.console import Console
 
     shares = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     shares.add_column("chosen answer preferred by")

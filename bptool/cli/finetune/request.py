@@ -30,6 +30,7 @@ WARMUP = 0.05
 EVALUATIONS = 8
 JUDGED_FRACTION = 0.7
 """Of the pairs that are held out: those on which only the trained model is judged."""
+MOST_EPOCHS = 1e6
 
 
 def settle_sft(
@@ -56,8 +57,7 @@ def settle_sft(
     from bptool.training.start import with_chat_tokens
     from bptool.training.trained import open_run
 
-    if not 0 < epochs < math.inf:
-        raise ConfigError(f"--epochs {epochs:g} is not a number above 0")
+    _check_epochs(epochs)
     parent = open_run(run, last=checkpoint == "last")
     values = started_from(parent, run, checkpoint, RATE if lora is None else LORA_RATE)
     values["data"] |= records_in(data, validation, skip_bad, form)
@@ -77,6 +77,13 @@ def settle_sft(
     n_rows = len(records.train)
     steps = math.ceil(epochs * n_rows / (n_rows if batch == "full" else batch))
     return request(resolved(values, sets, steps), run, "sft", out)
+
+
+def _check_epochs(epochs: float) -> None:
+    if not 0 < epochs <= MOST_EPOCHS:
+        raise ConfigError(
+            f"--epochs {epochs:g} is not a number above 0 and at most {MOST_EPOCHS:,.0f}"
+        )
 
 
 def options_of(section: str, given: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
@@ -115,8 +122,7 @@ def settle_preferences(
     from bptool.training.start import with_chat_tokens
     from bptool.training.trained import open_run
 
-    if not 0 < epochs < math.inf:
-        raise ConfigError(f"--epochs {epochs:g} is not a number above 0")
+    _check_epochs(epochs)
     parent = open_run(run, last=checkpoint == "last")
     name = objective["name"]
     rate = RATE if name == "reward" else PREFERENCE_RATE
@@ -170,9 +176,12 @@ def settle_rollouts(
     """
     from bptool.data.record_report import RecordReport
     from bptool.feedback.prompts import read_prompt_records
+    from bptool.plugins import name_rules
     from bptool.training.scorer import check_rewards
     from bptool.training.trained import open_run
 
+    if not Path(reward).is_dir():
+        name_rules("--reward", Path(reward))
     parent = open_run(run, last=checkpoint == "last")
     values = started_from(parent, run, checkpoint, ROLLOUT_RATE)
     values["objective"] = {"name": objective}

@@ -29,8 +29,9 @@ from bptool.config.schema import TrainingConfig
 from bptool.data.batches import Batches
 from bptool.data.chat.records import Message
 from bptool.data.preference_set import PackedUnits
+from bptool.data.record_report import RecordReport
 from bptool.errors import RunError
-from bptool.feedback.prompts import PromptRecord, as_messages
+from bptool.feedback.prompts import OF_PROMPTS, PromptRecord, as_messages
 from bptool.models.base import Array
 from bptool.objectives.base import Objective
 from bptool.objectives.gae import gae
@@ -118,6 +119,20 @@ class Rollouts(Lesson):
     def tokens_per_step(self) -> int:
         mean = float(np.mean([len(ids) for ids in self.prompts.train_ids]))
         return round(self.n_answers * (mean + self._settings.max_tokens))
+
+    def check(self) -> None:
+        """Also says which columns of the records the reward does not look at."""
+        records = [*self.prompts.train, *self.prompts.validation]
+        self._rewards.check(records)
+        unused = RecordReport()
+        for key in (key for record in records for key in record.columns):
+            if key not in OF_PROMPTS and not self._rewards.uses(key):
+                unused.add_unused(key)
+        self._notices += [Notice(text) for text in unused.notes()]
+
+    def digest(self, rewarded_by: str) -> str:
+        """A hash of what is learnt from, where ``rewarded_by`` is that of what rewards."""
+        return self.prompts.digest(self._mix, rewarded_by)
 
     def compile(self) -> None:
         sampled = self._sample(self._step.params, [0], 1, 0)
