@@ -32,12 +32,17 @@ THINGS = ("hat", "big red hen", "tree", "dog", "hen")
 MODEL = runs.GPT2 | {"context": 48, "dropout": 0.0}
 
 
+def spelt(number: int) -> str:
+    """A number in letters that the run's tokenizer knows."""
+    return str(number).translate(str.maketrans("0123456789", "abcdehnorg"))
+
+
 def write_pairs(path: Path, n: int = 60, numbered: bool = False) -> Path:
     """Names are better answers than things."""
     values = []
     for i in range(n):
         name, thing = NAMES[i % 4], THINGS[i % 5]
-        asked = f"{name} sees a {thing}. who?" + (f" {i}" if numbered else "")
+        asked = f"{name} sees a {thing}. who?" + (f" {spelt(i)}" if numbered else "")
         values.append({"prompt": asked, "chosen": NAMES[i % 3], "rejected": THINGS[i % 4]})
     path.write_text("".join(json.dumps(v) + "\n" for v in values), encoding="utf-8")
     return path
@@ -287,7 +292,7 @@ def test_kto_says_what_it_has_of_each_kind(
 ) -> None:
     data = tmp_path / "data.jsonl"
     values = [
-        {"prompt": f"{i} who?", "completion": NAMES[i % 4], "label": labels[i % len(labels)]}
+        {"prompt": f"{spelt(i)} who?", "completion": NAMES[i % 4], "label": labels[i % len(labels)]}
         for i in range(20)
     ]
     data.write_text("".join(json.dumps(v) + "\n" for v in values), encoding="utf-8")
