@@ -337,8 +337,8 @@ def test_turns_are_written_by_a_template_where_the_parent_has_none(
     plain = request(places, tmp_path / "plain", objective)
     assert plain.config.chat is None
     assert "each answer continues its prompt" in plain.changes[0]
-    named = request(places, tmp_path / "named", objective, template="chatml")
-    assert (named.config.chat.template, named.changes) == ("chatml", ())
+    named = request(places, tmp_path / "named", objective, template="roles")
+    assert (named.config.chat.template, named.changes) == ("roles", ())
 
 
 def test_calibration_of_a_model_that_is_as_sure_as_it_is_right() -> None:
