@@ -343,6 +343,7 @@ def test_any_number_is_a_reward(tmp_path: Path, value: str, number: float) -> No
         f"import fractions\nimport numpy as np\ndef reward(p, a): return {value}\n",
         encoding="utf-8",
     )
+    name_rules("--reward", path)
     assert Rules(path).reward("p", "a") == number
 
 
@@ -366,6 +367,7 @@ def test_a_reward_is_given_the_columns_that_it_asks_for(
 ) -> None:
     path = tmp_path / "rules.py"
     path.write_text(f"def reward({parameters}): return {value}\n", encoding="utf-8")
+    name_rules("--reward", path)
     rules, columns = Rules(path), {"prompt": "p", "answer": 1, "key": 5}
     rules.check(columns, "file:1")
     assert rules.reward("p", "a", columns) == pytest.approx(found)
@@ -374,6 +376,7 @@ def test_a_reward_is_given_the_columns_that_it_asks_for(
 def test_a_column_that_is_missing_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rules.py"
     path.write_text("def reward(p, a, solution): return 0\n", encoding="utf-8")
+    name_rules("--reward", path)
     with pytest.raises(UserError, match=r"asks for 'solution', which the record of file:3 does"):
         Rules(path).check({"prompt": "x", "question": "y"}, "file:3")
 
@@ -385,6 +388,7 @@ def test_what_rules_print_goes_to_the_standard_error(tmp_path: Path, capfd: Any)
         "def reward(p, a):\n    print('judging')\n    os.write(1, b'raw\\n')\n    return 1\n",
         encoding="utf-8",
     )
+    name_rules("--reward", path)
     sys.stdout.write("before\n")
     Rules(path).reward("p", "a")
     sys.stdout.write("after\n")
