@@ -118,6 +118,15 @@ class TrainingProgress:
         return self.started.start_step if self.started else 0
 
     @property
+    def judged_as(self) -> str:
+        """What weights are judged by, in words."""
+        return self.started.judged_as if self.started else "validation loss"
+
+    def judged(self, loss: float) -> float:
+        """What weights are judged by, from the loss that stands for it."""
+        return 0.0 - loss if self.started and self.started.maximised else loss
+
+    @property
     def n_steps(self) -> int:
         """Steps there will be, 0 before the start."""
         return self.started.n_steps if self.started else 0

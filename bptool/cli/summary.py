@@ -41,17 +41,19 @@ def headline(progress: TrainingProgress) -> str:
 
 
 def best_result(progress: TrainingProgress) -> str:
-    """The best validation loss and where it was, or that nothing was evaluated."""
+    """The best that weights were judged and where it was, or that nothing was evaluated."""
     end = progress.finished
     assert end is not None
     if math.isnan(end.best_val_loss):
         return "not evaluated"
-    text = f"{end.best_val_loss:.4f} at step {end.best_step:,}"
+    text = f"{progress.judged(end.best_val_loss):.4f} at step {end.best_step:,}"
     if progress.best is not None and progress.best.step == end.best_step:
         if not math.isnan(progress.best.judged_bits_per_byte):
             text += f" ({progress.best.judged_bits_per_byte:.3f} bits per byte)"
         if progress.best.average_val_loss is not None:
             text += ", of the average weights"
+    if end.best_step == 0 and end.step > 0:
+        text += ", before training, which did not help"
     return text
 
 
@@ -75,7 +77,7 @@ def closing_facts(progress: TrainingProgress) -> Iterator[tuple[str, str]]:
     end = progress.finished
     assert end is not None
     yield from (("warning", text) for text in end.warnings)
-    yield "best validation loss", best_result(progress)
+    yield f"best {progress.judged_as}", best_result(progress)
     if progress.n_skipped:
         yield "skipped steps", f"{progress.n_skipped:,}, their weights were left as they were"
     if end.peak_memory_bytes is not None:
@@ -96,5 +98,5 @@ def last_line(progress: TrainingProgress) -> str:
     assert end is not None
     left_out = f"; {end.left_out}" if end.left_out else ""
     warnings = "".join(f"; warning: {text}" for text in end.warnings)
-    best = best_result(progress)
-    return f"{headline(progress)} Best validation loss {best}; {end.run_dir}{left_out}{warnings}"
+    best = f"Best {progress.judged_as} {best_result(progress)}"
+    return f"{headline(progress)} {best}; {end.run_dir}{left_out}{warnings}"

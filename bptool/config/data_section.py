@@ -52,6 +52,13 @@ class RecordsConfig(Section):
         description="which form of the table in docs/data.md the records have, where their keys "
         "would let them have two",
     )
+    judged_fraction: float = Field(
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        description="of preferences that are held out: the share of their prompts on which only "
+        "the trained model is judged, at the end; the others choose the checkpoint",
+    )
 
 
 class DataConfig(Section):

@@ -26,6 +26,10 @@ class TrainingStarted:
     """Measured multiply-adds of all workers at once, in floating-point operations a second."""
     engine_choice: str = ""
     """What the engine was taken for, where it was not named."""
+    judged_as: str = "validation loss"
+    """What weights are judged by, in words."""
+    maximised: bool = False
+    """Whether it is the better the higher it is; the ``val_loss`` of evaluations is less it."""
     material: str = ""
     """What is trained on and validated with, where a count of tokens would not say."""
 

@@ -140,7 +140,8 @@ def _set_aside(n: int, config: DataConfig) -> list[int]:
     if n < 2:
         raise DataError(
             f"{', '.join(config.text)}: {records_counted(n)} to use, too few to train on "
-            "some and validate with others; give at least 2, or name some with --validation"
+            "some and validate with others; give at least 2, or name others with "
+            "data.records.validation"
         )
     wanted = max(1, min(n - 1, round(n * config.split.validation_fraction)))
     places = np.arange(wanted, dtype=np.uint64)
