@@ -6,7 +6,8 @@
 | any other exception | one line, and how to see the traceback | 1 |
 | Ctrl-C | ``interrupted`` | 130 |
 | SIGTERM | ``terminated`` | 143 |
-| SIGINT or SIGTERM to what saves its work first | how to go on | 130 or 143 |
+| SIGHUP: the terminal was closed, the connection lost | ``terminated`` | 129 |
+| one of the three to what saves its work first | how to continue | 130, 143, 129 |
 | ``--time-limit`` has passed, and the work is saved | how to go on | 124 |
 | the reader of a pipe went away | nothing | 1 |
 """
@@ -14,7 +15,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 
 import typer
@@ -22,14 +22,18 @@ import typer
 from bptool.cli import terminal
 from bptool.errors import BptoolError
 
-INTERRUPTED, TERMINATED = 130, 143
+INTERRUPTED = 130
 BROKEN_PIPE = 1
 USAGE_ERROR: type[BaseException] = typer.BadParameter.__mro__[1]
 """The class of wrong usage, whether Typer brings its own copy of click or not."""
 
 
 class Terminated(BaseException):
-    """SIGTERM; no ``KeyboardInterrupt``, whose exit code Typer settles itself."""
+    """SIGTERM or SIGHUP; no ``KeyboardInterrupt``, whose exit code Typer settles itself."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
 
 
 class Stopped(Exception):
@@ -94,9 +98,9 @@ def report(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, Terminated):
         terminal.line("terminated", err=True)
-        return TERMINATED
+        return error.exit_code
     if isinstance(error, BrokenPipeError):
-        silence_stdout()
+        terminal.silence(sys.stdout)
         return BROKEN_PIPE
     if isinstance(error, OSError) and error.errno in REMEDIES:
         place = f"{error.filename}: " if error.filename else ""
@@ -108,14 +112,3 @@ def report(error: BaseException) -> int:
     text = _one_line(f"{type(error).__name__}: {error}")
     say(f"{text}; run again with --debug for the traceback", kind="unexpected error")
     return 1
-
-
-def silence_stdout() -> None:
-    """Send what is still buffered for a reader that went away nowhere, so exit is quiet too."""
-    try:
-        descriptor = sys.stdout.fileno()
-    except (OSError, ValueError):
-        return
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, descriptor)
-    os.close(null)

@@ -145,6 +145,7 @@ def _share(done: int, total: int) -> str:
     return f"{format_bytes(done)} of {format_bytes(total)} ({done / max(total, 1):.1%})"
 
 
+@terminal.outliving_output()
 def prepare_texts(asked: Asked, quiet: bool) -> None:
     """Make the token files that ``bptool train`` with the same arguments would make.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from bptool import consent
 from bptool.cli import wording
 from bptool.cli.programs import resume_command
 from bptool.cli.progress import TrainingProgress
@@ -61,11 +62,12 @@ def next_command(progress: TrainingProgress) -> str:
     run = wording.near_path(end.run_dir)
     if end.interrupted:
         return resume_command(run)
+    plugins = "".join(f" {wording.argument(word)}" for word in consent.words(("--plugin",)))
     if end.answers:
-        return f"bptool chat {wording.argument(run)}"
+        return f"bptool chat {wording.argument(run)}{plugins}"
     prompt = progress.sample.prompt.strip() if progress.sample else ""
     start = f" --prompt {wording.argument(prompt)}" if prompt else ""
-    return f"bptool generate {wording.argument(run)}{start}"
+    return f"bptool generate {wording.argument(run)}{start}{plugins}"
 
 
 def closing_facts(progress: TrainingProgress) -> Iterator[tuple[str, str]]:

@@ -16,12 +16,17 @@ def started_from(
     parent: TrainedRun, run: Path, checkpoint: str, rate: float = RATE
 ) -> dict[str, Any]:
     """Settings of a run that starts from ``parent``: its model and data, and milder training."""
+    from bptool.config.choice import Unloaded
+
     was: dict[str, Any] = parent.config.model_dump(mode="json")
     training = was["training"]
     kept = ("batch_size", "micro_batch_size", "seed", "workers", "split", "engine")
     clipping = ("clip_norm", "clip_value", "clip_adaptive")
     optimizer = dict(was["optimizer"])
-    optimizer["learning_rate"] = float(f"{rate * optimizer['learning_rate']:.3g}")
+    if isinstance(parent.config.optimizer.config, Unloaded):
+        optimizer = {"name": optimizer["name"]}  # which is refused, unless another is chosen
+    else:
+        optimizer["learning_rate"] = float(f"{rate * optimizer['learning_rate']:.3g}")
     return {
         "model": was["model"],
         "data": {"tokenizer": was["data"]["tokenizer"]},
