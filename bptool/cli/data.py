@@ -123,7 +123,7 @@ def inspect(
     from bptool.data.inspection import inspect as look
     from bptool.errors import UserError
 
-    load_programs(None, source)
+    load_programs(None, source, start)
     if kind == "sft":
         if tokenizer is not None:
             raise UserError("--tokenizer is for a text; name a run whose tokens to use by --from")
