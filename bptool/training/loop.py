@@ -47,6 +47,9 @@ from bptool.training.samples import SamplesFile
 from bptool.training.samples import rewind as rewind_samples
 from bptool.training.setup import Pieces
 
+FALLING = 0.01
+"""Share of the validation loss that the last two intervals between evaluations take off, if a run
+that is at its end has not learnt what it can; the loss falls in each of them."""
 OVERFITTING_AFTER = 3
 """Evaluations without a better validation loss, while the training loss falls."""
 
@@ -85,6 +88,8 @@ class Training:
         )
         self._saved_step = self.progress.step if self._store.index().last else None
         self._stop = self._stopped_early = False
+        self._judged: list[float] = []
+        """Loss of each evaluation of this session."""
         tokenizer = pieces.corpus.tokenizer
         params = pieces.step.average_params()
         self._writer = Writer(pieces.model, params, pieces.team, tokenizer)
@@ -110,6 +115,7 @@ class Training:
         finally:
             self._metrics.close()
         files = self._draw()
+        peak_memory_bytes = machine.peak_memory_bytes()  # before counting, which trains nothing
         self._emit(
             TrainingFinished(
                 step=self.progress.step,
@@ -120,8 +126,10 @@ class Training:
                 run_dir=str(self.folder.path),
                 stopped_early=self._stopped_early,
                 files=files,
-                peak_memory_bytes=machine.peak_memory_bytes(),
+                peak_memory_bytes=peak_memory_bytes,
                 answers=self.pieces.config.chat is not None,
+                counted=None if interrupted else self.pieces.counted(),
+                continue_to=2 * self.progress.step if self._still_falls() else None,
             )
         )
         return interrupted
@@ -265,6 +273,7 @@ class Training:
         judged = average or raw
         train_loss = progress.loss_sum / progress.n_losses if progress.n_losses else None
         progress.loss_sum, progress.n_losses = 0.0, 0
+        self._judged.append(judged.loss)
         is_best = judged.loss < _or_infinity(progress.best_val_loss)
         if is_best:
             progress.best_val_loss, progress.best_step = judged.loss, progress.step
@@ -301,6 +310,14 @@ class Training:
             )
         self._sample()
         self._judge(judged)
+
+    def _still_falls(self) -> bool:
+        """Whether the run is at its last step, and its validation loss has not settled."""
+        is_end = self.progress.step == self.pieces.config.training.steps
+        if not is_end or len(self._judged) < 3 or self.progress.best_step != self.progress.step:
+            return False
+        first, second, last = self._judged[-3:]
+        return first > second > last and last < (1.0 - FALLING) * first
 
     def _mark_best(self) -> None:
         """Make this step's checkpoint the best, if it could be written."""
