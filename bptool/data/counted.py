@@ -63,7 +63,7 @@ def counted(corpus: Corpus, max_tokens: int | None) -> Counted | None:
     if n_bytes == 0 or len(train) == 0:
         return None
     order, bits = witten_bell(train, scored, n_context, N_BYTES + len(tokenizer.special_tokens))
-    as_bytes = [part[part < N_BYTES].astype(np.uint8).tobytes() for part in (train, scored)]
+    as_bytes = (_without_special(train), _without_special(scored[n_context:]))
     return Counted(order, bits / n_bytes, 8.0 * _added_by_bzip2(*as_bytes) / n_bytes)
 
 
@@ -132,7 +132,7 @@ def _refine(
 def _numbered(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The different keys in ascending order, and for each key its place among them."""
     largest = int(keys.max(initial=0))
-    if largest >= max(_TABLE, 1):
+    if largest >= _TABLE:
         different, numbers = np.unique(keys, return_inverse=True)
         return different, numbers
     present = np.zeros(largest + 1, bool)
@@ -145,7 +145,7 @@ def _symbols(ids: NDArray[Any], tokenizer: Tokenizer) -> NDArray[np.int64]:
     """The bytes of tokens one after another; special tokens are numbers from 256 on."""
     n_special = len(tokenizer.special_tokens)
     n_pieces = tokenizer.vocab_size - n_special
-    pieces = b"".join(tokenizer.piece(i) for i in range(n_pieces))  # type: ignore[misc]
+    pieces = b"".join(map(tokenizer.piece, range(n_pieces)))  # type: ignore[arg-type]
     table = np.append(np.frombuffer(pieces, np.uint8), N_BYTES + np.arange(n_special))
     lengths = tokenizer.token_bytes()
     lengths[n_pieces:] = 1
@@ -155,6 +155,11 @@ def _symbols(ids: NDArray[Any], tokenizer: Tokenizer) -> NDArray[np.int64]:
     return table[np.repeat(starts[ids] - first, each) + np.arange(each.sum())]
 
 
+def _without_special(symbols: NDArray[np.int64]) -> bytes:
+    return symbols[symbols < N_BYTES].astype(np.uint8).tobytes()
+
+
 def _added_by_bzip2(train: bytes, scored: bytes) -> int:
-    before = train[-max(0, BZIP2_BLOCK - len(scored)) :] if len(scored) < BZIP2_BLOCK else b""
-    return len(bz2.compress(before + scored)) - (len(bz2.compress(before)) if before else 0)
+    """Bytes by which the end of ``train`` becomes longer, compressed, with ``scored`` behind it."""
+    before = train[max(0, len(train) - max(0, BZIP2_BLOCK - len(scored))) :]
+    return len(bz2.compress(before + scored)) - len(bz2.compress(before))

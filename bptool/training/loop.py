@@ -48,8 +48,7 @@ from bptool.training.samples import rewind as rewind_samples
 from bptool.training.setup import Pieces
 
 FALLING = 0.01
-"""Share of the validation loss that the last two intervals between evaluations take off, if a run
-that is at its end has not learnt what it can; the loss falls in each of them."""
+"""A run has not settled whose last fifth takes this share off its validation loss."""
 OVERFITTING_AFTER = 3
 """Evaluations without a better validation loss, while the training loss falls."""
 
@@ -88,8 +87,8 @@ class Training:
         )
         self._saved_step = self.progress.step if self._store.index().last else None
         self._stop = self._stopped_early = False
-        self._judged: list[float] = []
-        """Loss of each evaluation of this session."""
+        self._judged: dict[int, float] = {}
+        """Step and loss of each evaluation of this session."""
         tokenizer = pieces.corpus.tokenizer
         params = pieces.step.average_params()
         self._writer = Writer(pieces.model, params, pieces.team, tokenizer)
@@ -273,7 +272,7 @@ class Training:
         judged = average or raw
         train_loss = progress.loss_sum / progress.n_losses if progress.n_losses else None
         progress.loss_sum, progress.n_losses = 0.0, 0
-        self._judged.append(judged.loss)
+        self._judged[progress.step] = judged.loss
         is_best = judged.loss < _or_infinity(progress.best_val_loss)
         if is_best:
             progress.best_val_loss, progress.best_step = judged.loss, progress.step
@@ -313,11 +312,11 @@ class Training:
 
     def _still_falls(self) -> bool:
         """Whether the run is at its last step, and its validation loss has not settled."""
-        is_end = self.progress.step == self.pieces.config.training.steps
-        if not is_end or len(self._judged) < 3 or self.progress.best_step != self.progress.step:
+        end = self.pieces.config.training.steps
+        before = [step for step in self._judged if 5 * step <= 4 * end]
+        if not before or self.progress.step != end or self.progress.best_step != end:
             return False
-        first, second, last = self._judged[-3:]
-        return first > second > last and last < (1.0 - FALLING) * first
+        return self._judged[end] < (1.0 - FALLING) * self._judged[max(before)]
 
     def _mark_best(self) -> None:
         """Make this step's checkpoint the best, if it could be written."""
