@@ -101,6 +101,7 @@ def test_it_is_judged_on_the_bytes_of_the_models_targets(
     order, bits = slow_witten_bell(list(train), list(scored), len(pieces[0]), 256)
     found = counted(corpus, max_tokens)
     assert found is not None
+    assert (found.n_counted, found.is_whole) == (len(train), True)
     n_bytes = len(scored) - len(pieces[0])
     assert (found.order, found.bits_per_byte) == (order, pytest.approx(bits / n_bytes))
     added = len(bz2.compress(train + scored[len(pieces[0]) :])) - len(bz2.compress(train))
@@ -137,6 +138,7 @@ def test_the_last_bytes_are_counted_and_bzip2_sees_one_block(
     order, bits = slow_witten_bell(train[-500:], scored, 1, 256)
     n_bytes = len(scored) - 1
     assert (found.order, found.bits_per_byte) == (order, pytest.approx(bits / n_bytes))
+    assert (found.n_counted, found.is_whole) == (500, False)
     before = bytes(train[-100:])
     added = len(bz2.compress(before + bytes(scored[1:]))) - len(bz2.compress(before))
     assert found.bzip2_bits_per_byte == pytest.approx(8 * added / n_bytes)

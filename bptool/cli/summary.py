@@ -61,6 +61,8 @@ def against_counting(progress: TrainingProgress) -> str | None:
         return None
     bits = last.judged_bits_per_byte * end.best_val_loss / last.judged_loss
     counted = f"a counted model of order {end.counted.order}"
+    if not end.counted.is_whole:
+        counted += f" of the last {wording.count(end.counted.n_counted)} bytes"
     by_name = {counted: end.counted.bits_per_byte, "bzip2": end.counted.bzip2_bits_per_byte}
     better = " and ".join(f"{name} ({x:.3f})" for name, x in by_name.items() if bits < x)
     worse = " and ".join(f"{name} ({x:.3f})" for name, x in by_name.items() if not bits < x)
@@ -102,12 +104,12 @@ def closing_facts(progress: TrainingProgress) -> Iterator[tuple[str, str]]:
     yield "run folder", wording.near_path(end.run_dir)
     for name, path in end.files.items():
         yield name, wording.near_path(path)
-    if end.continue_to is not None:
+    if progress.still_falls:
         run = wording.argument(wording.near_path(end.run_dir))
         yield (
             "still falling",
             "The validation loss still falls at the end; to continue: "
-            f"bptool train {run} --resume --set training.steps={end.continue_to}",
+            f"bptool train {run} --resume --set training.steps={2 * end.step}",
         )
     yield "resume" if end.interrupted else "next", next_command(progress)
 

@@ -57,7 +57,7 @@ TIERS = (
     _Tier(math.inf, True, 6, 192, 256, 1e-3, 2, 600),
 )
 DROPOUT = ((20, 0.2), (6, 0.1))
-"""What is dropped by runs of at least so many passes over the training part; others drop nothing."""
+"""What is dropped in runs of at least this many passes over the training part; else nothing is."""
 
 
 def flops_per_token(n_layer: int, n_embd: int, context: int, vocab_size: int) -> float:

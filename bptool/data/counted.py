@@ -1,7 +1,7 @@
 """What counting reaches on a text: an interpolated Witten-Bell model of its bytes, and bzip2.
 
 With n the number of times that something occurs in the training part, h the ``order`` bytes before
-a byte c, h' the same without the first of them, and T(h) the number of different bytes that follow h,
+a byte c, h' the same without the first of them, and T(h) the number of different bytes after h,
 
     P(c | h) = (n(h c) + T(h) P(c | h')) / (n(h) + T(h)),    P(c | h') where n(h) = 0,
 
@@ -39,11 +39,14 @@ class Counted:
 
     Attributes:
         order: of the counted model. bits_per_byte: of it.
+        n_counted: bytes that it counts. is_whole: whether they are the whole training part.
         bzip2_bits_per_byte: what bzip2 adds for these bytes behind the end of the training part.
     """
 
     order: int
     bits_per_byte: float
+    n_counted: int
+    is_whole: bool
     bzip2_bits_per_byte: float
 
 
@@ -56,7 +59,8 @@ def counted(corpus: Corpus, max_tokens: int | None) -> Counted | None:
     """
     tokenizer = corpus.tokenizer
     part = corpus.validation if max_tokens is None else corpus.validation[: max_tokens + 1]
-    train = _symbols(corpus.train[-MOST_COUNTED:], tokenizer)[-MOST_COUNTED:]
+    end = _symbols(corpus.train[-MOST_COUNTED:], tokenizer)
+    train = end[-MOST_COUNTED:]
     scored = _symbols(part, tokenizer)
     n_context = len(_symbols(part[:1], tokenizer))
     n_bytes = int(np.count_nonzero(scored[n_context:] < N_BYTES))
@@ -64,7 +68,13 @@ def counted(corpus: Corpus, max_tokens: int | None) -> Counted | None:
         return None
     order, bits = witten_bell(train, scored, n_context, N_BYTES + len(tokenizer.special_tokens))
     as_bytes = (_without_special(train), _without_special(scored[n_context:]))
-    return Counted(order, bits / n_bytes, 8.0 * _added_by_bzip2(*as_bytes) / n_bytes)
+    return Counted(
+        order=order,
+        bits_per_byte=bits / n_bytes,
+        n_counted=len(train),
+        is_whole=len(corpus.train) <= MOST_COUNTED and len(end) <= MOST_COUNTED,
+        bzip2_bits_per_byte=8.0 * _added_by_bzip2(*as_bytes) / n_bytes,
+    )
 
 
 def witten_bell(

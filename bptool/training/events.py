@@ -155,8 +155,6 @@ class TrainingFinished:
     counted: Counted | None = None
     """What counting reaches on the bytes that the run was judged on; None where it was interrupted,
     or is not judged on a text."""
-    continue_to: int | None = None
-    """Steps to extend the run to, where its validation loss still falls at the end."""
 
 
 Event = (

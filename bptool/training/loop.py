@@ -47,8 +47,6 @@ from bptool.training.samples import SamplesFile
 from bptool.training.samples import rewind as rewind_samples
 from bptool.training.setup import Pieces
 
-FALLING = 0.01
-"""A run has not settled whose last fifth takes this share off its validation loss."""
 OVERFITTING_AFTER = 3
 """Evaluations without a better validation loss, while the training loss falls."""
 
@@ -87,8 +85,6 @@ class Training:
         )
         self._saved_step = self.progress.step if self._store.index().last else None
         self._stop = self._stopped_early = False
-        self._judged: dict[int, float] = {}
-        """Step and loss of each evaluation of this session."""
         tokenizer = pieces.corpus.tokenizer
         params = pieces.step.average_params()
         self._writer = Writer(pieces.model, params, pieces.team, tokenizer)
@@ -114,7 +110,6 @@ class Training:
         finally:
             self._metrics.close()
         files = self._draw()
-        peak_memory_bytes = machine.peak_memory_bytes()  # before counting, which trains nothing
         self._emit(
             TrainingFinished(
                 step=self.progress.step,
@@ -125,10 +120,9 @@ class Training:
                 run_dir=str(self.folder.path),
                 stopped_early=self._stopped_early,
                 files=files,
-                peak_memory_bytes=peak_memory_bytes,
+                peak_memory_bytes=machine.peak_memory_bytes(),
                 answers=self.pieces.config.chat is not None,
                 counted=None if interrupted else self.pieces.counted(),
-                continue_to=2 * self.progress.step if self._still_falls() else None,
             )
         )
         return interrupted
@@ -272,7 +266,6 @@ class Training:
         judged = average or raw
         train_loss = progress.loss_sum / progress.n_losses if progress.n_losses else None
         progress.loss_sum, progress.n_losses = 0.0, 0
-        self._judged[progress.step] = judged.loss
         is_best = judged.loss < _or_infinity(progress.best_val_loss)
         if is_best:
             progress.best_val_loss, progress.best_step = judged.loss, progress.step
@@ -309,14 +302,6 @@ class Training:
             )
         self._sample()
         self._judge(judged)
-
-    def _still_falls(self) -> bool:
-        """Whether the run is at its last step, and its validation loss has not settled."""
-        end = self.pieces.config.training.steps
-        before = [step for step in self._judged if 5 * step <= 4 * end]
-        if not before or self.progress.step != end or self.progress.best_step != end:
-            return False
-        return self._judged[end] < (1.0 - FALLING) * self._judged[max(before)]
 
     def _mark_best(self) -> None:
         """Make this step's checkpoint the best, if it could be written."""
