@@ -60,7 +60,7 @@ def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def study(folder: Path) -> subprocess.CompletedProcess[str]:
     """A whole study in a process of its own: 2 optimizers, one of which diverges, and 2 seeds."""
     words = ["compare-optimizers", "config.yaml", "--optimizers", "sgd,adamw", "--steps", "5"]
-    words += ["--seeds", "2", "--out", "study", "--learning-rate", "sgd=1e30"]
+    words += ["--seeds", "2", "--out", "study", "--learning-rate", "sgd=1e6"]
     environment = {**os.environ, "BPTOOL_CACHE_DIR": str(folder / "cache"), "COLUMNS": "100"}
     environment |= {"PYTHONIOENCODING": "utf-8"}
     return subprocess.run(

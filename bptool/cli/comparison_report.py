@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bptool.cli import wording
+from bptool.cli.console import Console
 
 if TYPE_CHECKING:
     from bptool.cli.comparison_request import Request

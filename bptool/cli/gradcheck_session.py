@@ -62,11 +62,12 @@ class Findings:
 @contextlib.contextmanager
 def progress(quiet: bool) -> Iterator[Watch]:
     """A bar on stderr where that is a terminal, else nothing."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from bptool.cli.console import Console
+
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     hidden = quiet or not console.is_terminal
     with Progress(
         *columns, TimeElapsedColumn(), console=console, transient=True, disable=hidden

@@ -107,6 +107,13 @@ def settle(
     return Request(config, folder, True, which, changes=changes)
 
 
+def run_resumed(source: list[str], out: Path | None) -> Path:
+    """The folder of the run that ``--resume`` goes on with."""
+    if len(source) == 1 and Path(source[0]).is_dir():
+        return Path(source[0])
+    return out or RUNS / name_of(source)
+
+
 def started(
     source: list[str],
     texts: list[str],
@@ -192,8 +199,10 @@ def _resumed(
     may not change must be as it was.
     """
     from bptool.config.load import flatten, resolve
+    from bptool.training.run_seal import read_manifest
 
     folder.require_run()
+    read_manifest(folder)
     own = resolve(folder.config).config
     changed = resolve(folder.config, sets).config
     refused = list(_contradictions(flatten(own), flatten(changed), None))

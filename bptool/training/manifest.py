@@ -12,9 +12,9 @@ import numpy as np
 import scipy
 
 import bptool
+from bptool import consent
 from bptool.ops import jit
 from bptool.training import machine
-from bptool.training.run_folder import FORMAT_VERSION
 from bptool.training.setup import Pieces
 from bptool.training.update import parameter_groups
 
@@ -37,7 +37,6 @@ def describe(pieces: Pieces) -> dict[str, Any]:
     """The manifest of a run made of ``pieces``, as JSON values."""
     corpus = pieces.corpus
     return {
-        "format_version": FORMAT_VERSION,
         "versions": {
             "bptool": bptool.__version__,
             "python": platform.python_version(),
@@ -63,6 +62,10 @@ def describe(pieces: Pieces) -> dict[str, Any]:
         **({} if pieces.start is None else {"start": pieces.start.origin}),
         "n_parameters": pieces.model.n_parameters,
         **({} if pieces.config.lora is None else {"n_trained": pieces.model.n_trained}),
+        "programs": [
+            {"option": one.option, "name": one.name, "sha256": one.sha256}
+            for one in consent.programs()
+        ],
         "parameter_groups": parameter_groups(pieces.step.optimizer, pieces.model.layout),
     }
 

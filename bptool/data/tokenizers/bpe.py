@@ -32,6 +32,9 @@ from bptool.registry import tokenizers
 if TYPE_CHECKING:
     from bptool.data.tokenizers.encoder import Encoder
 
+MAX_PIECE_BYTES, MAX_VOCABULARY_BYTES = 1 << 16, 1 << 26
+"""Of one token, and of all that merges make. A merge can double a piece, so that a file of a few
+merges could ask for any amount of memory."""
 _TRAINING_CHARACTERS = 1 << 16
 _FED_CHARACTERS = 1 << 13
 """Of a text that the library learns from; to stop it is to wait for the 256 it takes at once."""
@@ -59,11 +62,12 @@ class BpeConfig(TokenizerConfig):
         description="tokens at most, special ones included; a small text may not reach it",
     )
     min_frequency: int = Field(
-        default=2, ge=1, description="a pair is merged if it occurs at least this often"
+        default=2, ge=1, le=10**9, description="a pair is merged if it occurs at least this often"
     )
     memory: int = Field(
         default=512,
         ge=16,
+        le=10**7,
         description="MB that learning may take beside the program itself; of a text that would "
         "need more, a part is learnt from",
     )
@@ -100,10 +104,19 @@ class BpeTokenizer(Tokenizer):
     ) -> None:
         pieces = [bytes([i]) for i in range(256)]
         known = {piece: i for i, piece in enumerate(pieces)}
-        self._made = []
+        self._made: list[int] = []
+        total = 0
         for left, right in merges:
             if not (0 <= left < len(pieces) and 0 <= right < len(pieces)):
                 raise ValueError(f"merge of {left} and {right} before both exist")
+            size = len(pieces[left]) + len(pieces[right])
+            total += size
+            if size > MAX_PIECE_BYTES or total > MAX_VOCABULARY_BYTES:
+                raise ValueError(
+                    f"merge {len(self._made) + 1:,} makes a piece of {size:,} bytes, or "
+                    f"{total:,} of all pieces; at most {MAX_PIECE_BYTES:,} and "
+                    f"{MAX_VOCABULARY_BYTES:,} are read"
+                )
             piece = pieces[left] + pieces[right]
             if piece not in known:
                 known[piece] = len(pieces)
@@ -138,6 +151,7 @@ class BpeTokenizer(Tokenizer):
             min_frequency=config.min_frequency,
             initial_alphabet=_STAND_IN,
             special_tokens=[],
+            max_token_length=MAX_PIECE_BYTES,
             show_progress=False,
         )
         every = 1
@@ -148,9 +162,12 @@ class BpeTokenizer(Tokenizer):
         model.train_from_iterator(fed, trainer)
         found = json.loads(model.to_str())["model"]["merges"]
         ids = {character: byte for byte, character in enumerate(_STAND_IN)}
-        merges = []
+        merges, total = [], 0
         for pair in found:
             left, right = pair if isinstance(pair, list) else pair.split(" ")
+            total += len(left) + len(right)
+            if total > MAX_VOCABULARY_BYTES:  # of words of many thousand characters
+                break
             merges.append((ids[left], ids[right]))
             ids.setdefault(left + right, len(ids))
         made = cls(merges, special)
