@@ -68,8 +68,8 @@ def main(
         for seed in range(1, seeds + 1):
             row = measure(text, seed, sets or [])
             print(
-                "| {text} | {seed} | {flops:.3g} | {best_step:,} of {steps:,} | {bits_per_byte:.3f} "
-                "| {counted:.3f} ({order}) | {bzip2:.3f} |".format(**row),
+                "| {text} | {seed} | {flops:.3g} | {best_step:,} of {steps:,} "
+                "| {bits_per_byte:.3f} | {counted:.3f} ({order}) | {bzip2:.3f} |".format(**row),
                 flush=True,
             )
             if out is not None:

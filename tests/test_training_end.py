@@ -11,6 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from bptool.cli.progress import TrainingProgress
+from bptool.cli.summary import against_counting
+from bptool.data.counted import Counted
+from bptool.training.events import Evaluated, TrainingFinished
+
 SMALL = [
     f"--set={setting}"
     for setting in (
@@ -63,6 +68,28 @@ def test_a_run_that_has_settled_says_so_by_silence(noise: Path) -> None:
     assert counting is not None
     assert "better than bzip2" in counting
     assert line(output, "still falling") is None
+
+
+@pytest.mark.parametrize(
+    ("counted", "bzip2", "is_whole", "said"),
+    [
+        (2.4, 2.3, True, "better than a counted model of order 4 (2.400) and bzip2 (2.300)."),
+        (2.1, 2.0, True, "no better than a counted model of order 4 (2.100) and bzip2 (2.000)."),
+        (2.1, 2.3, True, "better than bzip2 (2.300), but no better than a counted model of order 4 "
+         "(2.100)."),
+        (2.4, 2.0, False, "better than a counted model of order 4 of the last 4.19 M bytes (2.400), "
+         "but no better than bzip2 (2.000)."),
+    ],
+)  # fmt: skip
+def test_the_sentence_says_which_is_better(
+    counted: float, bzip2: float, is_whole: bool, said: str
+) -> None:
+    progress = TrainingProgress()
+    progress.observe(Evaluated(10, 1.4, 1.5, 2.2, 1000, 0.1, True, False))
+    progress.observe(Evaluated(20, 1.3, 1.6, 2.3467, 1000, 0.1, False, False))
+    found = Counted(4, counted, 1 << 22, is_whole, bzip2)
+    progress.observe(TrainingFinished(20, 1.0, 10, 1.5, False, "runs/a", counted=found))
+    assert against_counting(progress) == f"The model needs 2.200 bits per byte, {said}"
 
 
 def test_json_has_both_figures_at_the_end(noise: Path) -> None:
