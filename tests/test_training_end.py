@@ -77,8 +77,8 @@ def test_a_run_that_has_settled_says_so_by_silence(noise: Path) -> None:
         (2.1, 2.0, True, "no better than a counted model of order 4 (2.100) and bzip2 (2.000)."),
         (2.1, 2.3, True, "better than bzip2 (2.300), but no better than a counted model of order 4 "
          "(2.100)."),
-        (2.4, 2.0, False, "better than a counted model of order 4 of the last 4.19 M bytes (2.400), "
-         "but no better than bzip2 (2.000)."),
+        (2.4, 2.0, False, "better than a counted model of order 4 of the last 4.19 M bytes "
+         "(2.400), but no better than bzip2 (2.000)."),
     ],
 )  # fmt: skip
 def test_the_sentence_says_which_is_better(

@@ -29,7 +29,7 @@ MOST_COUNTED = 1 << 22
 N_BYTES = 256
 BZIP2_BLOCK = 899_000
 """What ``bzip2 -9`` looks at together (900,000 bytes, less what marks runs may take)."""
-_TABLE = 1 << 25
+_TABLE = 1 << 24
 """Keys below it are numbered by a table, larger ones by sorting."""
 
 
@@ -59,12 +59,14 @@ def counted(corpus: Corpus, max_tokens: int | None) -> Counted | None:
     """
     tokenizer = corpus.tokenizer
     part = corpus.validation if max_tokens is None else corpus.validation[: max_tokens + 1]
-    end = _symbols(corpus.train[-MOST_COUNTED:], tokenizer)
-    train = end[-MOST_COUNTED:]
+    end = corpus.train[-MOST_COUNTED:]
+    sizes = np.cumsum(_sizes(tokenizer)[end[::-1]])
+    end = end[-1 - int(np.searchsorted(sizes, MOST_COUNTED)) :]
+    train = _symbols(end, tokenizer)[-MOST_COUNTED:]
     scored = _symbols(part, tokenizer)
     n_context = len(_symbols(part[:1], tokenizer))
     n_bytes = int(np.count_nonzero(scored[n_context:] < N_BYTES))
-    if n_bytes == 0 or len(train) == 0:
+    if n_bytes == 0:
         return None
     order, bits = witten_bell(train, scored, n_context, N_BYTES + len(tokenizer.special_tokens))
     as_bytes = (_without_special(train), _without_special(scored[n_context:]))
@@ -72,7 +74,7 @@ def counted(corpus: Corpus, max_tokens: int | None) -> Counted | None:
         order=order,
         bits_per_byte=bits / n_bytes,
         n_counted=len(train),
-        is_whole=len(corpus.train) <= MOST_COUNTED and len(end) <= MOST_COUNTED,
+        is_whole=len(end) == len(corpus.train) and int(sizes[-1]) <= MOST_COUNTED,
         bzip2_bits_per_byte=8.0 * _added_by_bzip2(*as_bytes) / n_bytes,
     )
 
@@ -87,12 +89,12 @@ def witten_bell(
             context only, and nothing before them is known.
     """
     n, n_held = len(train), len(train) // 10
-    symbols = np.concatenate([train, scored]).astype(np.int64)
-    used, symbols = np.unique(symbols, return_inverse=True)
+    used, symbols = _numbered(np.concatenate([train, scored]))
     width = len(used)
-    places = np.arange(len(symbols))
+    whole = np.int32 if len(symbols) * width < 2**31 else np.int64
+    symbols, places = symbols.astype(whole), np.arange(len(symbols), dtype=whole)
     # Contexts of one length are numbered from 0; those that nothing is known of are left out.
-    contexts = np.zeros(len(symbols), np.int64)
+    contexts = np.zeros(len(symbols), whole)
     held = np.full(n_held, 1.0 / n_symbols)
     wanted = np.full(len(scored) - n_context, 1.0 / n_symbols)
     bits = []
@@ -111,10 +113,10 @@ def witten_bell(
 
 def _refine(
     p: NDArray[np.float64],
-    places: NDArray[np.int64],
-    contexts: NDArray[np.int64],
-    context_of: NDArray[np.int64],
-    numbers: NDArray[np.int64],
+    places: NDArray[Any],
+    contexts: NDArray[Any],
+    context_of: NDArray[Any],
+    numbers: NDArray[Any],
     n: int,
     first: int,
 ) -> None:
@@ -139,33 +141,38 @@ def _refine(
     p[which] = (count + t * p[which]) / (of_context[at] + t)
 
 
-def _numbered(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _numbered(keys: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The different keys in ascending order, and for each key its place among them."""
     largest = int(keys.max(initial=0))
     if largest >= _TABLE:
         different, numbers = np.unique(keys, return_inverse=True)
-        return different, numbers
-    present = np.zeros(largest + 1, bool)
-    present[keys] = True
-    number = np.cumsum(present, dtype=np.int32)
-    return np.flatnonzero(present) if len(keys) else keys, number[keys].astype(np.int64) - 1
+        return different, numbers.astype(keys.dtype)
+    number = np.zeros(largest + 1, keys.dtype)
+    number[keys] = 1
+    different = np.flatnonzero(number)
+    number[different] = np.arange(len(different))
+    return different, number[keys]
 
 
-def _symbols(ids: NDArray[Any], tokenizer: Tokenizer) -> NDArray[np.int64]:
+def _symbols(ids: NDArray[Any], tokenizer: Tokenizer) -> NDArray[np.int32]:
     """The bytes of tokens one after another; special tokens are numbers from 256 on."""
     n_special = len(tokenizer.special_tokens)
-    n_pieces = tokenizer.vocab_size - n_special
-    pieces = b"".join(map(tokenizer.piece, range(n_pieces)))  # type: ignore[arg-type]
-    table = np.append(np.frombuffer(pieces, np.uint8), N_BYTES + np.arange(n_special))
-    lengths = tokenizer.token_bytes()
-    lengths[n_pieces:] = 1
-    starts = np.cumsum(lengths) - lengths
-    each = lengths[ids]
-    first = np.cumsum(each) - each
-    return table[np.repeat(starts[ids] - first, each) + np.arange(each.sum())]
+    pieces = b"".join(map(tokenizer.piece, range(tokenizer.vocab_size - n_special)))  # type: ignore[arg-type]
+    table = np.append(
+        np.frombuffer(pieces, np.uint8), N_BYTES + np.arange(n_special, dtype=np.int32)
+    )
+    sizes = _sizes(tokenizer)
+    each = sizes[ids]
+    shift = (np.cumsum(sizes) - sizes)[ids] - (np.cumsum(each) - each)
+    return table[np.repeat(shift, each) + np.arange(each.sum())]
 
 
-def _without_special(symbols: NDArray[np.int64]) -> bytes:
+def _sizes(tokenizer: Tokenizer) -> NDArray[np.int64]:
+    """Symbols of each token."""
+    return np.maximum(tokenizer.token_bytes(), 1)
+
+
+def _without_special(symbols: NDArray[np.int32]) -> bytes:
     return symbols[symbols < N_BYTES].astype(np.uint8).tobytes()
 
 
