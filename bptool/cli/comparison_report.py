@@ -93,8 +93,8 @@ def print_report(
     if not plan.is_tuned:
         _say(
             console,
-            "Learning rates are given, not tuned: --ruleset tuned searches them, and may change "
-            "the order.",
+            "Verdicts are those at these learning rates, which were not searched here: --ruleset "
+            "tuned searches them, and may change the order.",
         )
     if "widened" in files:
         words = ["bptool", "compare-optimizers", wording.near_path(files["widened"])]

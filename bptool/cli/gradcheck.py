@@ -25,7 +25,7 @@ def gradcheck(
         typer.Option(
             "--objective",
             help="Check this objective of fine-tuning through the model instead of its loss: dpo, "
-            "ipo, kto, reward, ppo or grpo.",
+            "ipo, kto, reward, ppo, grpo, or mixed, which is ppo with a pretraining mix.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights, batch and probes.")] = 0,

@@ -38,6 +38,10 @@ merges could ask for any amount of memory."""
 _TRAINING_CHARACTERS = 1 << 16
 _FED_CHARACTERS = 1 << 13
 """Of a text that the library learns from; to stop it is to wait for the 256 it takes at once."""
+_LEARNT_BYTES = 1024
+"""Of a word that is learnt from as a whole. Each merge moves all that stands behind it in its word,
+so that learning from a longer word, such as a sequence of DNA, would take time that grows with the
+square of its length."""
 BYTES_PER_CHARACTER = BYTES_PER_WORD // 2 + BYTES_PER_BYTE
 """Of memory at most, where every word is new and has one character."""
 _CUT = re.compile(
@@ -145,7 +149,9 @@ class BpeTokenizer(Tokenizer):
                 f"{len(special)} special tokens; give at least {256 + len(special)}"
             )
         model = hf.Tokenizer(hf.models.BPE())
-        model.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        words = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        parts = hf.pre_tokenizers.Split(hf.Regex(f".{{{_LEARNT_BYTES}}}"), "isolated")
+        model.pre_tokenizer = hf.pre_tokenizers.Sequence([words, parts])
         trainer = hf.trainers.BpeTrainer(
             vocab_size=config.vocab_size - len(special),
             min_frequency=config.min_frequency,
@@ -222,10 +228,12 @@ def _reaches(texts: Iterable[str], n_characters: int) -> bool:
 
 
 def slices_of(text: str, n_characters: int = _TRAINING_CHARACTERS) -> Iterator[str]:
-    """Parts of about ``n_characters`` whose ids, joined, are those of ``text``."""
+    """Parts of ``n_characters`` to twice as many, cut between words where there is such a place:
+    their ids, joined, are then those of ``text``."""
     start = 0
     while start < len(text):
-        end = BpeTokenizer.cut(text, start + n_characters)
-        end = len(text) if end < 0 else end
+        most = start + 2 * n_characters
+        found = _CUT.search(text, start + n_characters, most)
+        end = min(most, len(text)) if found is None else found.end()
         yield text[start:end]
         start = end
