@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
+import os
 import re
 import sys
 import traceback
@@ -70,7 +71,7 @@ def load_named(plugin: Program) -> ModuleType:
     if plugin.path is None:
         return _load(plugin.given, plugin)
     # The name does not change from run to run, as the kernel cache asks.
-    digest = hashlib.sha256(str(plugin.path).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(os.fsencode(plugin.path)).hexdigest()[:12]
     return _load(f"bptool_plugin_{plugin.path.stem}_{digest}", plugin)
 
 

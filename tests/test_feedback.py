@@ -11,6 +11,7 @@ import random
 import re
 import select
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -600,3 +601,38 @@ def test_a_judge_that_goes_by_the_side_decides_nothing(run: Path, tmp_path: Path
     ]
     process = runs.process(*asked, "--judge", str(biased), "--json", "--max-tokens", "4")
     assert json.loads(process.communicate(timeout=300)[0])["ties"] == 11
+
+
+def program(run: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "bptool", *command(run, out, *more)]
+
+
+def test_two_processes_do_not_write_one_file(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "prefs.jsonl"
+    (tmp_path / "link.jsonl").symlink_to(out)
+    first = subprocess.Popen(
+        program(run, out, "--serve"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    rules = tmp_path / "rules.py"
+    rules.write_text("def judge(prompt, left, right): return 'left'", encoding="utf-8")
+    try:
+        assert first.stdout is not None
+        assert "Judge at" in first.stdout.readline()
+        for name in ("prefs.jsonl", "link.jsonl"):
+            for more in ((), ("--serve",), ("--judge", str(rules))):
+                words = program(run, tmp_path / name, *more)
+                second = subprocess.run(words, capture_output=True, text=True, check=False)
+                assert second.returncode == 2, second.stderr
+                assert second.stderr.count("\n") == 1
+                assert f"{name} is in use: process {first.pid} on " in second.stderr
+    finally:
+        first.kill()
+        first.communicate()
+    done = subprocess.run(
+        program(run, out, "--judge", str(rules)), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "its lock is taken over" in done.stderr
+    prompts = [json.loads(line)["prompt"] for line in out.read_text(encoding="utf-8").splitlines()]
+    assert len(prompts) == len(set(map(str, prompts))) > 0
+    assert not list(tmp_path.glob("*.lock"))

@@ -113,3 +113,21 @@ def test_compiled_and_cached_kernels_give_equal_bits(
         command += ["--out", str(tmp_path / out), *(w for s in settings for w in ("--set", s))]
         subprocess.run(command, env=environment, check=True, capture_output=True)
     assert runs.left_behind(tmp_path / "compiles") == runs.left_behind(tmp_path / "loads")
+
+
+def test_a_kernel_compiles_alone_in_a_process(root: Path, tmp_path: Path) -> None:
+    """Assigning to a slice calls a function that Numba looks up while it makes machine code, for
+    the target that is current then."""
+    (tmp_path / "alone.py").write_text(
+        "import numpy as np\n"
+        "from bptool.ops.jit import kernel\n"
+        "@kernel\n"
+        "def put(out, x):\n"
+        "    out[0, 1:] = x\n"
+        "out = np.zeros((2, 3))\n"
+        "put(out, np.ones(2))\n"
+        "print(out.sum())\n",
+        encoding="utf-8",
+    )
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import alone"
+    assert run_python(script, root, tmp_path / "kernels") == "2.0"

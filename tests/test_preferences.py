@@ -106,7 +106,7 @@ def test_what_is_broken_is_named_by_line_and_left_out_on_demand(
     assert f"{path}:2: " in str(caught.value)
     assert reason in str(caught.value)
     found = read_preferences([path], skip_bad=True)
-    assert (len(found.pairs), len(found.broken)) == (1, 1)
+    assert (len(found.pairs), found.report.n_bad) == (1, 1)
 
 
 def rendering(template: str | None = "roles") -> Rendering:

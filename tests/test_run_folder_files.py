@@ -43,9 +43,12 @@ def test_a_run_folder_holds_what_is_promised(run: Path) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     assert config["format_version"] == 1
     assert config["training"]["steps"] == 12
-    for name in ("tokenizer.json", "manifest.json"):
-        assert json.loads((run / name).read_text(encoding="utf-8"))["format_version"] == 1
-    assert json.loads((run / "checkpoints/index.json").read_bytes())["format_version"] == 2
+    for name, version in {
+        "tokenizer.json": 1,
+        "manifest.json": 2,
+        "checkpoints/index.json": 2,
+    }.items():
+        assert json.loads((run / name).read_text(encoding="utf-8"))["format_version"] == version
     header = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0]
     assert json.loads(header)["format_version"] == 1
     assert "format_version 1" in (run / "samples.txt").read_text(encoding="utf-8").splitlines()[0]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bptool.cli import terminal, wording
 from bptool.errors import UserError
+from bptool.files import encoded
 
 if TYPE_CHECKING:
     from bptool.cli.console import Console
@@ -66,7 +67,7 @@ def collect(request: Request) -> None:
     rules = Rules(request.judge) if request.judge else None
     prompts = read_prompts(request.prompts)[: request.limit]
     if request.out.exists() and not request.out.is_file():
-        raise UserError(f"{request.out} is a folder; name a file of judgements with --out")
+        raise UserError(f"{request.out} is no regular file; name a file of judgements with --out")
     if not request.out.absolute().parent.is_dir():
         raise UserError(f"{request.out.parent}: no such folder; make it, or name another --out")
     lock = lock_of_file(request.out)
@@ -91,8 +92,8 @@ def _collect(
     console = Console()
     store = Store(request.out)
     run = open_run(request.run, request.last)
-    source = {"run": str(request.run.absolute()), "step": run.step}
-    source |= {} if request.judge is None else {"rules": str(request.judge.absolute())}
+    source = {"run": _named(request.run), "step": run.step}
+    source |= {} if request.judge is None else {"rules": _named(request.judge)}
     with answering(run) as answerer:
         session = Session(
             *(answerer, prompts, store, _reviewer(request), sampling),
@@ -112,6 +113,11 @@ def _collect(
         terminal.json(_summary(session))
     else:
         _say(session, console)
+
+
+def _named(path: Path) -> str:
+    """A path as a file of JSON can hold it."""
+    return encoded(str(path.absolute())).decode("utf-8")
 
 
 def _reviewer(request: Request) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from bptool import consent
 from bptool.cli import wording
 from bptool.cli.programs import resume_command
 from bptool.cli.progress import TrainingProgress
@@ -14,7 +15,7 @@ from bptool.training.events import TrainingStarted
 def opening_lines(event: TrainingStarted) -> Iterator[str]:
     """What trains, on what, and where the files go, one line each."""
     yield f"{event.model} with {wording.count(event.n_parameters)} parameters"
-    yield (
+    yield event.material or (
         f"{wording.count(event.n_train_tokens)} tokens to train on, "
         f"{wording.count(event.n_validation_tokens)} to validate"
     )
@@ -81,11 +82,12 @@ def next_command(progress: TrainingProgress) -> str:
     run = wording.near_path(end.run_dir)
     if end.interrupted:
         return resume_command(run)
+    plugins = "".join(f" {wording.argument(word)}" for word in consent.words(("--plugin",)))
     if end.answers:
-        return f"bptool chat {wording.argument(run)}"
+        return f"bptool chat {wording.argument(run)}{plugins}"
     prompt = progress.sample.prompt.strip() if progress.sample else ""
     start = f" --prompt {wording.argument(prompt)}" if prompt else ""
-    return f"bptool generate {wording.argument(run)}{start}"
+    return f"bptool generate {wording.argument(run)}{start}{plugins}"
 
 
 def closing_facts(progress: TrainingProgress) -> Iterator[tuple[str, str]]:
@@ -113,10 +115,14 @@ def closing_facts(progress: TrainingProgress) -> Iterator[tuple[str, str]]:
             f"bptool train {run} --resume --set training.steps={2 * end.step}",
         )
     yield "resume" if end.interrupted else "next", next_command(progress)
+    if end.left_out:
+        yield "note", end.left_out
 
 
 def last_line(progress: TrainingProgress) -> str:
     """All of the summary that ``--quiet`` prints."""
     end = progress.finished
     assert end is not None
-    return f"{headline(progress)} Best validation loss {best_result(progress)}; {end.run_dir}"
+    left_out = f"; {end.left_out}" if end.left_out else ""
+    best = best_result(progress)
+    return f"{headline(progress)} Best validation loss {best}; {end.run_dir}{left_out}"

@@ -18,10 +18,15 @@ def train(request: Request, quiet: bool, json: bool) -> None:
     from bptool.training.events import Notice
 
     limit = TimeLimit(request.seconds) if request.seconds is not None else None
-    with listener_for(Console(), quiet=quiet, json=json) as listener:
+    folder = request.folder.path
+    with (
+        terminal.outliving_output() as losses,
+        listener_for(Console(), quiet=quiet, json=json) as listener,
+    ):
         for change in request.changes:
             listener(Notice(change))
-        listeners = [listener] if limit is None else [listener, limit]
+        listeners = [listener, lambda event: losses.log(folder)]
+        listeners += [] if limit is None else [limit]
         if request.resume:
             training = resume_run(
                 request.config, request.folder, listeners, checkpoint=request.checkpoint
@@ -36,10 +41,11 @@ def train(request: Request, quiet: bool, json: bool) -> None:
                 interrupted = training.run()
         finally:
             training.pieces.close()
+            losses.log(folder)
     if not interrupted:
         return
     if quiet or json:  # the other displays have said so
-        command = resume_command(str(request.folder.path))
+        command = resume_command(str(folder))
         terminal.line(f"stopped and saved; go on with: {command}", err=True)
     passed = limit is not None and limit.has_passed and asked.number is None
     raise Stopped(EXIT_CODE if passed else asked.exit_code)

@@ -112,7 +112,7 @@ def prepare_preferences(
         validation=tuple(validation),
         rendering=rendering,
         n_undecided=sum(x.n_undecided for x in read),
-        n_broken=sum(len(x.broken) for x in read),
+        n_broken=sum(x.report.n_bad for x in read),
         n_too_long=n_long,
         sha256=_sha256(train, validation),
     )

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bptool.data.chat.objects import BadRecord, Broken, read_parsed, refuse_broken
 from bptool.data.chat.records import Message, parse_messages
+from bptool.data.record_report import BadRecord, RecordReport
+from bptool.data.records import RawRecord, parse_records
 
 UNDECIDED = ("tie", "skip")
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -63,7 +64,7 @@ class Preferences:
     pairs: tuple[Preference, ...]
     judgements: tuple[Judgement, ...]
     n_undecided: int
-    broken: tuple[Broken, ...]
+    report: RecordReport
 
 
 def read_preferences(paths: Sequence[Path | str], skip_bad: bool = False) -> Preferences:
@@ -72,22 +73,23 @@ def read_preferences(paths: Sequence[Path | str], skip_bad: bool = False) -> Pre
     Raises:
         DataError: a file cannot be read; or, unless ``skip_bad``, a record is broken.
     """
-    found, broken = read_parsed(paths, parse_preference)
-    refuse_broken(broken, skip_bad)
+    report = RecordReport()
+    found = list(parse_records(paths, parse_preference, report))
+    report.refuse(skip_bad)
     return Preferences(
         pairs=tuple(x for x in found if isinstance(x, Preference)),
         judgements=tuple(x for x in found if isinstance(x, Judgement)),
         n_undecided=sum(isinstance(x, Undecided) for x in found),
-        broken=tuple(broken),
+        report=report,
     )
 
 
-def parse_preference(value: dict[str, Any], place: str) -> Preference | Judgement | Undecided:
+def parse_preference(value: RawRecord) -> Preference | Judgement | Undecided:
     """What a JSON object says; BadRecord where it has none of the shapes."""
     if value.get("choice") in UNDECIDED:
-        return Undecided(place)
+        return Undecided(value.place)
     if "label" in value or ("completion" in value and "chosen" not in value):
-        return _judgement(value, place)
+        return _judgement(value)
     for key in ("chosen", "rejected"):
         if not value.get(key):
             raise BadRecord(f"{key} is missing or empty; need prompt, chosen and rejected")
@@ -98,10 +100,10 @@ def parse_preference(value: dict[str, Any], place: str) -> Preference | Judgemen
         prompt, chosen, rejected = _divide(value["chosen"], value["rejected"])
     if chosen == rejected:
         raise BadRecord("chosen and rejected are the same answer")
-    return Preference(prompt, chosen, rejected, place)
+    return Preference(prompt, chosen, rejected, value.place)
 
 
-def _judgement(value: dict[str, Any], place: str) -> Judgement:
+def _judgement(value: RawRecord) -> Judgement:
     if not isinstance(value.get("label"), bool):
         raise BadRecord("label is not true or false")
     if not value.get("prompt"):
@@ -110,7 +112,7 @@ def _judgement(value: dict[str, Any], place: str) -> Judgement:
         raise BadRecord("completion is missing or empty")
     prompt = _prompt(value["prompt"])
     return Judgement(
-        prompt, _answer(value["completion"], "completion", prompt), value["label"], place
+        prompt, _answer(value["completion"], "completion", prompt), value["label"], value.place
     )
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bptool.data.chat.objects import BadRecord, read_parsed, refuse_broken
 from bptool.data.chat.records import Message, parse_messages
+from bptool.data.record_report import BadRecord, RecordReport
+from bptool.data.records import RawRecord, parse_records
 from bptool.data.sources import read_sources
 from bptool.errors import DataError
 from bptool.inference.answers import Prompt
@@ -22,9 +23,9 @@ def read_prompts(paths: Sequence[Path | str], skip_bad: bool = False) -> list[Pr
     found: list[Prompt] = []
     for path in map(Path, paths):
         if path.suffix.lower() in (".jsonl", ".json", ".gz"):
-            parsed, broken = read_parsed([path], _parse)
-            refuse_broken(broken, skip_bad)
-            found += parsed
+            report = RecordReport()
+            found += parse_records([path], _parse, report)
+            report.refuse(skip_bad)
         else:
             (source,) = read_sources([path])
             found += [line.strip() for line in source.text.split("\n") if line.strip()]
@@ -53,7 +54,7 @@ def to_json(prompt: Prompt) -> Any:
     return [{"role": m.role, "content": m.content} for m in prompt]
 
 
-def _parse(value: dict[str, Any], place: str) -> Prompt:
+def _parse(value: RawRecord) -> Prompt:
     if "messages" in value:
         messages = parse_messages(value["messages"], "messages")
         if messages[-1].role != "user":

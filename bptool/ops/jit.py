@@ -346,6 +346,11 @@ class _Dispatcher(dispatcher.Dispatcher):  # type: ignore[misc]
     def enable_caching(self) -> None:
         self._cache = _Cache(self.py_func)
 
+    def compile(self, sig: Any) -> Any:
+        # What Numba looks up while it makes code, after types are known, is for the current target.
+        with target_extension.target_override(_TARGET):
+            return super().compile(sig)
+
 
 class _CFunction(ccallback.CFunc):  # type: ignore[misc]
     _targetdescr = _Dispatcher.targetdescr
@@ -353,6 +358,10 @@ class _CFunction(ccallback.CFunc):  # type: ignore[misc]
 
     def enable_caching(self) -> None:
         self._cache = _Cache(self._pyfunc)
+
+    def compile(self) -> None:
+        with target_extension.target_override(_TARGET):
+            super().compile()
 
 
 class _Hardware(target_extension.CPU):  # type: ignore[misc]

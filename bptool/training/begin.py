@@ -52,7 +52,7 @@ def start_run(
     pieces = build(config, progress=progress)
     try:
         pieces.lesson.check()
-        of_text = [Notice(pieces.corpus.note)] if pieces.corpus.note else []
+        of_text = map(Notice, pieces.corpus.notes)
         for notice in (*of_text, *pieces.lesson.notices()):
             for listener in listeners:
                 listener(notice)

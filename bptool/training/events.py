@@ -28,6 +28,8 @@ class TrainingStarted:
     """Measured multiply-adds of all workers at once, in floating-point operations a second."""
     engine_choice: str = ""
     """What the engine was taken for, where it was not named."""
+    material: str = ""
+    """What is trained on and validated with, where a count of tokens would not say."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,8 @@ class TrainingFinished:
     counted: Counted | None = None
     """What counting reaches on the bytes that the run was judged on; None where it was interrupted,
     or is not judged on a text."""
+    left_out: str = ""
+    """How many records were left out and why, or nothing."""
 
 
 Event = (

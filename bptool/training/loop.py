@@ -123,6 +123,7 @@ class Training:
                 peak_memory_bytes=machine.peak_memory_bytes(),
                 answers=self.pieces.config.chat is not None,
                 counted=None if interrupted else self.pieces.counted(),
+                left_out=self.pieces.lesson.left_out,
             )
         )
         return interrupted
@@ -407,6 +408,7 @@ class Training:
                 engine=pieces.engine.name,
                 peak_flops=peak,
                 engine_choice=pieces.engine.why,
+                material=pieces.lesson.material,
             )
         )
 

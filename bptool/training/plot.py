@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bptool.files import write_bytes
+from bptool.files import encoded, write_bytes
 from bptool.training.drawing import new_figure
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def plot_losses(
     _draw_losses(axes, records)
     axes.set_xlabel("step (optimizer updates)")
     axes.set_ylabel(f"loss ({unit})")
-    axes.set_title(title, fontsize=10)
+    shown = encoded(title).decode("utf-8")  # of a folder whose name may be anything
+    axes.set_title(shown, fontsize=10, parse_math=False)
     for place, (name, series) in enumerate(statistics.items()):
         small = figure.add_subplot(grid[1 + place // COLUMNS, place % COLUMNS])
         _draw_statistic(small, series)

@@ -21,6 +21,7 @@ from typing import Any
 
 from bptool.errors import DamagedError, RunError
 from bptool.files import (
+    NO_FILE_LEFT,
     TEMPORARY_PREFIX,
     loads_strictly,
     read_bounded,
@@ -41,6 +42,8 @@ def writing(place: Path, otherwise: str = "choose another folder with --out") ->
     except OSError as error:
         reason = error.strerror or str(error)
         remedy = "free some space" if error.errno in _NO_SPACE else otherwise
+        if error.errno in NO_FILE_LEFT:
+            remedy = "end what holds them, or raise `ulimit -n`"
         raise RunError(f"{place} cannot be written: {reason}; {remedy}") from None
 
 

@@ -35,6 +35,7 @@ def settle_sft(
     sets: list[str],
     out: Path | None,
     lora: str | None = None,
+    form: str | None = None,
 ) -> Request:
     """A run that trains on records; its steps follow from ``epochs`` and how the records pack.
 
@@ -49,7 +50,7 @@ def settle_sft(
     _check_epochs(epochs)
     parent = open_run(run, last=checkpoint == "last")
     values = started_from(parent, run, checkpoint, RATE if lora is None else LORA_RATE)
-    values["data"] |= records_in(data, validation, skip_bad)
+    values["data"] |= records_in(data, validation, skip_bad, form)
     own = parent.config.chat.template if parent.config.chat else "roles"
     values["chat"] = {"template": template or own}
     if lora is not None:

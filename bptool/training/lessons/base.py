@@ -77,6 +77,16 @@ class Lesson(ABC):
         """A conversation that the sample at ``step`` answers; none where there are no such."""
         return ()
 
+    @property
+    def material(self) -> str:
+        """What it learns from, counted as a person would; nothing for the tokens of a text."""
+        return ""
+
+    @property
+    def left_out(self) -> str:
+        """How many records were left out and why, or nothing."""
+        return ""
+
     def notices(self) -> Iterable[Notice]:
         """What the user should know, since it was last asked."""
         return ()
