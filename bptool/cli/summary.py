@@ -57,6 +57,26 @@ def best_result(progress: TrainingProgress) -> str:
     return text
 
 
+def against_counting(progress: TrainingProgress) -> str | None:
+    """Whether the model is better than what needs no training, in one sentence."""
+    end, last = progress.finished, progress.evaluation
+    assert end is not None
+    if end.counted is None or last is None or not last.judged_loss > 0:
+        return None
+    bits = last.judged_bits_per_byte * end.best_val_loss / last.judged_loss
+    counted = f"a counted model of order {end.counted.order}"
+    if not end.counted.is_whole:
+        counted += f" of the last {wording.count(end.counted.n_counted)} bytes"
+    by_name = {counted: end.counted.bits_per_byte, "bzip2": end.counted.bzip2_bits_per_byte}
+    better = " and ".join(f"{name} ({x:.3f})" for name, x in by_name.items() if bits < x)
+    worse = " and ".join(f"{name} ({x:.3f})" for name, x in by_name.items() if not bits < x)
+    verdicts = [
+        *([f"better than {better}"] if better else []),
+        *([f"no better than {worse}"] if worse else []),
+    ]
+    return f"The model needs {bits:.3f} bits per byte, {', but '.join(verdicts)}."
+
+
 def next_command(progress: TrainingProgress) -> str:
     """The command to try next: resume what was interrupted, or write text."""
     end = progress.finished
@@ -78,6 +98,9 @@ def closing_facts(progress: TrainingProgress) -> Iterator[tuple[str, str]]:
     assert end is not None
     yield from (("warning", text) for text in end.warnings)
     yield f"best {progress.judged_as}", best_result(progress)
+    counting = against_counting(progress)
+    if counting is not None:
+        yield "against counting", counting
     if progress.n_skipped:
         yield "skipped steps", f"{progress.n_skipped:,}, their weights were left as they were"
     if end.peak_memory_bytes is not None:
@@ -87,6 +110,13 @@ def closing_facts(progress: TrainingProgress) -> Iterator[tuple[str, str]]:
     yield "run folder", wording.near_path(end.run_dir)
     for name, path in end.files.items():
         yield name, wording.near_path(path)
+    if progress.still_falls:
+        run = wording.argument(wording.near_path(end.run_dir))
+        yield (
+            "still falling",
+            "The validation loss still falls at the end; to continue: "
+            f"bptool train {run} --resume --set training.steps={2 * end.step}",
+        )
     yield "resume" if end.interrupted else "next", next_command(progress)
     if end.left_out:
         yield "note", end.left_out

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from bptool.data.counted import Counted
+
 
 @dataclass(frozen=True)
 class TrainingStarted:
@@ -156,6 +158,9 @@ class TrainingFinished:
     """Most memory that the process had in use so far; None where the system does not tell."""
     answers: bool = False
     """Whether the run has a chat template, so that one can talk with it."""
+    counted: Counted | None = None
+    """What counting reaches on the bytes that the run was judged on; None where it was interrupted,
+    or is not judged on a text."""
     left_out: str = ""
     """How many records were left out and why, or nothing."""
     guessing_loss: float | None = None

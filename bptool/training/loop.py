@@ -125,6 +125,7 @@ class Training:
                 files=files,
                 peak_memory_bytes=machine.peak_memory_bytes(),
                 answers=self.pieces.config.chat is not None,
+                counted=None if interrupted else self.pieces.counted(),
                 left_out=self.pieces.lesson.left_out,
                 guessing_loss=self.pieces.lesson.guessing_loss,
                 failed=self.failed,
