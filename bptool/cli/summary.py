@@ -111,11 +111,11 @@ def closing_facts(progress: TrainingProgress) -> Iterator[tuple[str, str]]:
     for name, path in end.files.items():
         yield name, wording.near_path(path)
     if progress.still_falls:
-        run = wording.argument(wording.near_path(end.run_dir))
+        command = resume_command(wording.near_path(end.run_dir))
         yield (
             "still falling",
             "The validation loss still falls at the end; to continue: "
-            f"bptool train {run} --resume --set training.steps={2 * end.step}",
+            f"{command} --set training.steps={2 * end.step}",
         )
     yield "resume" if end.interrupted else "next", next_command(progress)
     if end.left_out:
