@@ -25,6 +25,7 @@ _ENDLESS: dict[Callable[[int], bool], str] = {
     stat.S_ISCHR: "a device",
     stat.S_ISBLK: "a device",
 }
+NO_FILE_LEFT = (errno.EMFILE, errno.ENFILE)
 _FAR = 2**30
 """The byte that Windows locks, beyond all that is written, which others may then still read."""
 
@@ -93,7 +94,15 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 with LF line ends to ``path`` as a whole or not at all."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    """``text`` as UTF-8, with ``\\udcff`` for a byte of a file's name that is not UTF-8.
+
+    In a text of JSON or YAML that is an escape, which reads back to the same name.
+    """
+    return text.encode("utf-8", "backslashreplace")
 
 
 def append_whole(file: FileIO, data: bytes, size: int) -> None:
@@ -175,8 +184,9 @@ def open_regular(path: Path | str) -> BinaryIO:
 def read_bounded(path: Path | str, most: int) -> bytes:
     """The bytes of a regular file; OSError where there are more than ``most``."""
     with open_regular(path) as file:
-        data = file.read(most + 1)
-    if len(data) > most:
+        size = os.fstat(file.fileno()).st_size  # what is read into is as large as what is asked for
+        data = file.read(min(size, most) + 1) if size <= most else b""
+    if max(size, len(data)) > most:
         raise OSError(errno.EFBIG, f"larger than {format_bytes(most)}", str(path))
     return data
 

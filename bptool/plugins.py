@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
+import os
 import re
 import sys
 import traceback
@@ -20,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bptool import consent, registry
+from bptool import consent, registry, user_output
 from bptool.consent import Program
 from bptool.errors import BptoolError, ConfigError
 from bptool.files import read_bounded
@@ -70,7 +71,7 @@ def load_named(plugin: Program) -> ModuleType:
     if plugin.path is None:
         return _load(plugin.given, plugin)
     # The name does not change from run to run, as the kernel cache asks.
-    digest = hashlib.sha256(str(plugin.path).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(os.fsencode(plugin.path)).hexdigest()[:12]
     return _load(f"bptool_plugin_{plugin.path.stem}_{digest}", plugin)
 
 
@@ -163,9 +164,10 @@ def _load(name: str, plugin: Program) -> ModuleType:
         part.names()  # Our own parts come first, so that a clash is the plug-in's.
     before = [dict(part._classes) for part in registries]
     try:
-        if plugin.path is None:
-            return importlib.import_module(name)
-        return _run_file(name, plugin.path, plugin.source)
+        with user_output.to_stderr():
+            if plugin.path is None:
+                return importlib.import_module(name)
+            return _run_file(name, plugin.path, plugin.source)
     except (Exception, SystemExit) as error:
         for part, classes in zip(registries, before, strict=True):
             part._classes = classes

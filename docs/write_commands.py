@@ -15,8 +15,9 @@ from bptool.files import write_text
 PAGE = Path(__file__).resolve().parent / "commands.md"
 HEAD = """# Commands
 
-Written by `make docs` from the commands' own help. Every command also takes `--help`, and `--debug`
-to show the traceback of an error.
+Written by `make docs` from the commands' own help. Every command also takes `--help`, `--debug` to
+show the traceback of an error, and `--accept-changes` to take files and programs of a run as they
+are though they were changed since ([run-folder.md](run-folder.md#what-runs-and-what-was-changed)).
 
 | exit code | |
 |---|---|

@@ -113,7 +113,8 @@ def test_a_manifest_that_differs_explains_itself(tmp_path: Path) -> None:
     manifest = json.loads(path.read_bytes())
     manifest["versions"]["numba"], manifest["versions"]["python"] = "1", "2"
     manifest["data"]["text_sha256"] = "0"
-    path.write_text(json.dumps(manifest), encoding="utf-8")
+    del manifest["seal"]
+    write_sealed(path, manifest)
     found = {one.what: one.explains for one in compare_runs(tmp_path / "one", tmp_path / "two")}
     assert found == {
         "data.text_sha256": True,

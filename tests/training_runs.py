@@ -24,6 +24,7 @@ from bptool.training.cost import KernelRate, Overhead, PassRate, Rates
 from bptool.training.events import Event, StepDone
 from bptool.training.metrics import read_metrics
 from bptool.training.run_folder import RunFolder
+from bptool.training.run_seal import reseal
 from bptool.training.small_run import SmallRun
 
 GPT2 = {"name": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 16, "context": 8, "dropout": 0.2}
@@ -31,6 +32,12 @@ MLP = {"name": "mlp", "window": 3, "n_embd": 5, "n_hidden": 12, "n_layer": 2, "c
 TIMINGS = {"seconds"}
 NAMES = ("ann", "bob", "cat", "dan")
 RULES = "def reward(prompt, answer):\n    return answer.count('a') / max(len(answer), 1)\n"
+
+
+def seal(run: Path, **more: Any) -> None:
+    """Give a run of an earlier version the hashes of its files, and its manifest ``more``."""
+    folder = RunFolder(run)
+    reseal(folder, json.loads(folder.manifest.read_text(encoding="utf-8")) | more)
 
 
 def write_text(folder: Path, n_words: int = 400) -> Path:

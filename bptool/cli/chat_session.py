@@ -43,6 +43,7 @@ class Settings:
     top_k: int | None
     top_p: float | None
     seed: int
+    stop: tuple[str, ...] = ()
 
     def sampling(self, turn: int) -> Sampling:
         """The draws of a turn: each has its own."""
@@ -84,7 +85,7 @@ def talk(run: Path, settings: Settings, template: str | None, last: bool) -> Non
     console = Console()
     with WorkerTeam(usable_cores()) as team:
         answerer = Answerer(opened.model, opened.params, team, opened.tokenizer, kind)
-        conversation = Conversation(answerer, settings.system or "")
+        conversation = Conversation(answerer, settings.system or "", settings.stop)
         Talk(conversation, settings, console, wording.near_path(str(run))).go()
 
 
@@ -179,7 +180,7 @@ class Talk:
 
     def _save(self, rest: str) -> None:
         from bptool.data.chat.records import Message
-        from bptool.files import write_text
+        from bptool.files import read_replacing, write_text
         from bptool.training.run_folder import writing
 
         if not rest:
@@ -188,10 +189,11 @@ class Talk:
             raise UserError("there is nothing to save")
         path = Path(rest).expanduser()
         head = [Message("system", self.conversation.system)] if self.conversation.system else []
-        messages = [m._asdict() for m in [*head, *self.conversation.messages]]
+        said = [*head, *self.conversation.messages]
+        messages = [{"role": m.role, "content": m.content} for m in said]
         line = json.dumps({"messages": messages}, ensure_ascii=False) + "\n"
         with writing(path, "name another file"):
-            before = path.read_text(encoding="utf-8") if path.exists() else ""
+            before = read_replacing(path) if path.exists() else ""
             if before and not before.endswith("\n"):
                 before += "\n"
             write_text(path, before + line)

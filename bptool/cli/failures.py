@@ -7,7 +7,8 @@
 | a run that ended and was never below guessing | as at the end of any run | 3 |
 | Ctrl-C | ``interrupted`` | 130 |
 | SIGTERM | ``terminated`` | 143 |
-| SIGINT or SIGTERM to what saves its work first | how to go on | 130 or 143 |
+| SIGHUP: the terminal was closed, the connection lost | ``terminated`` | 129 |
+| one of the three to what saves its work first | how to continue | 130, 143, 129 |
 | ``--time-limit`` has passed, and the work is saved | how to go on | 124 |
 | the reader of a pipe went away | nothing | 1 |
 """
@@ -24,14 +25,18 @@ from bptool.cli import terminal
 from bptool.errors import BptoolError
 
 NOTHING_LEARNED = 3
-INTERRUPTED, TERMINATED = 130, 143
+INTERRUPTED = 130
 BROKEN_PIPE = 1
 USAGE_ERROR: type[BaseException] = typer.BadParameter.__mro__[1]
 """The class of wrong usage, whether Typer brings its own copy of click or not."""
 
 
 class Terminated(BaseException):
-    """SIGTERM; no ``KeyboardInterrupt``, whose exit code Typer settles itself."""
+    """SIGTERM or SIGHUP; no ``KeyboardInterrupt``, whose exit code Typer settles itself."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
 
 
 class Stopped(Exception):
@@ -52,6 +57,8 @@ REMEDIES = {
     errno.ENOTDIR: "a part of this path is a file, not a folder",
     errno.EISDIR: "this is a folder; name a file",
     errno.ENAMETOOLONG: "this name is too long",
+    errno.EMFILE: "no more files can be opened; end what holds them, or raise `ulimit -n`",
+    errno.ENFILE: "no more files can be opened on this system; end what holds them",
     errno.EFBIG: "the file would grow larger than the system allows",
 }
 if hasattr(errno, "EDQUOT"):
@@ -96,9 +103,9 @@ def report(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, Terminated):
         terminal.line("terminated", err=True)
-        return TERMINATED
+        return error.exit_code
     if isinstance(error, BrokenPipeError):
-        silence_stdout()
+        terminal.silence(sys.stdout)
         return BROKEN_PIPE
     if isinstance(error, OSError) and error.errno in REMEDIES:
         place = f"{error.filename}: " if error.filename else ""
@@ -107,17 +114,18 @@ def report(error: BaseException) -> int:
     if isinstance(error, MemoryError):
         say("not enough memory; a smaller batch_size, context or model would do")
         return 2
+    if _no_file_left():  # which Python meets as a module that is missing, say
+        say(REMEDIES[errno.EMFILE])
+        return 2
     text = _one_line(f"{type(error).__name__}: {error}")
     say(f"{text}; run again with --debug for the traceback", kind="unexpected error")
     return 1
 
 
-def silence_stdout() -> None:
-    """Send what is still buffered for a reader that went away nowhere, so exit is quiet too."""
+def _no_file_left() -> bool:
+    """Whether the process may open no more files."""
     try:
-        descriptor = sys.stdout.fileno()
-    except (OSError, ValueError):
-        return
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, descriptor)
-    os.close(null)
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False

@@ -43,6 +43,7 @@ class Request:
         return " ".join(map(wording.argument, [*self.command, "--set", self.setting(rate)]))
 
 
+@terminal.outliving_output()
 def find(request: Request, *, quiet: bool, json: bool) -> None:
     """Search, write the files and say what was found; raises Stopped where the user stopped it."""
     from bptool.cli.console import Console

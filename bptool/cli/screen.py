@@ -95,6 +95,10 @@ class Screen:
             text.truncate(width, overflow="ellipsis")
             self.console.print("  ", text, sep="", highlight=False, no_wrap=True)
 
+    @property
+    def _maximised(self) -> bool:
+        return self.progress.started is not None and self.progress.started.maximised
+
     def _print_opening(self, event: TrainingStarted) -> None:
         self.console.print()
         for number, line in enumerate(summary.opening_lines(event)):
@@ -105,9 +109,10 @@ class Screen:
             return
         if not self._has_header:
             self.console.print()
-            self._print(panel.history_header(self._row))
+            self._print(panel.history_header(self._row, self._maximised))
             self._has_header = True
-        self._print(panel.history_row(self._row, sample, self.console.width - 4))
+        width = self.console.width - 4
+        self._print(panel.history_row(self._row, sample, width, self._maximised))
         self._row = None
 
     def _print_closing(self) -> None:

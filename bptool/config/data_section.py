@@ -8,6 +8,9 @@ from pydantic import Field, field_validator
 
 from bptool.config.section import Section
 
+Form = Literal["messages", "conversations", "chosen", "instruction", "prompt", "text"]
+"""Of a record; see docs/data.md."""
+
 
 def _or_one_text(schema: dict[str, Any]) -> None:
     """Let the JSON Schema say that one text needs no list around it."""
@@ -44,6 +47,18 @@ class RecordsConfig(Section):
         "split.validation_fraction says",
     )
     skip_bad: bool = Field(default=False, description="leave broken records out")
+    form: Form | None = Field(
+        default=None,
+        description="which form of the table in docs/data.md the records have, where their keys "
+        "would let them have two",
+    )
+    judged_fraction: float = Field(
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        description="of preferences that are held out: the share of their prompts on which only "
+        "the trained model is judged, at the end; the others choose the checkpoint",
+    )
 
 
 class DataConfig(Section):

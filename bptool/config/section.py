@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
@@ -50,6 +51,16 @@ def _admits(annotation: Any, value: object) -> bool:
     return True
 
 
+_PATHS = ("text", "validation", "run", "reward", "mix_text", "config")
+"""Keys of paths, which may hold bytes that are not UTF-8, each as half of a surrogate pair."""
+_LONE_BYTE = re.compile("[\udc80-\udcff]")
+
+
+def _holds_a_lone_byte(value: Any) -> bool:
+    texts = value if isinstance(value, list | tuple) else [value]
+    return any(isinstance(text, str) and _LONE_BYTE.search(text) for text in texts)
+
+
 class Section(BaseModel):
     """A part of a configuration: unknown keys are refused, values do not change once read.
 
@@ -65,4 +76,7 @@ class Section(BaseModel):
         field = cls.model_fields[info.field_name or ""]
         if not _admits(field.annotation, value):
             raise PydanticCustomError("wrong_type", "wrong type")
+        if info.field_name not in _PATHS and _holds_a_lone_byte(value):
+            message = "half a surrogate pair; write the character itself"
+            raise PydanticCustomError("refused", "{message}", {"message": message})
         return value

@@ -30,6 +30,8 @@ NULL = re.compile(r"(?:~|null|Null|NULL)?\Z")
 BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z")
 INT = re.compile(r"[-+]?(?:[0-9](?:_?[0-9])*|0x[0-9a-fA-F]+)\Z")
 FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
+_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""But for those that stand for a byte of a file's name that is not UTF-8."""
 INFINITY = re.compile(r"[-+]?\.(?:inf|Inf|INF)\Z")
 NAN = re.compile(r"\.(?:nan|NaN|NAN)\Z")
 
@@ -123,7 +125,7 @@ class _Builder:
 
     def text(self, event: events.ScalarEvent) -> str:
         value = str(event.value)
-        if any("\ud800" <= character <= "\udfff" for character in value):
+        if _SURROGATE.search(value):
             self.refuse(event, "half a surrogate pair; write the character itself")
         return value
 

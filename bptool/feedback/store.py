@@ -4,8 +4,9 @@
 
 Lines with ``chosen`` and ``rejected`` are preference data as other tools read it; of a tie and of
 what was skipped both are null. A line is appended and flushed to the disk as soon as a judgement is
-made; several reviewers may write to one file at once (``lines.py``). A line that a crash tore is
-dropped when the file is opened again: it was never said to be saved.
+made. The command lets one process at a time write to a file (``training/lock.py``), and none is
+lost if others do (``lines.py``). A line that a crash tore is dropped when the file is opened again:
+it was never said to be saved.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from bptool.data.chat.objects import BadRecord
+from bptool.data.record_report import BadRecord
 from bptool.errors import DataError
 from bptool.feedback.lines import append_line, change_lines, read_lines
 from bptool.feedback.prompts import as_messages, from_json, to_json

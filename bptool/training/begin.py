@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -52,7 +53,7 @@ def start_run(
     pieces = build(config, progress=progress)
     try:
         pieces.lesson.check()
-        of_text = [Notice(pieces.corpus.note)] if pieces.corpus.note else []
+        of_text = map(Notice, pieces.corpus.notes)
         for notice in (*of_text, *pieces.lesson.notices()):
             for listener in listeners:
                 listener(notice)
@@ -63,6 +64,9 @@ def start_run(
             with writing(folder.path):
                 write_text(made.config, to_yaml(config))
                 pieces.corpus.tokenizer.save(made.tokenizer)
+                if held_out := pieces.lesson.held_out():
+                    lines = [{"format_version": 1, "kind": "bptool held-out"}, *held_out]
+                    write_text(made.held_out, "".join(json.dumps(x) + "\n" for x in lines))
                 if isinstance(pieces.model, AdaptedGPT2):
                     _keep_base(pieces.model, made)
                 write_manifest(made, describe(pieces), config)

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from bptool import consent
 from bptool.errors import DamagedError, RunError
 from bptool.files import (
     TEMPORARY_PREFIX,
@@ -203,10 +204,10 @@ class CheckpointStore:
             later = [path for path in others if name and path.name > name]
             for path in [*reversed(earlier), *later]:
                 if is_whole(path):
-                    run = shlex.quote(str(self.folder.parent))
+                    words = ["bptool", "train", str(self.folder.parent), "--resume"]
+                    words += ["--checkpoint", path.name, *consent.words()]
                     raise RunError(
-                        f"{error}; {path.name} is whole: go on from it by "
-                        f"`bptool train {run} --resume --checkpoint {path.name}`"
+                        f"{error}; {path.name} is whole: go on from it by `{shlex.join(words)}`"
                     ) from None
             raise RunError(f"{error}; no other checkpoint is whole: restore it") from None
 
@@ -235,7 +236,8 @@ def is_whole(checkpoint: Path) -> bool:
 
 def write_folder(folder: Path, tensors: dict[str, dict[str, Array]], state: dict[str, Any]) -> None:
     """Write the files of a checkpoint, tensors by file, to a new folder."""
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():  # of a process that was killed
+        shutil.rmtree(folder)
     folder.mkdir()
     hashes = {}
     for file_name, named in tensors.items():

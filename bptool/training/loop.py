@@ -17,8 +17,9 @@ import numpy as np
 from bptool.errors import DivergedError, RunError
 from bptool.ops import jit
 from bptool.training import early_stopping, machine
-from bptool.training.anomaly import first_anomaly
+from bptool.training.anomaly import diagnosis
 from bptool.training.checkpoint import CheckpointStore
+from bptool.training.closing import closing_notices
 from bptool.training.evaluation import Evaluation
 from bptool.training.events import (
     CheckpointSaved,
@@ -35,16 +36,13 @@ from bptool.training.events import (
 from bptool.training.health import Health
 from bptool.training.metrics import MetricsFile, read_metrics
 from bptool.training.plot import plot_losses
-from bptool.training.progress import Progress
+from bptool.training.progress import OVERFITTING_AFTER, Progress
 from bptool.training.restore import load_checkpoint, save_checkpoint
 from bptool.training.run_folder import RunFolder
 from bptool.training.sampler import Sampler
 from bptool.training.samples import SamplesFile
 from bptool.training.samples import rewind as rewind_samples
 from bptool.training.setup import Pieces
-
-OVERFITTING_AFTER = 3
-"""Evaluations without a better validation loss, while the training loss falls."""
 
 
 class Training:
@@ -109,6 +107,9 @@ class Training:
             raise
         finally:
             self._metrics.close()
+        if not interrupted:
+            for notice in closing_notices(self.pieces.lesson, self.progress):
+                self._emit(notice)
         files = self._draw()
         step = self.progress.step
         self.failed = not interrupted and self._health.has_failed(step)
@@ -124,6 +125,8 @@ class Training:
                 files=files,
                 peak_memory_bytes=machine.peak_memory_bytes(),
                 answers=self.pieces.config.chat is not None,
+                counted=None if interrupted else self.pieces.counted(),
+                left_out=self.pieces.lesson.left_out,
                 guessing_loss=self.pieces.lesson.guessing_loss,
                 failed=self.failed,
                 warnings=() if interrupted else tuple(self._health.at_end(step)),
@@ -138,6 +141,9 @@ class Training:
             self.pieces.step.accepts = lambda loss: not self.progress.watch.is_spike(loss, settings)
         if self.progress.step > 0 and self._is_evaluation(self.progress.step):
             self._evaluate()  # the checkpoint was written before it
+        if self.progress.step == 0 and self.pieces.lesson.judges_start:
+            self._save_or_say_why_not()  # it may turn out to be the best
+            self._evaluate()
         while self.progress.step < training.steps and not (self._stop or self._stopped_early):
             done = self._step()
             self._emit(done)
@@ -278,9 +284,7 @@ class Training:
             self._mark_best()
         else:
             progress.evaluations_since_best += 1
-        overfitting = progress.evaluations_since_best >= OVERFITTING_AFTER and _or_infinity(
-            train_loss
-        ) < _or_infinity(progress.train_loss_at_best)
+        overfitting = progress.overfits(train_loss) and not pieces.lesson.maximised
         self._emit(
             Evaluated(
                 step=progress.step,
@@ -307,7 +311,8 @@ class Training:
                 )
             )
         self._sample()
-        self._judge(judged)
+        if progress.step > 0:
+            self._judge(judged)
 
     def _mark_best(self) -> None:
         """Make this step's checkpoint the best, if it could be written."""
@@ -370,14 +375,7 @@ class Training:
         progress.skipped_in_a_row += 1
         in_a_row = progress.skipped_in_a_row
         if self.detect_anomaly or in_a_row >= limit:
-            found = first_anomaly(self.pieces.step)
-            where = f"; the first that is not finite is {found}" if found else ""
-            steps = f"the last {in_a_row} steps" if in_a_row > 1 else "the step"
-            raise DivergedError(
-                f"step {progress.step:,}: {steps} had no finite loss or gradient{where}; go on "
-                "from a checkpoint before with --checkpoint, or train anew with a lower "
-                "optimizer.learning_rate or with training.clip_norm"
-            )
+            raise DivergedError(diagnosis(self.pieces.step, progress.step, in_a_row))
         if in_a_row == 1:
             text = f"step {progress.step}: loss or gradient not finite; skipped"
             self._emit(Notice(text, "warning"))
@@ -399,6 +397,9 @@ class Training:
                 engine=pieces.engine.name,
                 peak_flops=peak,
                 engine_choice=pieces.engine.why,
+                judged_as=pieces.lesson.judged_as,
+                maximised=pieces.lesson.maximised,
+                material=pieces.lesson.material,
             )
         )
 
@@ -417,10 +418,10 @@ class Training:
 
     def _draw(self) -> dict[str, str]:
         """Draw the curves; a plot that fails must not cost the run."""
+        title = f"{self.folder.path.name}: {self.pieces.model.n_parameters:,} parameters"
         try:
-            title = f"{self.folder.path.name}: {self.pieces.model.n_parameters:,} parameters"
             records = read_metrics(self.folder.metrics)
-            plot_losses(records, self.folder.plot, title, self.pieces.lesson.loss_unit)
+            plot_losses(records, self.folder.plot, title, self.pieces.lesson)
         except (OSError, RunError) as error:  # the weights are what matters
             self._emit(Notice(f"could not draw {self.folder.plot}: {error}", "warning"))
             return {}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bptool.errors import DamagedError
-from bptool.files import write_text
+from bptool.files import encoded, write_text
 from bptool.training.run_folder import read_json_and_bytes
 
 VERSION = 2
@@ -24,7 +24,7 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
     whole = {"format_version": VERSION, **value, _KEY: _EMPTY}
     text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
     at = text.rindex(_EMPTY)
-    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
+    digest = hashlib.sha256(encoded(text)).hexdigest()
     write_text(path, text[:at] + digest + text[at + len(_EMPTY) :])
 
 

@@ -46,7 +46,7 @@ class Records(Lesson):
         self._training_step, self.records = training_step, records
         self._batch_rows, self._training = batch_rows, training
         self._bytes_per_token = bytes_per_token
-        self._notes = list(records.notes(training_step.shards.n_time))
+        self._notes = list(records.report.notes())
         most = training.eval_tokens
         context = training_step.shards.n_time
         self._n_judged = len(records.validation) if most is None else max(1, most // context)
@@ -86,6 +86,14 @@ class Records(Lesson):
     def notices(self) -> Iterable[Notice]:
         notes, self._notes = self._notes, []
         return [Notice(note, "warning") for note in notes]
+
+    @property
+    def material(self) -> str:
+        return str(self.records)
+
+    @property
+    def left_out(self) -> str:
+        return self.records.report.left_out()
 
     def opening(self, step: int) -> Sequence[Message]:
         examples = self.records.examples
