@@ -190,6 +190,13 @@ def test_of_weights_and_their_average_either_may_be_below() -> None:
     assert other.has_failed(ENOUGH_STEPS)
 
 
+def test_a_short_run_that_is_resumed_without_a_step_has_not_failed() -> None:
+    watch = Health(3.0, 3, 3.5)
+    assert not list(watch.after_evaluation(8, 3.5, 3.5))
+    assert not watch.has_failed(8)
+    assert "8 steps are too few to judge" in next(iter(watch.at_end(8)))
+
+
 def test_losses_that_are_not_of_tokens_have_no_guessing() -> None:
     watch = Health(None, 300, None)
     for step in range(1, 301):

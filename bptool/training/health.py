@@ -78,8 +78,8 @@ class Health:
         self._lowest = math.inf if lowest is None else lowest
         self._initial = math.nan
         """Loss of the first step."""
-        self._last = math.nan
-        """Loss of the last evaluation."""
+        self._last = 0.0 if lowest is None else lowest
+        """Loss of the last evaluation, where there was one."""
         self._recent: deque[float] = deque(maxlen=RECENT_STEPS)
         self._looked = self._was_well = self._lowest < self._guessing
         self._n_zero = self._n_not_finite = 0
@@ -148,7 +148,7 @@ class Health:
     @property
     def _blew_up(self) -> bool:
         """Whether the last evaluation is far above where the run began."""
-        return not self._last <= BLOWN_UP * self._initial
+        return not math.isfinite(self._last) or self._last > BLOWN_UP * self._initial
 
     @property
     def _guess(self) -> str:
