@@ -17,12 +17,9 @@ def train(request: Request, quiet: bool, json: bool) -> None:
 
     from bptool.cli.display import listener_for
     from bptool.training.begin import resume_run, start_run
-    from bptool.training.events import Notice
 
     limit = TimeLimit(request.seconds) if request.seconds is not None else None
     with listener_for(Console(), quiet=quiet, json=json) as listener:
-        for change in request.changes:
-            listener(Notice(change))
         listeners = [listener] if limit is None else [listener, limit]
         if request.resume:
             training = resume_run(

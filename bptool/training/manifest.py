@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import llvmlite
@@ -12,6 +12,7 @@ import numpy as np
 import scipy
 
 import bptool
+from bptool.config.resume import Change
 from bptool.ops import jit
 from bptool.training import machine
 from bptool.training.run_folder import FORMAT_VERSION
@@ -65,6 +66,22 @@ def describe(pieces: Pieces) -> dict[str, Any]:
         **({} if pieces.config.lora is None else {"n_trained": pieces.model.n_trained}),
         "parameter_groups": parameter_groups(pieces.step.optimizer, pieces.model.layout),
     }
+
+
+_FOLLOW_SETTINGS = ("workers", "split", "rows_in_memory", "engine", "engine_version")
+"""Keys of a manifest that a setting may change at a resume."""
+
+
+def with_changes(
+    saved: dict[str, Any], now: dict[str, Any], step: int, made: Sequence[Change]
+) -> dict[str, Any]:
+    """The manifest ``saved`` of a run whose settings are changed after ``step``, with their
+    history: what the steps up to there were trained with, and what those from there on."""
+    settings = {change.key: {"was": change.was, "now": change.now} for change in made}
+    history = saved.get("changes")
+    history = [*(history if isinstance(history, list) else []), {"after_step": step, **settings}]
+    layout = {key: now[key] for key in _FOLLOW_SETTINGS}
+    return {**saved, **layout, "changes": history}
 
 
 def differences(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
