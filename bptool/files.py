@@ -13,12 +13,18 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 TEMPORARY_PREFIX = ".writing-"
+_ENDLESS: dict[Callable[[int], bool], str] = {
+    stat.S_ISFIFO: "a pipe",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+}
 _FAR = 2**30
 """The byte that Windows locks, beyond all that is written, which others may then still read."""
 
@@ -129,25 +135,85 @@ def lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def require_regular(path: Path) -> int:
-    """Bytes of a file; OSError where it is missing, or a pipe or device that would never end."""
-    found = os.stat(path)
-    if stat.S_ISDIR(found.st_mode):
+def require_regular(path: Path | str) -> int:
+    """Bytes of a regular file.
+
+    Raises:
+        OSError: it is missing, a folder, or a pipe, socket or device, which might never end.
+    """
+    return _bytes_of_regular(os.stat(path), path)
+
+
+def _bytes_of_regular(status: os.stat_result, path: Path | str) -> int:
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return found.st_size
+    for is_kind, kind in _ENDLESS.items():
+        if is_kind(status.st_mode):
+            raise OSError(errno.EINVAL, f"{kind}, not a regular file", str(path))
+    return status.st_size
 
 
-def read_bounded(path: Path, most: int) -> bytes:
+def open_regular(path: Path | str) -> BinaryIO:
+    """Open a regular file to read its bytes. Opening never waits, as a pipe without a writer would.
+
+    Raises:
+        OSError: as :func:`require_regular`, or the file cannot be opened.
+    """
+    require_regular(path)  # first, since to open a device may do something
+    flags = os.O_RDONLY
+    for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"):
+        flags |= getattr(os, name, 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    try:
+        _bytes_of_regular(os.fstat(file.fileno()), path)  # what is there now, if it was replaced
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_bounded(path: Path | str, most: int) -> bytes:
     """The bytes of a regular file; OSError where there are more than ``most``."""
-    if require_regular(path) > most:
-        raise OSError(errno.EFBIG, f"larger than {format_bytes(most)}", str(path))
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
         raise OSError(errno.EFBIG, f"larger than {format_bytes(most)}", str(path))
     return data
+
+
+def read_replacing(path: Path | str) -> str:
+    """The text of a regular file of UTF-8, with its line ends; U+FFFD for what is not UTF-8."""
+    with open_regular(path) as file:
+        return file.read().decode("utf-8", errors="replace")
+
+
+def loads_strictly(data: str | bytes) -> Any:
+    """The value of a JSON text that a stranger may have written; bytes are UTF-8.
+
+    Raises:
+        ValueError: it is not JSON, gives a key of an object twice, nests too deeply, or holds a
+            number of thousands of digits. Readers of JSON differ in what they make of these.
+    """
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8")
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:
+        if "digits" in str(error):  # Python's own bound, with advice for programmers
+            raise ValueError("a number of thousands of digits") from None
+        raise
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        known: set[str] = set()
+        twice = next(key for key, _ in pairs if key in known or known.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {ascii(twice)[:80]} is given twice")
+    return value
 
 
 def free_bytes(folder: Path) -> int | None:

@@ -58,6 +58,14 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             report.longrepr = f"{report.nodeid} must run here: {reason}"
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_decided() -> None:
+    """Take back what the command line of another test allowed."""
+    from bptool import consent
+
+    consent.forget()
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The project's folder."""

@@ -53,7 +53,8 @@ class Fault:
         return f"{self.kernel}: {self.kind}: {shown}"
 
 
-HEAD = ("head over tiles", "head with terms")
+HEAD = ("head over tiles", "head loss", "head with terms")
+PPO = ("objective ppo", "objective mixed")
 LINEAR = ("linear", "linear without bias")
 ACTIVATIONS = ("tanh", "sigmoid", "relu", "gelu", "gelu_tanh")
 LAYERNORM = ("layernorm", "layernorm without bias")
@@ -310,7 +311,7 @@ OPERATION_FAULTS = [
     *_faults(
         "ops/head.py",
         "head_backward",
-        HEAD[:1],
+        HEAD[:2],
         (
             "mask",
             "    token_logprob_backward(logits[in_tile], dlogp[own], log",
@@ -320,7 +321,7 @@ OPERATION_FAULTS = [
     *_faults(
         "ops/head.py",
         "head_backward",
-        HEAD[1:],
+        HEAD[2:],
         (
             "mask",
             "logit_terms_backward(logits[in_tile], dlogp[own], log",
@@ -328,9 +329,49 @@ OPERATION_FAULTS = [
         ),
     ),
     *_faults(
+        "models/head_loss.py",
+        "head_logprobs_backward",
+        HEAD[:1],
+        ("missing", "if targets.size > acts.logits.shape[0]:", "if False:"),
+        (
+            "missing",
+            "x, w, b, targets, start, team\n",
+            "x, w, b[:0], targets, start, team\n",
+        ),
+        (
+            "index",
+            "x, w, b, targets, start, team\n",
+            "x, w, b, targets, 0, team\n",
+        ),
+        ("index", "x, w, targets, NO_TERMS, start, adds", "x, w, targets, NO_TERMS, 0, adds"),
+        ("missing", "NO_TERMS, start, adds, team", "NO_TERMS, start, False, team"),
+    ),
+    *_faults(
+        "models/head_loss.py",
+        "head_loss_and_gradient",
+        HEAD[1:],
+        (
+            "scale",
+            "targets[first:stop], inverse_n_targets)\n        head_backward(",
+            "targets[first:stop], 1.0 / targets.size)\n        head_backward(",
+        ),
+        (
+            "mask",
+            "next_token_backward(acts.dlogp[first:stop], targets[first:stop]",
+            "next_token_backward(acts.dlogp[first:stop], targets[:stop - first]",
+        ),
+        ("index", "x, w, targets, terms, start, adds", "x, w, targets, terms, 0, adds"),
+    ),
+    *_faults(
+        "models/head_loss.py",
+        "head_loss_and_gradient",
+        HEAD[2:],
+        ("missing", "x, w, targets, terms, start, adds", "x, w, targets, NO_TERMS, start, adds"),
+    ),
+    *_faults(
         "objectives/next_token.py",
         "next_token_backward",
-        ("next_token",),
+        ("next_token", "objective next-token", "objective mixed"),
         ("sign", "real(-inverse_n_targets) if", "real(inverse_n_targets) if"),
         ("scale", "real(-inverse_n_targets) if", "real(-1.0 / dlogp.size) if"),
         ("mask", "if targets[i] >= 0 else real(0.0)", "if targets[i] > 0 else real(0.0)"),
@@ -358,6 +399,11 @@ OPERATION_FAULTS = [
         ("sign", "d = smoothing - sigmoid(-h)", "d = smoothing + sigmoid(-h)"),
         ("missing", "d = smoothing - sigmoid(-h)", "d = -sigmoid(-h)"),
         ("scale", "dsums[i] = beta * d / n_pairs", "dsums[i] = d / n_pairs"),
+        (
+            "scale",
+            "dpo_backward(dsums, sums, batch.reference, config.beta, config.label_smoothing)",
+            "dpo_backward(dsums, sums, batch.reference, config.label_smoothing, config.beta)",
+        ),
         ("index", "dsums[j] = -beta", "dsums[j - 1] = -beta"),
     ),
     *_faults(
@@ -387,7 +433,7 @@ OPERATION_FAULTS = [
     *_faults(
         "objectives/clipped.py",
         "clipped_policy_backward",
-        ("objective ppo", "objective grpo"),
+        (*PPO, "objective grpo"),
         ("sign", "real(-weights[i] * ratio", "real(weights[i] * ratio"),
         ("missing", "real(-weights[i] * ratio * adv", "real(-weights[i] * adv"),
         ("mask", "if ratio * advantages[i] <= kept * advantages[i]:", "if ratio == kept:"),
@@ -395,15 +441,40 @@ OPERATION_FAULTS = [
     *_faults(
         "objectives/ppo.py",
         "clipped_value_backward",
-        ("objective ppo",),
+        PPO,
         ("sign", "real(scale * weights[i] * off)", "real(-scale * weights[i] * off)"),
         ("scale", "real(scale * weights[i] * off)", "real(2.0 * scale * weights[i] * off)"),
         ("mask", "if off * off >= kept * kept:", "if off == kept:"),
     ),
     *_faults(
+        "objectives/ppo.py",
+        "PPO.gradient",
+        PPO,
+        ("mask", "batch.weights, c.clip\n", "batch.weights, c.value_clip\n"),
+        ("mask", "(c.value_clip, c.value_weight)", "(c.clip, c.value_weight)"),
+        ("scale", "(c.value_clip, c.value_weight)", "(c.value_clip, c.clip)"),
+        ("scale", "(c.value_clip, c.value_weight)", "(c.value_weight, c.value_clip)"),
+    ),
+    *_faults(
+        "objectives/mixed.py",
+        "Mixed.gradient",
+        ("objective mixed",),
+        ("missing", "dlogp += self.weight * of_mix", "pass"),
+        ("sign", "dlogp += self.weight * of_mix", "dlogp -= self.weight * of_mix"),
+        ("scale", "dlogp += self.weight * of_mix", "dlogp += of_mix"),
+        ("missing", "dlogp += self.weight * of_mix", "dlogp[:] = self.weight * of_mix"),
+        (
+            "missing",
+            "        self.objective.gradient(batch.batch, logp, scores, dlogp, dscores)\n",
+            "        dlogp[:], dscores[:] = 0, 0\n",
+        ),
+    ),
+    *_faults(
         "objectives/grpo.py",
         "kl_backward",
         ("objective grpo",),
+        ("mask", "batch.weights, c.clip\n", "batch.weights, c.kl_weight\n"),
+        ("scale", "batch.weights, c.kl_weight)", "batch.weights, c.clip)"),
         ("sign", "weights[i] * (1.0 - ratio))", "weights[i] * (1.0 + ratio))"),
         ("missing", "weights[i] * (1.0 - ratio))", "weights[i])"),
         (
@@ -445,6 +516,11 @@ MODEL_FAULTS = [
             "dropout(dhidden[own], hyper.dropout.hidden, key, layer, row0)",
         ),
         ("missing", "dropout(acts.dx[own], hyper.dropout.embedding, key, 0, row0)", "pass"),
+        (
+            "mask",
+            "dropout(acts.dx[own], hyper.dropout.embedding, key, 0, row0)",
+            "dropout(acts.dx[own], hyper.dropout.hidden, key, 0, row0)",
+        ),
     ),
     *_faults(
         "models/gpt2.py",
@@ -457,10 +533,16 @@ MODEL_FAULTS = [
             "residual_backward(branch[own], -dx[own])\n"
             "        dropout(branch[own], p.residual, key, 3 * layer + 2, row0)",
         ),
+        ("missing", "dropout(dx[own], p.embedding, key, 0, row0)", "pass"),
         (
-            "missing",
+            "mask",
             "dropout(dx[own], p.embedding, key, 0, row0)",
-            "pass",
+            "dropout(dx[own], p.residual, key, 0, row0)",
+        ),
+        (
+            "mask",
+            "dropout(acts.dact[own], p.hidden, key, 3 * n_layer + 1 + layer, row0)",
+            "dropout(acts.dact[own], p.residual, key, 3 * n_layer + 1 + layer, row0)",
         ),
         (
             "index",
@@ -499,6 +581,17 @@ MODEL_FAULTS = [
             "index",
             "*(norm, head, params.ln_f_w[:0], flat, dlogp, adds, team),",
             "*(norm, head, params.ln_f_w[:0], flat, dlogp[::-1].copy(), adds, team),",
+        ),
+    ),
+    *_faults(
+        "objectives/mixed.py",
+        "Mixed.gradient",
+        ("mixed through gpt2",),
+        ("missing", "dlogp += self.weight * of_mix", "pass"),
+        (
+            "missing",
+            "        self.objective.gradient(batch.batch, logp, scores, dlogp, dscores)\n",
+            "        dlogp[:], dscores[:] = 0, 0\n",
         ),
     ),
 ]

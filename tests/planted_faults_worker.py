@@ -27,15 +27,8 @@ from bptool.ops import jit  # noqa: E402
 
 jit._OPTIONS["cache"] = False  # a cached kernel would hide a fault in what it calls
 
-MODELS: dict[str, dict[str, Any]] = {
-    "mlp": {"window": 3, "n_embd": 3, "n_hidden": 5, "n_layer": 3, "context": 5, "dropout": 0.2},
-    "gpt2": {
-        **{"n_layer": 2, "n_head": 2, "n_embd": 8, "context": 5},
-        "dropout": {"embedding": 0.2, "attention": 0.2, "residual": 0.2, "hidden": 0.3},
-        "stochastic_depth": {"rate": 0.5, "rule": "uniform"},
-    },
-}
-TOKEN_PASS = "ppo through gpt2"
+THROUGH = {"ppo through gpt2": "ppo", "mixed through gpt2": "mixed"}
+"""Objectives that are checked through a model, by the name of the check."""
 TERMS = {"label_smoothing": 0.1, "z_loss": 0.01}
 wanted: set[str] = set()
 problems: dict[str, list[str]] = {}
@@ -72,7 +65,8 @@ def forget(files: Iterable[str]) -> None:
     for name in stale:
         parent, _, child = name.rpartition(".")
         del sys.modules[name]
-        vars(loaded[parent]).pop(child, None)
+        if parent in loaded:  # a package may have been forgotten before what it holds
+            vars(loaded[parent]).pop(child, None)
 
 
 def check_operations() -> None:
@@ -90,32 +84,34 @@ def check_operations() -> None:
 
 def check_models() -> None:
     from bptool.gradcheck.check import Effort, check
-    from bptool.gradcheck.model import model_function
+    from bptool.gradcheck.model import SETTINGS, model_function
     from bptool.gradcheck.objective_model import objective_function
     from bptool.ops.logit_terms import LogitTerms
     from bptool.registry import models
 
-    for model, settings in MODELS.items():
+    for model, settings in SETTINGS.items():
         if wanted and model not in wanted:
             continue
         model_class = models.get(model)
         config = model_class.Config(**settings)
-        function = model_function(model_class(config, 7), terms=LogitTerms(**TERMS))
+        function = model_function(model_class(config, 13), terms=LogitTerms(**TERMS))
         for name, g in function.gradients().items():
             gradients[f"{model}/{name}"] = g.copy()
         problems[model] = check(function, effort=Effort(4, 2)).failures()
-    if not wanted or TOKEN_PASS in wanted:
-        config = models.get("gpt2").Config(**MODELS["gpt2"], score_head=True)
-        through = objective_function(models.get("gpt2")(config, 7), "ppo")
+    for check_name, objective in THROUGH.items():
+        if wanted and check_name not in wanted:
+            continue
+        config = models.get("gpt2").Config(**SETTINGS["gpt2"], score_head=True)
+        through = objective_function(models.get("gpt2")(config, 13), objective)
         for name, g in through.gradients().items():
-            gradients[f"{TOKEN_PASS}/{name}"] = g.copy()
-        problems[TOKEN_PASS] = check(through, effort=Effort(4, 2)).failures()
+            gradients[f"{check_name}/{name}"] = g.copy()
+        problems[check_name] = check(through, effort=Effort(4, 2)).failures()
 
 
 def check_training() -> None:
     """What ``bptool gradcheck CONFIG`` does for the program that trains."""
     from bptool.cli import gradcheck_training as session
-    from bptool.gradcheck.model import model_function
+    from bptool.gradcheck.model import SETTINGS, model_function
     from bptool.training.setup import build
 
     text = PARENT / "text.txt"
@@ -132,7 +128,7 @@ def check_training() -> None:
     config = resolve(
         None,
         overrides={
-            "model": {"name": "gpt2", **MODELS["gpt2"], "n_embd": 24},
+            "model": {"name": "gpt2", **SETTINGS["gpt2"], "n_embd": 24},
             "data": {"text": [str(text)]},
             "training": {
                 **{"steps": 1, "batch_size": 8, "micro_batch_size": 4, "workers": 2},

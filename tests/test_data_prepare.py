@@ -78,6 +78,45 @@ def test_stopped_at_any_moment_it_goes_on_to_the_same_bytes(
     assert files(place / "cache") == files(place / "other")
 
 
+MERGING = """
+import sys, time
+from bptool.data.tokenizers.byte import ByteTokenizer
+from bptool.registry import tokenizers
+
+@tokenizers.register("merging")
+class Merging(ByteTokenizer):
+    @classmethod
+    def train(cls, texts, config):
+        n = sum(map(len, texts))
+        print(f"merging {n}", file=sys.stderr, flush=True)
+        while True:
+            time.sleep(3600)  # a library that hears of no signal
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals between processes")
+@pytest.mark.parametrize("command", ["prepare", "train"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_learning_a_vocabulary_is_stopped_while_it_merges(
+    command: str, number: signal.Signals, place: Path
+) -> None:
+    Path("merging.py").write_text(MERGING, encoding="utf-8")
+    Path("a.txt").write_text(LINE * 100, encoding="utf-8")
+    words = ["data", "prepare"] if command == "prepare" else ["train"]
+    process = runs.process(
+        *words, "a.txt", "--plugin", "merging.py", "--set", "data.tokenizer=merging"
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("merging"):
+            break
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, errors
+    assert "Traceback" not in errors
+    assert not Path("runs").exists()
+
+
 def test_train_starts_from_what_was_prepared(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

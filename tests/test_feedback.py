@@ -37,6 +37,7 @@ from bptool.feedback.win_rate import WinRate, count, wilson
 from bptool.inference.answers import Answerer
 from bptool.inference.sampling import Sampling
 from bptool.models.gpt2 import GPT2, GPT2Config
+from bptool.plugins import name_rules
 from bptool.registry import templates
 from bptool.training.workers import WorkerTeam
 
@@ -311,6 +312,7 @@ def test_prompts_are_read_from_lines_and_records(tmp_path: Path) -> None:
 def test_rules_that_fail_are_named(tmp_path: Path, source: str, reason: str) -> None:
     path = tmp_path / "rules.py"
     path.write_text(source, encoding="utf-8")
+    name_rules("--judge", path)
     with pytest.raises(UserError, match=reason):
         Rules(path).judge("p", "a", "b")
 
@@ -318,11 +320,14 @@ def test_rules_that_fail_are_named(tmp_path: Path, source: str, reason: str) -> 
 def test_rules_without_a_judge_go_by_their_reward(tmp_path: Path) -> None:
     path = tmp_path / "rules.py"
     path.write_text("def reward(p, a): return len(a)", encoding="utf-8")
+    with pytest.raises(UserError, match="runs only when you name it"):
+        Rules(path)
+    name_rules("--judge", path)
     rules = Rules(path)
     found = [rules.judge("p", *pair) for pair in (("aa", "b"), ("a", "bb"), ("a", "b"))]
     assert found == ["left", "right", "tie"]
     with pytest.raises(UserError, match="no such file"):
-        Rules(tmp_path / "missing.py")
+        name_rules("--judge", tmp_path / "missing.py")
 
 
 class Page:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import select
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -194,3 +197,74 @@ def test_a_connection_that_says_nothing_holds_nobody_up(served: Any) -> None:
         connection.request("GET", f"/{server.secret}/pair")
         assert json.loads(connection.getresponse().read())["total"] == 7
         connection.close()
+
+
+def get(server: Server, path: str = "pair", seconds: float = 30) -> int:
+    """The status of one request."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=seconds)
+    try:
+        connection.request("GET", f"/{server.secret}/{path}")
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_those_who_send_nothing_keep_nobody_out(served: Any) -> None:
+    server = served()
+    idle = [socket.create_connection(("127.0.0.1", server.server_port)) for _ in range(100)]
+    try:
+        for one in idle[::2]:
+            one.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        assert get(server) == 200
+        assert threading.active_count() < 60
+    finally:
+        for one in idle:
+            one.close()
+
+
+def test_many_requests_at_once_are_all_answered(served: Any) -> None:
+    server, statuses = served(), []
+    threads = [threading.Thread(target=lambda: statuses.append(get(server))) for _ in range(80)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * 80
+
+
+def test_a_request_that_comes_a_byte_at_a_time_is_ended(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bptool.cli.feedback_page.REQUEST_SECONDS", 0.3)
+    server = served()
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as slow:
+        with contextlib.suppress(OSError):
+            while not select.select([slow], [], [], 0.05)[0]:  # until it is closed
+                slow.sendall(b"G")
+            assert slow.recv(1) == b""
+    assert get(server) == 200
+
+
+def test_a_connection_that_is_reset_prints_nothing(
+    served: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = served()
+    host = f"127.0.0.1:{server.server_port}"
+    begun = f"POST /{server.secret}/judge HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\n"
+    for said in (b"", b"GET /", begun.encode(), f"GET /{server.secret}/ HTTP/1.1\r\n".encode()):
+        with socket.create_connection(("127.0.0.1", server.server_port)) as one:
+            one.sendall(said)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    for _ in range(20):
+        assert get(server) == 200
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("length", [str(1 << 21), "-1", "9" * 30, "x", "\u0661"])
+def test_a_body_that_is_too_long_is_not_taken(served: Any, length: str) -> None:
+    server = served()
+    head = f"POST /{server.secret}/judge HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n"
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as one:
+        one.sendall(f"{head}Content-Length: {length}\r\n\r\n{{}}".encode())
+        one.shutdown(socket.SHUT_WR)
+        assert b" 400 " in one.recv(64)

@@ -13,6 +13,7 @@ import training_runs as runs
 from bptool.cli.finetune.request import settle_preferences
 from bptool.data.chat.records import Message
 from bptool.errors import ConfigError, RunError, UserError
+from bptool.plugins import name_rules
 from bptool.training.calibration import calibration_error, reliability
 from bptool.training.events import Evaluated, Notice, StepDone
 from bptool.training.lessons.pairs import Pairs
@@ -173,13 +174,17 @@ def test_rules_score_answers_and_their_mistakes_are_one_line(tmp_path: Path) -> 
     path = tmp_path / "rules.py"
     path.write_text("def reward(prompt, answer):\n    return len(answer) / len(prompt)\n")
     prompts = [(Message("user", "abcd"),)] * 2
+    with pytest.raises(ConfigError, match="runs only when you name it"):
+        RuledRewards(path).scores(prompts, ["ab", "abcd"])
+    name_rules("--reward", path)
     assert RuledRewards(path).scores(prompts, ["ab", "abcd"]).tolist() == [0.5, 1.0]
     with pytest.raises(UserError, match="reward fails: ZeroDivisionError"):
         RuledRewards(path).scores([(Message("user", ""),)], ["x"])
     other = tmp_path / "none.py"
     other.write_text("def judge(prompt, left, right):\n    return 'tie'\n")
+    name_rules("--reward", other)
     with pytest.raises(ConfigError, match="has no function reward"):
-        RuledRewards(other)
+        RuledRewards(other).check()
 
 
 def test_calibration_of_a_model_that_is_as_sure_as_it_is_right() -> None:

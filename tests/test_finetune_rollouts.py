@@ -156,7 +156,7 @@ def test_rules_that_changed_are_refused_on_a_resume(places: Any, tmp_path: Path)
     asked = request((*places[:2], rules), tmp_path / "run", "grpo")
     runs.train(asked.config, tmp_path / "run", stop_at=2)
     rules.write_text(RULES + "\n# other\n", encoding="utf-8")
-    with pytest.raises(RunError, match="is not the one"):
+    with pytest.raises(RunError, match=r"rules\.py is not the program that .* was trained with"):
         runs.resume(tmp_path / "run")
 
 
@@ -224,7 +224,7 @@ def test_answers_are_functions_of_seed_and_number(places: Any, tmp_path: Path) -
 def test_the_objective_of_a_mix_is_the_sum(
     places: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bptool.training.fine_tuning._HASHED_TOKENS", 100)
+    monkeypatch.setattr("bptool.training.prompt_set._HASHED_TOKENS", 100)
     text = tmp_path / "mix.txt"
     text.write_text(30 * "a big red hen sees a dog. ", encoding="utf-8")
     sets = [f"rollouts.mix_text=[{text}]", "rollouts.mix_weight=0.5"]
@@ -236,9 +236,14 @@ def test_the_objective_of_a_mix_is_the_sum(
         assert lesson._mix is not None
         assert lesson._mix.dtype == np.uint16  # as the token file that it is mapped from
         assert lesson._mix.tolist() == ids.tolist()
-        digest = hashlib.sha256(lesson.prompts.sha256.encode() + identity_of(places[2]).encode())
-        digest.update(ids.tobytes())  # what runs of earlier versions are known by
-        assert pieces.corpus.text_sha256 == digest.hexdigest()
+        assert identity_of(places[2]) is None  # a program, which the manifest knows by itself
+        for rewarded_by, found in (
+            ("", pieces.corpus.text_sha256),
+            ("ab", lesson.digest("ab")),  # what runs of earlier versions are known by
+        ):
+            digest = hashlib.sha256(lesson.prompts.sha256.encode() + rewarded_by.encode())
+            digest.update(ids.tobytes())
+            assert found == digest.hexdigest()
         sampled = lesson._sample(pieces.step.params, [0, 1], 2, 0)
         shards: Any = pieces.step.shards
         old = shards.outputs(pieces.step.params, sampled.rows)

@@ -11,6 +11,7 @@ import pytest
 from bptool.gradcheck.check import Effort, check
 from bptool.gradcheck.model import (
     SAFE_MARGIN,
+    SETTINGS,
     ModelFunction,
     draw_batch,
     draw_weights,
@@ -27,23 +28,23 @@ from bptool.regularizers.l2 import L2, L2Config
 
 N_VOCAB = 13
 GPT2_CONFIGS = [
-    {"dropout": 0.2},
+    {},
     {"bias": False, "tie_embeddings": False, "activation": "relu"},
-    {"activation": "gelu_tanh", "dropout": {"attention": 0.3}},
+    {"activation": "gelu_tanh", "dropout": 0.2, "stochastic_depth": 0.6},
 ]
 MLP_CONFIGS = [
-    {"activation": "relu", "n_layer": 3, "dropout": 0.2},
+    {"activation": "relu", "n_layer": 3},
     {"activation": "sigmoid"},
     {"activation": "gelu", "n_layer": 2},
 ]
 
 
 def gpt2(**settings) -> GPT2:
-    return GPT2(GPT2Config(n_layer=2, n_head=2, n_embd=8, context=7, **settings), N_VOCAB)
+    return GPT2(GPT2Config(**{**SETTINGS["gpt2"], **settings}), N_VOCAB)
 
 
 def mlp(**settings) -> MLP:
-    return MLP(MLPConfig(window=3, n_embd=4, n_hidden=6, context=7, **settings), N_VOCAB)
+    return MLP(MLPConfig(**{**SETTINGS["mlp"], **settings}), N_VOCAB)
 
 
 MODELS = [gpt2(**c) for c in GPT2_CONFIGS] + [mlp(**c) for c in MLP_CONFIGS]

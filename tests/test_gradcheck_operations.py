@@ -10,37 +10,47 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+import bptool.models.head_loss
 import bptool.objectives
 import bptool.ops
 from bptool.gradcheck.check import check
 from bptool.gradcheck.operations import EFFORT, cases, check_operations
+from bptool.objectives.mixed import Mixed
 from bptool.registry import objectives, regularizers
 from bptool.regularizers.base import Penalty
 
 CASES = list(cases())
 
 
+def kernels_of(module: ModuleType) -> set[str]:
+    """Names of the compiled functions that a module itself defines."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if hasattr(value, "py_func") and value.py_func.__module__ == module.__name__
+    }
+
+
 def kernels(package: ModuleType) -> set[str]:
     """Names of the kernels that a package's own modules define."""
-    found = set()
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        for name, value in vars(importlib.import_module(module.name)).items():
-            if hasattr(value, "py_func") and value.py_func.__module__ == module.name:
-                found.add(name)
-    return found
+    modules = pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+    return {k for module in modules for k in kernels_of(importlib.import_module(module.name))}
 
 
 def test_every_backward_kernel_has_a_case():
     backward = {k for p in (bptool.ops, bptool.objectives) for k in kernels(p) if "_backward" in k}
     assert "attention_backward" in backward
     assert "next_token_backward" in backward
+    head = kernels_of(bptool.models.head_loss)
+    backward |= {k for k in head if "_backward" in k or "_gradient" in k}
+    assert {"head_logprobs_backward", "head_loss_and_gradient"} <= backward
     covered = {kernel for case in CASES for kernel in case.covers}
     assert not backward - covered, "give these a case in bptool/gradcheck/operations.py"
 
 
 def test_every_objective_has_a_case():
     covered = {case.name for case in CASES}
-    assert {f"objective {name}" for name in objectives.names()} <= covered
+    assert {f"objective {name}" for name in [*objectives.names(), Mixed.name]} <= covered
 
 
 def test_every_penalty_has_a_case():

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import training_runs as runs
 
 from bptool import caches
 from bptool.errors import BptoolWarning, DataError
@@ -42,7 +41,7 @@ def test_a_run_whose_home_is_a_file(
 ) -> None:
     (tmp_path / "home").write_text("in the way", encoding="utf-8")
     environment["HOME"] = str(tmp_path / "home")
-    small = ["model.n_layer=1", "training.steps=2", "training.batch_size=2"]
+    small = ["model.name=mlp", "training.steps=2", "training.batch_size=2"]
     command = [sys.executable, "-m", "bptool", "train", str(book), "--quiet"]
     command += ["--out", str(tmp_path / "run"), *(word for one in small for word in ("--set", one))]
     pipe = subprocess.PIPE
@@ -60,10 +59,6 @@ def test_a_run_whose_home_is_a_file(
     assert line.startswith(f"warning: no cache folder of your own ({tmp_path / 'home'}")
     assert (tmp_path / "run" / "loss.png").exists()
     assert not list((tmp_path / "temporary").iterdir())
-    # kernels compiled there and those that other tests have cached give the same bits
-    again = [*command[: -len(small) * 2 - 1], str(tmp_path / "again"), *command[-len(small) * 2 :]]
-    subprocess.run(again, env=os.environ | {"PYTHONPATH": str(root)}, check=True)
-    assert runs.left_behind(tmp_path / "run") == runs.left_behind(tmp_path / "again")
 
 
 def test_a_command_that_fails_leaves_nothing_either(

@@ -22,7 +22,7 @@ from bptool.feedback.store import Store
 from bptool.training import engine_choice
 from bptool.training.checkpoint import CheckpointStore
 from bptool.training.metrics import read_metrics
-from bptool.training.run_folder import read_json
+from bptool.training.seal import read_sealed
 from bptool.training.trained import open_run
 
 OLD = Path(__file__).parent / "old_formats"
@@ -116,7 +116,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "results-2.jsonl": _study,
     "study-1.yaml": lambda path: list(read_study(path).config.optimizers),
     "run-2/config.yaml": lambda path: resolve(path).config.model.name,
-    "run-2/manifest.json": lambda path: read_json(path, "manifest")["format_version"],
+    "run-2/manifest.json": lambda path: read_sealed(path, "manifest")["format_version"],
     "run-2/metrics.jsonl": lambda path: len(read_metrics(path)) > 0,
     "tokenizer-char-1.json": lambda path: load_tokenizer(path).decode([1, 2]),
     "tokenizer-byte-1.json": lambda path: load_tokenizer(path).decode([97, 98]),

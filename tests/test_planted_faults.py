@@ -18,7 +18,9 @@ def test_every_backward_kernel_has_faults():
         for folder in ("ops", "objectives", "models")
         for path in (PACKAGE / folder).rglob("*.py")
         for name in re.findall(
-            r"^@kernel\ndef (\w+_backward)\(", path.read_text(encoding="utf-8"), re.M
+            r"^@(?:kernel|composition)\ndef (\w+_backward|head_\w+_gradient)\(",
+            path.read_text(encoding="utf-8"),
+            re.M,
         )
     }
     assert len(kernels) >= 10

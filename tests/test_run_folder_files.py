@@ -15,7 +15,8 @@ from bptool.training.checkpoint import load_state
 from bptool.training.events import TrainingFinished
 from bptool.training.metrics import read_metrics
 from bptool.training.plot import plot_losses
-from bptool.training.run_folder import RunFolder, free_name, read_json
+from bptool.training.run_folder import RunFolder, free_name
+from bptool.training.seal import read_sealed
 from bptool.training.trained import open_run
 
 
@@ -51,7 +52,7 @@ def test_a_run_folder_holds_what_is_promised(run: Path) -> None:
 
 
 def test_the_manifest_names_what_decides_the_bits(run: Path) -> None:
-    manifest = read_json(run / "manifest.json", "manifest")
+    manifest = read_sealed(run / "manifest.json", "manifest")
     assert manifest["workers"] == 2
     assert manifest["versions"]["bptool"] == bptool.__version__
     assert {"numpy", "numba", "python"} <= manifest["versions"].keys()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
+import time
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -208,6 +210,50 @@ def test_bpe_training_is_deterministic_across_processes() -> None:
             [sys.executable, "-c", program, text], capture_output=True, text=True, check=True
         )
         assert there.stdout.strip() == str(here.merges)
+
+
+def learnt_by_the_library(text: str, **settings: Any) -> list[tuple[str, str]]:
+    model = hf.Tokenizer(hf.models.BPE())
+    model.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = hf.trainers.BpeTrainer(initial_alphabet=_STAND_IN, show_progress=False, **settings)
+    model.train_from_iterator([text], trainer)
+    return [tuple(pair) for pair in json.loads(model.to_str())["model"]["merges"]]
+
+
+@pytest.mark.parametrize("n", [4, 40, 1024])
+def test_bpe_learns_of_ordinary_texts_what_the_library_learns(n: int) -> None:
+    draw = random.Random(n)
+    words = [draw.choices("abcdefé", k=draw.randint(1, n // 2)) for _ in range(100)]
+    text = STORY + " ".join("".join(words[int(100 * draw.random() ** 3)]) for _ in range(3000))
+    if n == 1024:  # the longest word that is learnt from as a whole
+        text += " " + "xy" * 511 + "\n" + "=" * 1024 + 1024 * "\n"
+    settings = {"vocab_size": 600, "min_frequency": 2}
+    made = BpeTokenizer.train([text], BpeConfig(**settings))
+    names = ["".join(_STAND_IN[byte] for byte in piece) for piece in made._pieces]
+    merges = [(names[left], names[right]) for left, right in made.merges]
+    assert merges == learnt_by_the_library(text, **settings)
+
+
+@pytest.mark.parametrize("alphabet", ["acgt", "=", " ", "\n", "的是不了"], ids=ascii)
+def test_bpe_of_one_long_word_takes_time_in_proportion_to_its_length(alphabet: str) -> None:
+    draw = random.Random(3)
+    text = "".join(draw.choices(alphabet, k=400_000))
+    seconds = []
+    for n in (1000, 50_000, 400_000):  # the first loads what it needs
+        began = time.process_time()
+        made = BpeTokenizer.train([text[:n]], BpeConfig(vocab_size=1000))
+        seconds.append(time.process_time() - began)
+        ids = made.encode(text[:n])
+        assert made.decode(ids) == text[:n]
+        assert ids.tolist() == library_of(made).encode(text[:n]).ids or n > 100_000
+    assert seconds[2] < 24 * max(seconds[1], 0.02), "8 in proportion, 64 by the square"
+
+
+def test_parts_of_a_text_to_learn_from_are_bounded() -> None:
+    word, text = "acgt" * 50_000, "one two three " * 20_000
+    assert max(map(len, slices_of(word, 1000))) == 2000
+    assert max(map(len, slices_of(text, 1000))) < 1010
+    assert "".join(slices_of(word + text, 1000)) == word + text
 
 
 def test_bpe_refuses_a_vocabulary_without_room_for_its_special_tokens() -> None:

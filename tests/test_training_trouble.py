@@ -195,7 +195,7 @@ def test_anomalies_are_looked_for_at_once_where_that_is_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     values = runs.settings(runs.write_text(tmp_path), runs.GPT2, clip_norm=None)
-    values["optimizer"] = {"name": "sgd", "learning_rate": 1e38}
+    values["optimizer"] = {"name": "sgd", "learning_rate": 1e6}
     path = runs.write_config(tmp_path, values)
     arguments = ["train", str(path), "--quiet", "--out"]
     assert main([*arguments, str(tmp_path / "run"), "--detect-anomaly"]) == 1

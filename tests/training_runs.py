@@ -16,6 +16,7 @@ import pytest
 
 from bptool.config.load import resolve
 from bptool.config.schema import RunConfig
+from bptool.plugins import name_rules
 from bptool.training import loop, measurements
 from bptool.training.begin import resume_run, start_run
 from bptool.training.checkpoint import CheckpointStore
@@ -121,6 +122,8 @@ def resume(folder: Path, sets: Sequence[str] = (), stop_at: int | None = None) -
 
 def _run(begin: Any, config: RunConfig, folder: Path, stop_at: int | None) -> Recorder:
     recorder = Recorder(stop_at)
+    if config.rollouts is not None and not Path(config.rollouts.reward).is_dir():
+        name_rules("--reward", Path(config.rollouts.reward))
     training = begin(config, RunFolder(folder), [recorder])
     recorder.stop = training.request_stop
     try:

@@ -38,9 +38,9 @@ from bptool.training.metrics import rewind as rewind_metrics
 from bptool.training.parts import build_adapted, build_model
 from bptool.training.progress import Progress
 from bptool.training.run_difference import compare_runs
-from bptool.training.run_folder import RunFolder, read_json
+from bptool.training.run_folder import RunFolder
 from bptool.training.samples import rewind as rewind_samples
-from bptool.training.seal import write_sealed
+from bptool.training.seal import read_sealed, write_sealed
 from bptool.training.tensor_file import read_tensors, sha256_of, write_tensors
 from bptool.training.trained import open_run
 
@@ -228,7 +228,7 @@ def _manifest(place: Path) -> Target:
     def read(path: Path) -> None:
         copy.put(path)
         _all(
-            lambda: list(differences(read_json(path, "manifest"), whole)),
+            lambda: list(differences(read_sealed(path, "manifest"), whole)),
             lambda: open_run(copy.path),
             lambda: compare_runs(OLD_RUN, copy.path),
         )

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bptool.cli.programs import Plugins, load_programs
+
 
 def chat(
     run: Annotated[Path, typer.Argument(help="Folder of a run that was fine-tuned to answer.")],
@@ -24,6 +26,7 @@ def chat(
     last: Annotated[
         bool, typer.Option("--last", help="The last checkpoint in place of the best.")
     ] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Talk with a model. /help lists what else can be typed; Ctrl-C stops an answer, /quit ends.
 
@@ -31,6 +34,7 @@ def chat(
     """
     from bptool.cli.chat_session import Settings, talk
 
+    load_programs(plugin, run)
     settings = Settings(
         system=system,
         max_tokens=max_tokens,

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bptool.cli import wording
+from bptool.cli import terminal, wording
 from bptool.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.inference.conversation import Conversation
     from bptool.inference.sampling import Sampling
 
@@ -59,8 +58,7 @@ class Quit(Exception):
 
 def talk(run: Path, settings: Settings, template: str | None, last: bool) -> None:
     """Talk until the user ends it."""
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.inference.answers import Answerer
     from bptool.inference.conversation import Conversation
     from bptool.ops.cores import usable_cores
@@ -152,16 +150,13 @@ class Talk:
         fitted, answer = self.conversation.say(text, self.settings.max_tokens, sampling)
         if fitted.n_dropped:
             self._note(f"the oldest {fitted.n_dropped} messages no longer fit and are left out")
-        write = self.console.file
         try:
             for piece in answer:
-                write.write(wording.printable(piece))
-                write.flush()
+                terminal.write(piece, self.console.file)
         except KeyboardInterrupt:
             answer.close()  # type: ignore[attr-defined]
-            write.write(" ...")
-        write.write("\n")
-        write.flush()
+            terminal.write(" ...", self.console.file)
+        terminal.write("\n", self.console.file)
 
     def _reset(self, rest: str) -> None:
         self.conversation.messages = []

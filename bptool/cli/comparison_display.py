@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
@@ -17,6 +17,7 @@ from rich.text import Text
 
 from bptool.cli import wording
 from bptool.cli.comparison_progress import StudyProgress
+from bptool.cli.console import Console
 
 if TYPE_CHECKING:
     from bptool.comparison.events import Event

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bptool.cli import wording
+from bptool.cli.console import Console
 
 if TYPE_CHECKING:
     from bptool.cli.comparison_request import Request
@@ -93,8 +93,8 @@ def print_report(
     if not plan.is_tuned:
         _say(
             console,
-            "Learning rates are given, not tuned: --ruleset tuned searches them, and may change "
-            "the order.",
+            "Verdicts are those at these learning rates, which were not searched here: --ruleset "
+            "tuned searches them, and may change the order.",
         )
     if "widened" in files:
         words = ["bptool", "compare-optimizers", wording.near_path(files["widened"])]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json as json_module
-import sys
 from typing import TYPE_CHECKING
 
-from bptool.cli import wording
+from bptool.cli import terminal, wording
 from bptool.cli.failures import Stopped, say
 from bptool.errors import UserError
 
@@ -28,10 +27,9 @@ def compare(wanted: Request, *, mpi: bool, quiet: bool, json: bool) -> None:
 def _compare(wanted: Request, *, mpi: bool, quiet: bool, json: bool) -> None:
     if quiet and json:
         raise UserError("--quiet and --json exclude each other; choose one")
-    from rich.console import Console
-
     from bptool.cli.comparison_display import listener_for
     from bptool.cli.comparison_report import print_opening, print_report
+    from bptool.cli.console import Console
     from bptool.cli.signals import stopping
     from bptool.comparison.analysis import analyse
     from bptool.comparison.json_report import plain
@@ -63,16 +61,17 @@ def _compare(wanted: Request, *, mpi: bool, quiet: bool, json: bool) -> None:
     files = {"results": str(wanted.folder.results), **_write(wanted, analysis, plain_report)}
     if json:
         found = {**plain_report, "interrupted": stopped, "files": files}
-        sys.stdout.write(json_module.dumps(found, ensure_ascii=False) + "\n")
+        terminal.json(found)
     else:
         print_report(console, wanted, analysis, files, quiet)
     if stopped:
         n = sum(record.status != "failed" for record in study.records)
         words = [str(wanted.folder.path)]
         words += [word for plugin in wanted.folder.plugins for word in ("--plugin", plugin)]
-        sys.stderr.write(
+        terminal.line(
             f"stopped: {n} of {wanted.plan.n_trials} trials are done; go on with: "
-            f"bptool compare-optimizers --resume {' '.join(map(wording.argument, words))}\n"
+            f"bptool compare-optimizers --resume {' '.join(map(wording.argument, words))}",
+            err=True,
         )
         raise Stopped(asked.exit_code)
 

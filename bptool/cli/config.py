@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bptool.cli import terminal
+
 app = typer.Typer(no_args_is_help=True, help="Show and check configurations.")
 
 WIDTH_OF_PIPES = 200
@@ -24,16 +26,16 @@ def show(
     ] = False,
 ) -> None:
     """Check a configuration and show every value with where it came from."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from bptool.cli.console import Console
     from bptool.config.load import flatten, is_study, read_study, resolve, to_yaml
 
     read = read_study if is_study(config) else resolve
     resolved = read(config, sets or [])
     if as_yaml:
-        typer.echo(to_yaml(resolved.config), nl=False)
+        terminal.write(to_yaml(resolved.config))
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("key", style="bold", no_wrap=True)
@@ -60,10 +62,9 @@ def schema(
     Save it and put this in the first line of a configuration:
     # yaml-language-server: $schema=PATH
     """
-    import json
 
     from bptool.config.schema import json_schema
     from bptool.config.study_section import study_schema
 
     found = study_schema() if study else json_schema()
-    typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    terminal.json(found, indent=2)

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bptool.cli import terminal
+from bptool.cli.programs import Plugins, load_programs
+
 if TYPE_CHECKING:
     from bptool.config.data_section import DataConfig
 
@@ -22,8 +25,7 @@ def get(
     url: Annotated[str | None, typer.Option("--url", help="Download from another place.")] = None,
 ) -> None:
     """Fetch a public text once, check its SHA-256, and keep it in the cache folder."""
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.cli.preparing import byte_bar
     from bptool.data import download
 
@@ -34,16 +36,16 @@ def get(
             bar.update(task, completed=done, total=total)
 
         path = download.get(name, from_file=from_file, url=url, progress=advance)
-    typer.echo(path)
-    typer.echo(f"train on it with: bptool train dataset:{name}", err=True)
+    terminal.exact(f"{path}\n")
+    terminal.line(f"train on it with: bptool train dataset:{name}", err=True)
 
 
 @app.command("list")
 def list_datasets() -> None:
     """List the public texts that `get` knows, and which of them are here."""
-    from rich.console import Console
     from rich.table import Table
 
+    from bptool.cli.console import Console
     from bptool.data import download
 
     table = Table(box=None, pad_edge=False)
@@ -71,10 +73,7 @@ def prepare(
     start: Annotated[
         Path | None, typer.Option("--from", help="With the tokenizer of this run.")
     ] = None,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option("--plugin", help="A file or module of yours with more parts."),
-    ] = None,
+    plugin: Plugins = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only the file's path.")] = False,
 ) -> None:
     """Tokenize texts now, so that `bptool train` with the same arguments starts at once.
@@ -83,10 +82,8 @@ def prepare(
     goes on from there. Only a whole token file is ever trained on.
     """
     from bptool.cli.preparing import Asked, prepare_texts
-    from bptool.plugins import load_plugin
 
-    for name in plugin or []:
-        load_plugin(name)
+    load_programs(plugin, *source, start)
     prepare_texts(Asked(source, text or [], sets or [], start, plugin or []), quiet)
 
 
@@ -101,8 +98,7 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show documents, tokens, duplicates and split of a text, as training would see it."""
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.cli.preparing import Stages, byte_bar
     from bptool.data.inspection import inspect as look
 
@@ -110,9 +106,7 @@ def inspect(
     with byte_bar(Console(stderr=True)) as bar:
         found = look(data, progress=Stages(None, bar))
     if json:
-        import json as json_module
-
-        typer.echo(json_module.dumps(found, ensure_ascii=False))
+        terminal.json(found)
         return
     from rich.table import Table
 
@@ -122,11 +116,11 @@ def inspect(
             table.add_row(what, f"{value:,}" if isinstance(value, int) else f"{value:.3f}")
     Console().print(table)
     for what in ("commonest", "rarest"):
-        typer.echo(f"{what}: {', '.join(f'{token} {n:,}' for token, n in found[what])}")
+        terminal.line(f"{what}: {', '.join(f'{token} {n:,}' for token, n in found[what])}")
     for sample in found["samples"]:
-        typer.echo(f"sample: {sample!r}")
+        terminal.line(f"sample: {sample!r}")
     if found["note"]:
-        typer.echo(f"note: {found['note']}")
+        terminal.line(f"note: {found['note']}")
 
 
 def _data_section(source: str, tokenizer: str | None) -> DataConfig:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from bptool.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.cli.plain import LineListener
     from bptool.cli.screen import Screen
 
@@ -31,7 +30,7 @@ def listener_for(
     if quiet and json:
         raise UserError("--quiet and --json exclude each other; choose one")
     if console is None:
-        from rich.console import Console
+        from bptool.cli.console import Console
 
         console = Console()
     if not (quiet or json) and console.is_interactive and not os.environ.get("CI"):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from bptool.cli import wording
+from bptool.cli import terminal, wording
+from bptool.cli.programs import Plugins, load_programs
 
 
 def evaluate(
@@ -28,27 +28,25 @@ def evaluate(
         Literal["raw", "average"] | None,
         typer.Option(help="As trained, or averaged; by default the average where there is one."),
     ] = None,
-    plugin: Annotated[list[str] | None, typer.Option("--plugin", help="A file of yours.")] = None,
+    plugin: Plugins = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Loss, perplexity and bits per byte over the whole validation split."""
-    from bptool.plugins import load_plugin
     from bptool.training.measure import measure
     from bptool.training.trained import open_run
 
-    for name in plugin or []:
-        load_plugin(name)
+    load_programs(plugin, run)
     found = measure(open_run(run, last, weights), text or [], nanogpt_estimator)
     if json:
-        typer.echo(json_module.dumps(found.to_json()))
+        terminal.json(found.to_json())
         return
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+
+    from bptool.cli.console import Console
 
     whole, estimate = found.whole, found.estimate
     averaged = ", averaged" if found.weights == "average" else ""
-    title = f"{escape(str(run))} at step {found.step:,}{averaged}"
+    title = f"{run} at step {found.step:,}{averaged}"
     table = Table(title=title, show_header=False)
     table.add_row("loss (nats per token)", f"{whole.loss:.4f}")
     table.add_row("perplexity", f"{whole.perplexity:.3f}")

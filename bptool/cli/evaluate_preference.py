@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bptool.cli.programs import Plugins, load_programs
+
 
 def evaluate_preference(
     first: Annotated[Path, typer.Argument(metavar="A", help="Folder of a run.")],
@@ -30,6 +32,7 @@ def evaluate_preference(
     last: Annotated[
         bool, typer.Option("--last", help="The last checkpoints in place of the best.")
     ] = False,
+    plugin: Plugins = None,
     show: Annotated[int, typer.Option(min=0, help="Print so many pairs of answers.")] = 3,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
@@ -42,6 +45,9 @@ def evaluate_preference(
 
     if (judge is None) == (reward is None):
         raise UserError("name what decides: --judge rules.py, or --reward RUN")
+    load_programs(
+        plugin, first, second, reward=None if reward is None else str(reward), judge=judge
+    )
     compare(
         Request(
             runs=(first, second),

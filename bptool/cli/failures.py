@@ -19,6 +19,7 @@ import sys
 
 import typer
 
+from bptool.cli import terminal
 from bptool.errors import BptoolError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -57,9 +58,8 @@ if hasattr(errno, "EDQUOT"):
 
 def say(message: str, kind: str = "error") -> None:
     """Print ``error: message`` on stderr, the first word in red on a terminal."""
-    colour = typer.colors.YELLOW if kind == "warning" else typer.colors.RED
-    typer.secho(f"{kind}: ", fg=colour, bold=True, err=True, nl=False)
-    typer.echo(message, err=True)
+    terminal.mark(f"{kind}: ", typer.colors.YELLOW if kind == "warning" else typer.colors.RED)
+    terminal.line(terminal.shortened(message), err=True)
 
 
 def _one_line(text: str) -> str:
@@ -90,10 +90,10 @@ def report(error: BaseException) -> int:
     if isinstance(error, Stopped):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        typer.echo("interrupted", err=True)
+        terminal.line("interrupted", err=True)
         return INTERRUPTED
     if isinstance(error, Terminated):
-        typer.echo("terminated", err=True)
+        terminal.line("terminated", err=True)
         return TERMINATED
     if isinstance(error, BrokenPipeError):
         silence_stdout()

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bptool.cli.programs import Plugins, load_programs
+
 
 def feedback(
     run: Annotated[Path, typer.Argument(help="Folder of the run that answers.")],
@@ -36,6 +38,7 @@ def feedback(
     last: Annotated[
         bool, typer.Option("--last", help="The last checkpoint in place of the best.")
     ] = False,
+    plugin: Plugins = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Judge on a page in the browser, on this machine.")
     ] = False,
@@ -58,6 +61,7 @@ def feedback(
         raise UserError("--serve and --judge exclude each other; choose one")
     if json and not judge:
         raise UserError("--json needs --judge")
+    load_programs(plugin, run, judge=judge)
     collect(
         Request(
             run=run,

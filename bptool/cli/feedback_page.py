@@ -4,31 +4,41 @@ It listens on the loopback address; every path begins with a secret that is draw
 and requests whose Host is another name are refused, so that no other page of a browser reaches it.
 The page needs nothing from anywhere else. Connections have threads, since a browser opens some that
 it does not use; what touches the session is done one after the other.
+
+A connection carries one request, which has to be there within :data:`REQUEST_SECONDS` however
+slowly it comes. Of more connections than :data:`MOST_CONNECTIONS` the one that has kept its request
+back for the longest is closed, so that nobody who opens many keeps the reviewer out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import secrets
+import socket
+import sys
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bptool.cli.failures import say
 from bptool.errors import BptoolError, UserError
 from bptool.feedback.prompts import transcript
 from bptool.feedback.store import CHOICES
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.feedback.session import Session
 
 PAGE = Path(__file__).with_name("feedback_page.html")
 MOST_BYTES = 1 << 20
 """Of what a page may send."""
+MOST_CONNECTIONS = 32
+REQUEST_SECONDS = 10.0
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 )
@@ -43,11 +53,14 @@ class Server(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, session: Session, port: int = 0) -> None:
         self.session = session
         self.secret = secrets.token_urlsafe(16)
         self.lock = threading.Lock()
+        self._places = threading.Semaphore(MOST_CONNECTIONS)
+        self._reading: dict[socket.socket, float] = {}  # the oldest first; since when
         try:
             super().__init__(("127.0.0.1", port), Handler)
         except OSError as error:
@@ -55,6 +68,59 @@ class Server(ThreadingHTTPServer):
                 f"port {port} cannot be had: {error.strerror or error}; name another with --port"
             ) from None
         self.url = f"http://127.0.0.1:{self.server_port}/{self.secret}/"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a connection its thread, as soon as there is a place for it."""
+        while not self._places.acquire(timeout=0.05):
+            self.close_waiting(at_least_one=True)
+        self.close_waiting()
+        self._reading[request] = time.monotonic()
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # there is no thread to be had
+            self.has_read(request)
+            self._places.release()
+            raise
+
+    def close_waiting(self, at_least_one: bool = False) -> None:
+        """End the connections whose request takes too long, and the oldest if one has to go."""
+        late = time.monotonic() - REQUEST_SECONDS
+        waiting = list(self._reading.items())
+        ended = [one for one, since in waiting if since < late]
+        for one in ended or [one for one, _ in waiting[:1] if at_least_one]:
+            self.has_read(one)
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)  # its thread sees the end and closes it
+
+    def has_read(self, request: socket.socket) -> None:
+        """Note that a request is there; from now on its connection is left alone."""
+        self._reading.pop(request, None)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer one request, and free its place."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.has_read(request)
+            self._places.release()
+
+    def service_actions(self) -> None:
+        """Called between requests, and twice a second."""
+        self.close_waiting()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """The next connection; a moment's rest where the process has no file left for it."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(0.05)
+            raise
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a connection that ended early: nobody at this terminal did anything."""
+        error = sys.exception()
+        if not isinstance(error, OSError | ValueError):
+            say(f"the page: {type(error).__name__}: {error}", kind="unexpected error")
 
     def state(self) -> dict[str, Any]:
         """What the page shows next."""
@@ -103,10 +169,12 @@ class Handler(BaseHTTPRequestHandler):
 
     server: Server
     server_version = "bptool"
+    timeout = REQUEST_SECONDS
     sys_version = ""
 
     def do_GET(self) -> None:
         """The page, and the pair it shows first."""
+        self.server.has_read(self.connection)
         path = self._path()
         if path == "":
             self._send(200, PAGE.read_bytes(), "text/html; charset=utf-8")
@@ -126,6 +194,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._discard(length)
                 raise ValueError(length)
             value = json.loads(self.rfile.read(length).decode("utf-8"))
+            self.server.has_read(self.connection)
         except (ValueError, RecursionError):
             self._json(400, {"error": "that is not JSON, or too long"})
             return

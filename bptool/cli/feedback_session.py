@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json as json_module
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bptool.cli import wording
+from bptool.cli import terminal, wording
 from bptool.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from bptool.cli.console import Console
+    from bptool.feedback.rules import Rules
     from bptool.feedback.session import Session
-    from bptool.inference.answers import Answerer
+    from bptool.inference.answers import Answerer, Prompt
+    from bptool.inference.sampling import Sampling
     from bptool.training.trained import TrainedRun
 
 
@@ -57,16 +57,11 @@ def answering(run: TrainedRun) -> Iterator[Answerer]:
 
 def collect(request: Request) -> None:
     """Show pair after pair until all are judged or the reviewer quits."""
-    from rich.console import Console
-
     from bptool.feedback.prompts import read_prompts
     from bptool.feedback.rules import Rules
-    from bptool.feedback.session import Session
-    from bptool.feedback.store import Store
     from bptool.inference.sampling import Sampling
-    from bptool.training.trained import open_run
+    from bptool.training.lock import lock_of_file
 
-    console = Console()
     sampling = Sampling(request.temperature, request.top_k, None, request.seed)
     rules = Rules(request.judge) if request.judge else None
     prompts = read_prompts(request.prompts)[: request.limit]
@@ -74,6 +69,26 @@ def collect(request: Request) -> None:
         raise UserError(f"{request.out} is a folder; name a file of judgements with --out")
     if not request.out.absolute().parent.is_dir():
         raise UserError(f"{request.out.parent}: no such folder; make it, or name another --out")
+    lock = lock_of_file(request.out)
+    lock.acquire()
+    try:
+        if lock.notice:
+            terminal.line(f"note: {lock.notice}", err=True)
+        _collect(request, prompts, rules, sampling)
+    finally:
+        lock.release()
+
+
+def _collect(
+    request: Request, prompts: Sequence[Prompt], rules: Rules | None, sampling: Sampling
+) -> None:
+    """The same, while no other process writes to the file of judgements."""
+    from bptool.cli.console import Console
+    from bptool.feedback.session import Session
+    from bptool.feedback.store import Store
+    from bptool.training.trained import open_run
+
+    console = Console()
     store = Store(request.out)
     run = open_run(request.run, request.last)
     source = {"run": str(request.run.absolute()), "step": run.step}
@@ -94,7 +109,7 @@ def collect(request: Request) -> None:
 
             ask(session, console)
     if request.json:
-        print(json_module.dumps(_summary(session)))
+        terminal.json(_summary(session))
     else:
         _say(session, console)
 
@@ -121,7 +136,7 @@ def _by_rules(session: Session, rules: object, console: Console, silent: bool) -
 
     assert isinstance(rules, Rules)
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         console=console,

@@ -7,11 +7,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.columns import Columns
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
-from bptool.cli import wording
+from bptool.cli import terminal
+from bptool.cli.console import Console
 from bptool.feedback.prompts import transcript
 
 if TYPE_CHECKING:
@@ -69,10 +70,10 @@ def _ask_all(session: Session, console: Console, keys: Keys) -> bool:
 
 def render(pair: Pair, done: int, total: int, console: Console) -> RenderableType:
     """A prompt and its two answers, beside each other where there is room."""
-    question = wording.printable(transcript(pair.prompt))
+    question = terminal.visible(transcript(pair.prompt))
     titles = Text(f"{done + 1:,} of {total:,}", style="dim")
     sides = [
-        Panel(Text(wording.printable(text) or "(empty)"), title=title, title_align="left")
+        Panel(Text(terminal.visible(text) or "(empty)"), title=title, title_align="left")
         for title, text in (("1 left", pair.left), ("2 right", pair.right))
     ]
     wide = console.width >= LEAST_SIDE_BY_SIDE

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from bptool.cli import wording
+from bptool.cli import terminal
+from bptool.cli.programs import Plugins, load_programs
 
 
 def generate(
@@ -32,7 +32,7 @@ def generate(
         Literal["raw", "average"] | None,
         typer.Option(help="As trained, or averaged; by default the average where there is one."),
     ] = None,
-    plugin: Annotated[list[str] | None, typer.Option("--plugin", help="A file of yours.")] = None,
+    plugin: Plugins = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Write text that goes on from a prompt."""
@@ -40,14 +40,12 @@ def generate(
     from bptool.inference.sampling import Sampling
     from bptool.inference.writer import Writer
     from bptool.ops.cores import usable_cores
-    from bptool.plugins import load_plugin
     from bptool.training.machine import total_memory_bytes
     from bptool.training.setup import format_bytes
     from bptool.training.trained import open_run
     from bptool.training.workers import WorkerTeam
 
-    for name in plugin or []:
-        load_plugin(name)
+    load_programs(plugin, run)
     sampling = Sampling(temperature, top_k, top_p, seed)
     trained = open_run(run, last, weights)
     given = _read_stdin() if prompt == "-" else prompt
@@ -68,28 +66,25 @@ def generate(
         raise DataError(f"--prompt: {error}") from None
     texts = [""] * num_samples
     streams = num_samples == 1 and not json
-    # on a terminal a control character is not obeyed, whatever the model may have learnt
-    safe = wording.printable if sys.stdout.isatty() else str
     if streams:
-        sys.stdout.write(safe(shown))
+        terminal.exact(shown)
     for pieces in writer.write(prompt_ids, max_tokens, sampling, num_samples):
         for i, piece in enumerate(pieces):
             texts[i] += piece
         if streams:
-            sys.stdout.write(safe(pieces[0]))
-            sys.stdout.flush()
+            terminal.exact(pieces[0])
     workers.close()
     if json:
         samples = [{"text": sample} for sample in texts]
         result = {"prompt": shown, "seed": seed, "step": trained.step, "weights": trained.kind}
         result["samples"] = samples
-        sys.stdout.write(json_module.dumps(result, ensure_ascii=False) + "\n")
+        terminal.json(result)
     elif streams:
-        sys.stdout.write("\n")
+        terminal.line()
     else:
         for number, sample in enumerate(texts, 1):
             title = f"--- sample {number} of {num_samples} ---"
-            sys.stdout.write(f"{title}\n{safe(shown + sample)}\n\n")
+            terminal.exact(f"{title}\n{shown + sample}\n\n")
 
 
 def _read_stdin() -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from bptool.cli import terminal
+from bptool.cli.programs import Plugins, load_programs
 
 
 def gradcheck(
@@ -23,7 +25,7 @@ def gradcheck(
         typer.Option(
             "--objective",
             help="Check this objective of fine-tuning through the model instead of its loss: dpo, "
-            "ipo, kto, reward, ppo or grpo.",
+            "ipo, kto, reward, ppo, grpo, or mixed, which is ppo with a pretraining mix.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights, batch and probes.")] = 0,
@@ -31,10 +33,7 @@ def gradcheck(
         list[str] | None,
         typer.Option("--set", help="Change a setting: model.n_layer=2. Repeatable."),
     ] = None,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option("--plugin", help="A file or module of yours with more parts."),
-    ] = None,
+    plugin: Plugins = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Check gradients by central differences and Taylor tests, at float64.
@@ -43,10 +42,8 @@ def gradcheck(
     GPT-2 of bptool's own. Exit code 1 if any gradient is wrong.
     """
     from bptool.cli import gradcheck_session as session
-    from bptool.plugins import load_plugin
 
-    for name in plugin or []:
-        load_plugin(name)
+    load_programs(plugin, config)
     found = session.Findings()
     model_asked_for = config is not None or bool(sets) or objective is not None
     with session.progress(quiet=json) as watch:
@@ -55,7 +52,7 @@ def gradcheck(
         if model_asked_for:
             session.check_model(found, config, sets or [], seed, watch, objective)
     if json:
-        typer.echo(json_module.dumps(found.to_json()))
+        terminal.json(found.to_json())
     else:
         from bptool.cli.gradcheck_report import show
 

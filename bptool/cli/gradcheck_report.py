@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bptool.cli.console import Console
 from bptool.cli.gradcheck_session import Findings
 from bptool.cli.gradcheck_training import TRAINING_BATCH
 

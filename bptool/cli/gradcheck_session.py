@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from bptool.gradcheck.report import Report
     from bptool.gradcheck.training_path import PathReport
 
-SMALL: dict[str, Any] = {
-    "model": {"name": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 16, "context": 16},
-    "training": {"steps": 1, "batch_size": 4, "workers": 2},
-}
-"""What is checked where no configuration is given."""
 Watch = Callable[[str, int, int], None]
 """Called with what is being checked, how much of it is done, and how much there is."""
 
@@ -62,11 +57,12 @@ class Findings:
 @contextlib.contextmanager
 def progress(quiet: bool) -> Iterator[Watch]:
     """A bar on stderr where that is a terminal, else nothing."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from bptool.cli.console import Console
+
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     hidden = quiet or not console.is_terminal
     with Progress(
         *columns, TimeElapsedColumn(), console=console, transient=True, disable=hidden
@@ -95,20 +91,25 @@ def check_operations(found: Findings, seed: int, watch: Watch) -> None:
 def configured(path: Path | None, sets: Sequence[str], objective: str | None) -> RunConfig:
     """The configuration to check, with a scalar head where the objective needs one; without a file
     that of a small GPT-2 on a text of one sentence."""
-    from bptool import registry
     from bptool.config.load import resolve
     from bptool.data.cache import cache_folder
     from bptool.files import write_text
+    from bptool.gradcheck.model import SETTINGS
+    from bptool.gradcheck.objectives import checked_objective
     from bptool.training.small_run import TEXT
 
     defaults = None
     if path is None:
         text = cache_folder("texts") / "gradcheck.txt"
         write_text(text, 40 * TEXT)
-        defaults = {**SMALL, "data": {"text": [str(text)]}}
+        defaults = {
+            "model": {"name": "gpt2", **SETTINGS["gpt2"]},
+            "training": {"steps": 1, "batch_size": 4, "workers": 2},
+            "data": {"text": [str(text)]},
+        }
     label = "of the small model that is checked"
     config = resolve(path, sets, defaults=defaults, defaults_label=label).config
-    if objective is not None and registry.objectives.get(objective).of_scores:
+    if objective is not None and checked_objective(objective).of_scores:
         if "score_head" in type(config.model.config).model_fields:
             scored = [*sets, "model.score_head=true"]
             config = resolve(path, scored, defaults=defaults, defaults_label=label).config

@@ -6,8 +6,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.live import Live
+
+from bptool.cli.console import Console
 
 SHORTEST_PAUSE_SECONDS = 0.125
 LARGEST_SHARE = 0.02

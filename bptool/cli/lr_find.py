@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bptool.cli.programs import Plugins, load_programs
+
 
 def lr_find(
     source: Annotated[
@@ -26,10 +28,7 @@ def lr_find(
     low: Annotated[float, typer.Option("--low", help="Lowest learning rate.")] = 1e-6,
     high: Annotated[float, typer.Option("--high", help="Highest learning rate.")] = 10.0,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for plot and numbers.")] = None,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option("--plugin", help="A file or module of yours with more parts."),
-    ] = None,
+    plugin: Plugins = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only the last line and errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
@@ -41,14 +40,12 @@ def lr_find(
     from bptool.cli.lr_find_session import Request, find
     from bptool.cli.training_request import RUNS, name_of, resolve_source
     from bptool.errors import UserError
-    from bptool.plugins import load_plugin
     from bptool.training.lr_find import RangeTest
     from bptool.training.lr_find_folder import SweepFolder
     from bptool.training.run_folder import free_name
 
     test = RangeTest(low, high, steps)
-    for name in plugin or []:
-        load_plugin(name)
+    load_programs(plugin, *source)
     if Path(source[0]).is_dir():
         raise UserError(f"{source[0]} is a folder; name a CONFIG.yaml or a text")
     config = resolve_source(source, text or [], sets or []).config

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
 
-from bptool.cli import wording
+from bptool.cli import terminal, wording
 from bptool.cli.failures import Stopped
 from bptool.errors import RunError, UserError
 
@@ -44,8 +42,7 @@ class Request:
 
 def find(request: Request, *, quiet: bool, json: bool) -> None:
     """Sweep, write the files and say what was found; raises Stopped where the user stopped it."""
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.cli.lr_find_display import listener_for, print_finding
 
     if quiet and json:
@@ -56,7 +53,7 @@ def find(request: Request, *, quiet: bool, json: bool) -> None:
         finding, exit_code = _sweep(request, listener)
     if finding.ending == "interrupted":
         tried, wanted = len(finding.rates), request.test.n_steps
-        sys.stderr.write(f"stopped after {tried:,} of {wanted:,} rates; nothing is kept\n")
+        terminal.line(f"stopped after {tried:,} of {wanted:,} rates; nothing is kept", err=True)
         raise Stopped(exit_code)
     unsaved = None
     try:
@@ -66,7 +63,7 @@ def find(request: Request, *, quiet: bool, json: bool) -> None:
     files = {} if unsaved else {"plot": request.folder.plot, "numbers": request.folder.data}
     if json:
         found = finding.to_json() | {"files": {name: str(path) for name, path in files.items()}}
-        sys.stdout.write(json_module.dumps(found, allow_nan=False) + "\n")
+        terminal.json(found)
     else:
         print_finding(console, request, finding, files, quiet)
     if unsaved:

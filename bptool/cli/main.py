@@ -11,7 +11,8 @@ from typing import Annotated, TextIO
 
 import typer
 
-from bptool import __version__
+from bptool import __version__, consent
+from bptool.cli import terminal
 from bptool.cli.commands import CONTEXT_SETTINGS, LazyGroup
 from bptool.cli.failures import INTERRUPTED, Terminated, report, say
 from bptool.cli.signals import terminating
@@ -28,7 +29,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"bptool {__version__}")
+        terminal.line(f"bptool {__version__}")
         raise typer.Exit
 
 
@@ -46,6 +47,14 @@ def bptool(
             "--debug", help="Show the traceback of an error. May stand anywhere on the line."
         ),
     ] = False,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes",
+            help="Take files and programs of a run as they are now, though they were changed since "
+            "it wrote them, and record that in the run. May stand anywhere on the line.",
+        ),
+    ] = False,
 ) -> None:
     """Train language models from text on a CPU, with backpropagation written out by hand.
 
@@ -53,27 +62,18 @@ def bptool(
     """
 
 
-def _without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
-    """The arguments without ``--debug``, and whether it stood before a ``--``."""
+def _without(flag: str, arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """The arguments without ``flag``, and whether it stood before a ``--``."""
     arguments = list(arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    options = [argument for argument in arguments[:end] if argument != "--debug"]
+    options = [argument for argument in arguments[:end] if argument != flag]
     return options + arguments[end:], len(options) < end
-
-
-def _tolerate_narrow_encodings() -> None:
-    """Print what a terminal cannot show as ``?`` in place of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="replace")
 
 
 @contextmanager
 def _own_warnings_in_one_line() -> Iterator[None]:
     """Inside the block a BptoolWarning is a line on stderr, whatever else is shown or not."""
     with warnings.catch_warnings():
-        usual = warnings.showwarning
 
         def show(
             message: Warning | str,
@@ -86,7 +86,8 @@ def _own_warnings_in_one_line() -> Iterator[None]:
             if issubclass(category, BptoolWarning):
                 say(str(message), kind="warning")
             else:
-                usual(message, category, filename, lineno, file, line)
+                text = warnings.formatwarning(message, category, filename, lineno, line)
+                terminal.write(text, file or sys.stderr)
 
         warnings.showwarning = show
         yield
@@ -94,15 +95,19 @@ def _own_warnings_in_one_line() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``bptool`` with ``arguments`` (default: the process's own); returns the exit code."""
-    _tolerate_narrow_encodings()
-    arguments, debug = _without_debug(sys.argv[1:] if arguments is None else arguments)
+    terminal.tolerate_narrow_encodings()
+    arguments, debug = _without("--debug", sys.argv[1:] if arguments is None else arguments)
+    arguments, accepts = _without("--accept-changes", arguments)
+    consent.forget()
+    if accepts:
+        consent.accept_changes()
     try:
         with terminating(), _own_warnings_in_one_line():
             code = app(arguments or ["--help"], prog_name="bptool", standalone_mode=False)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt, Terminated) as error:
         if debug:
-            traceback.print_exc()
+            terminal.line(traceback.format_exc().rstrip("\n"), err=True)
         return report(error)
     if code == INTERRUPTED:
         return report(KeyboardInterrupt())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from bptool.cli import terminal
+from bptool.cli.programs import Plugins, load_programs
 
 
 def merge(
@@ -15,22 +17,20 @@ def merge(
     last: Annotated[
         bool, typer.Option("--last", help="The last checkpoint in place of the best.")
     ] = False,
-    plugin: Annotated[list[str] | None, typer.Option("--plugin", help="A file of yours.")] = None,
+    plugin: Plugins = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Fold the low-rank adapters of a run into its weights, as a run without adapters."""
-    from bptool.plugins import load_plugin
     from bptool.training.merge import merge_run
 
-    for name in plugin or []:
-        load_plugin(name)
+    load_programs(plugin, run)
     found = merge_run(run, out, last)
     if json:
         result = {"run_dir": str(found.folder.path), "step": found.run.step}
         result |= {"n_parameters": found.n_parameters}
-        typer.echo(json_module.dumps(result))
+        terminal.json(result)
         return
-    typer.echo(
+    terminal.line(
         f"merged the adapters of {run} at step {found.run.step:,} into {found.folder.path}: "
         f"{found.n_parameters:,} parameters"
     )

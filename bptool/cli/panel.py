@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bptool.cli import summary, wording
+from bptool.cli import summary, terminal, wording
+from bptool.cli.console import Console
 from bptool.cli.progress import TrainingProgress
 from bptool.training.events import Evaluated, Sampled
 
@@ -50,7 +51,7 @@ def history_row(event: Evaluated, sample: Sampled | None, width: int) -> Text:
 
 def sample_text(sample: Sampled) -> Text:
     """Prompt and continuation, the prompt set apart, on as many lines as they have."""
-    prompt, text = wording.printable(sample.prompt), wording.printable(sample.text)
+    prompt, text = terminal.visible(sample.prompt), terminal.visible(sample.text)
     continuation = text.removeprefix(prompt) if prompt else text
     return Text.assemble((prompt, "bold"), continuation)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import TextIO
 
-from bptool.cli import summary, wording
+from bptool.cli import summary, terminal, wording
 from bptool.cli.progress import TrainingProgress
 from bptool.training.events import (
     CheckpointSaved,
@@ -56,8 +54,7 @@ class LineListener:
 
     def write(self, line: str) -> None:
         """Write one line at once, for whoever follows the file."""
-        self.file.write(line + "\n")
-        self.file.flush()
+        terminal.write(line + "\n", self.file)
         self._last_line = self._clock()
 
 
@@ -89,8 +86,7 @@ class PlainLines(LineListener):
                 )
                 self._show_statistics("validation", event.statistics)
             case Sampled():
-                prompt = wording.printable(event.prompt)
-                text = prompt + wording.printable(event.text).removeprefix(prompt)
+                text = event.prompt + event.text.removeprefix(event.prompt)
                 self.write(f"sample: {' '.join(text.split())}")
             case CheckpointSaved():
                 self.write(f"saved step {event.step:,} to {wording.near_path(event.path)}")
@@ -142,13 +138,4 @@ class JsonLines(LineListener):
         """Write ``event`` as it is."""
         kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
         record = {"event": kind, **dataclasses.asdict(event)}
-        self.write(json.dumps(_finite(record), ensure_ascii=False, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    """``value`` with null for NaN and infinity, which JSON does not have."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return value
+        terminal.json(record, file=self.file)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bptool.cli import wording
+from bptool.cli import terminal, wording
 from bptool.cli.feedback_session import answering
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.feedback.win_rate import WinRate
     from bptool.inference.answers import Answer, Prompt
 
@@ -39,8 +37,7 @@ class Request:
 
 def compare(request: Request) -> None:
     """Answer every prompt with both runs, decide, and say the win rate."""
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.feedback.prompts import read_prompts
     from bptool.feedback.rules import Rules
     from bptool.inference.sampling import Sampling
@@ -48,7 +45,7 @@ def compare(request: Request) -> None:
 
     sampling = Sampling(request.temperature, None, None, request.seed)
     rules_file = request.judge
-    if rules_file is None and request.reward is not None and request.reward.suffix == ".py":
+    if rules_file is None and request.reward is not None and not request.reward.is_dir():
         rules_file = request.reward
     rules = Rules(rules_file) if rules_file else None
     prompts = read_prompts(request.prompts)[: request.limit]
@@ -66,7 +63,7 @@ def compare(request: Request) -> None:
     columns |= _lengths(answers)
     if request.json:
         values = {**rate.to_json(), **{name: list(pair) for name, pair in columns.items()}}
-        print(json_module.dumps(values))
+        terminal.json(values)
         return
     console = Console()
     _print(request, console, rate, columns)
@@ -170,6 +167,6 @@ def _print_pairs(
 
     for prompt, *pair in list(zip(prompts, *answers, strict=True))[:n]:
         console.print()
-        console.print(Text(wording.printable(said_last(prompt)), style="dim"))
+        console.print(Text(terminal.visible(said_last(prompt)), style="dim"))
         for name, answer in zip(COLUMNS, pair, strict=True):
-            console.print(Text.assemble((f"{name} ", "bold"), wording.printable(answer.text)))
+            console.print(Text.assemble((f"{name} ", "bold"), terminal.visible(answer.text)))

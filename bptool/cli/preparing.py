@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from bptool.cli import wording
+from bptool.cli import terminal, wording
 from bptool.files import format_bytes
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress
 
+    from bptool.cli.console import Console
     from bptool.data.corpus import Corpus
 
 SECONDS_A_LINE = 10.0
@@ -60,7 +60,7 @@ def byte_bar(console: Console) -> Progress:
     )
 
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
@@ -138,8 +138,7 @@ class Stages:
             if "going on" in line:
                 self._bar.console.print(line, highlight=False)
         elif self._file is not None:
-            self._file.write(line + "\n")
-            self._file.flush()
+            terminal.write(line + "\n", self._file)
 
 
 def _share(done: int, total: int) -> str:
@@ -156,8 +155,7 @@ def prepare_texts(asked: Asked, quiet: bool) -> None:
     import contextlib
     import sys
 
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.cli.failures import Stopped
     from bptool.cli.piped import without_stdin
     from bptool.cli.signals import stopping
@@ -189,14 +187,14 @@ def prepare_texts(asked: Asked, quiet: bool) -> None:
         except Halt:
             stack.close()
             command = asked.command("data prepare")
-            sys.stderr.write(f"stopped {stages.reached}; go on with: {command}\n")
+            terminal.line(f"stopped {stages.reached}; go on with: {command}", err=True)
             raise Stopped(signals.exit_code) from None
     if quiet:
-        sys.stdout.write(f"{corpus.token_file}\n")
+        terminal.exact(f"{corpus.token_file}\n")
         return
     for label, value in _facts(corpus, stages.tokenized):
-        sys.stdout.write(f"{label}: {value}\n")
-    sys.stdout.write(f"train with: {asked.command('train')}\n")
+        terminal.line(f"{label}: {value}")
+    terminal.line(f"train with: {asked.command('train')}")
 
 
 def _prepared(asked: Asked, progress: Callable[[str, int, int], None]) -> Corpus:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from bptool.cli import terminal
+from bptool.cli.programs import Plugins, load_programs
 
+if TYPE_CHECKING:
+    from bptool.cli.console import Console
     from bptool.training.profile import Profile
 
 WIDTH_OF_PIPES = 100
@@ -22,10 +23,7 @@ def profile(
         list[str] | None,
         typer.Option("--set", help="Change a setting: model.n_layer=2. Repeatable."),
     ] = None,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option("--plugin", help="A file or module of yours with more parts."),
-    ] = None,
+    plugin: Plugins = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show where a training step's time goes, by operation.
@@ -33,15 +31,12 @@ def profile(
     Each operation is run alone on arrays of the step's shapes, on all workers at once; the sum is
     compared with whole steps. Nothing is written.
     """
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.config.load import resolve
-    from bptool.plugins import load_plugin
     from bptool.training import profile as profiling
     from bptool.training.setup import build
 
-    for name in plugin or []:
-        load_plugin(name)
+    load_programs(plugin, config)
     pieces = build(resolve(config, sets or []).config)
     try:
         with Console(stderr=True).status("measuring") as status:
@@ -49,7 +44,7 @@ def profile(
     finally:
         pieces.close()
     if json:
-        typer.echo(json_module.dumps(found.to_json()))
+        terminal.json(found.to_json())
     else:
         _show(Console(), found)
 

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.text import Text
 
 from bptool.cli import panel, summary, wording
+from bptool.cli.console import Console
 from bptool.cli.live import LivePanel
 from bptool.cli.progress import TrainingProgress
 from bptool.training.events import (

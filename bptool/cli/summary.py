@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from bptool.cli import wording
+from bptool.cli.programs import resume_command
 from bptool.cli.progress import TrainingProgress
 from bptool.training.events import TrainingStarted
 
@@ -59,7 +60,7 @@ def next_command(progress: TrainingProgress) -> str:
     assert end is not None
     run = wording.near_path(end.run_dir)
     if end.interrupted:
-        return f"bptool train {wording.argument(run)} --resume"
+        return resume_command(run)
     if end.answers:
         return f"bptool chat {wording.argument(run)}"
     prompt = progress.sample.prompt.strip() if progress.sample else ""

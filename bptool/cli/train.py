@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from bptool.cli.programs import Plugins, Reward, load_programs, with_reward
+
 
 def train(
     source: Annotated[
@@ -47,10 +49,8 @@ def train(
         bool,
         typer.Option("--measure-again", help="With --plan: measure the machine anew."),
     ] = False,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option("--plugin", help="A file or module of yours with more parts."),
-    ] = None,
+    plugin: Plugins = None,
+    reward: Reward = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only the last line and errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object an event.")] = False,
 ) -> None:
@@ -62,13 +62,13 @@ def train(
     and exit with code 130 or 143; a second one leaves at once, with the last checkpoint intact.
     """
     from bptool.cli.time_limit import seconds_of
-    from bptool.cli.training_request import settle
-    from bptool.plugins import load_plugin
+    from bptool.cli.training_request import run_resumed, settle
 
-    for name in plugin or []:
-        load_plugin(name)
     seconds = None if time_limit is None else seconds_of(time_limit)
+    resumed = run_resumed(source, out) if resume else None
+    load_programs(plugin, *source, start, reward=reward, resumed=None if plan else resumed)
     request = settle(source, text or [], sets or [], out, resume, checkpoint, start)
+    request = replace(request, config=with_reward(request.config, reward))
     if plan:
         from bptool.cli.training_plan import print_plan
 

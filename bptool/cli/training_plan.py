@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from bptool.cli import wording
+from bptool.cli import terminal, wording
 from bptool.cli.training_request import Request
 
 if TYPE_CHECKING:
@@ -21,10 +19,11 @@ def print_plan(request: Request, json: bool, measure_again: bool, plugins: list[
     """Print parameters, memory, FLOPs a token, and the expected time."""
     plan = _plan(request, measure_again, plugins)
     if json:
-        sys.stdout.write(json_module.dumps(asdict(plan)) + "\n")
+        terminal.json(asdict(plan))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from bptool.cli.console import Console
 
     table = Table(title="Plan", show_header=False)
     for label, text in _rows(plan):
@@ -33,8 +32,7 @@ def print_plan(request: Request, json: bool, measure_again: bool, plugins: list[
 
 
 def _plan(request: Request, measure_again: bool, plugins: list[str]) -> Plan:
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.data.corpus import prepare
     from bptool.training.machine import choose_engine
     from bptool.training.measurements import Measurements

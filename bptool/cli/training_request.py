@@ -86,6 +86,13 @@ def settle(
     return Request(config, folder, True, which)
 
 
+def run_resumed(source: list[str], out: Path | None) -> Path:
+    """The folder of the run that ``--resume`` goes on with."""
+    if len(source) == 1 and Path(source[0]).is_dir():
+        return Path(source[0])
+    return out or RUNS / name_of(source)
+
+
 def started(
     source: list[str],
     texts: list[str],
@@ -172,8 +179,10 @@ def _resumed(
     """
     from bptool.config.load import resolve
     from bptool.config.resume import changes
+    from bptool.training.run_seal import read_manifest
 
     folder.require_run()
+    read_manifest(folder)
     moved = {"data": {"text": texts}} if texts else {}
     own = resolve(folder.config).config
     changed = resolve(folder.config, sets, moved).config

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
-from bptool.cli import wording
+from bptool.cli import terminal
 from bptool.cli.failures import Stopped
+from bptool.cli.programs import resume_command
 from bptool.cli.signals import stopping
 from bptool.cli.time_limit import EXIT_CODE, TimeLimit
 from bptool.cli.training_request import Request
@@ -13,8 +12,7 @@ from bptool.cli.training_request import Request
 
 def train(request: Request, quiet: bool, json: bool) -> None:
     """Train; raises Stopped where the run was stopped before its last step."""
-    from rich.console import Console
-
+    from bptool.cli.console import Console
     from bptool.cli.display import listener_for
     from bptool.training.begin import resume_run, start_run
 
@@ -38,7 +36,7 @@ def train(request: Request, quiet: bool, json: bool) -> None:
     if not interrupted:
         return
     if quiet or json:  # the other displays have said so
-        run = wording.argument(str(request.folder.path))
-        sys.stderr.write(f"stopped and saved; go on with: bptool train {run} --resume\n")
+        command = resume_command(str(request.folder.path))
+        terminal.line(f"stopped and saved; go on with: {command}", err=True)
     passed = limit is not None and limit.has_passed and asked.number is None
     raise Stopped(EXIT_CODE if passed else asked.exit_code)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
 from typing import Annotated
 
 import typer
+
+from bptool.cli import terminal
+from bptool.cli.programs import Plugins, Reward, load_programs, with_reward
 
 
 def verify(
@@ -18,19 +20,18 @@ def verify(
         list[int] | None,
         typer.Option(help="Stop after this step; several in one run. By default at some and all."),
     ] = None,
-    plugin: Annotated[list[str] | None, typer.Option("--plugin", help="A file of yours.")] = None,
+    plugin: Plugins = None,
+    reward: Reward = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Train some steps in one go, and stopped and resumed, and compare weights, optimizer state,
     metrics and samples bit for bit. Exits with 1 where anything differs.
     """
     from bptool.cli.training_request import resolve_source
-    from bptool.plugins import load_plugin
     from bptool.training.verify_resume import default_stops, verify_resume
 
-    for name in plugin or []:
-        load_plugin(name)
-    config = resolve_source(source, [], sets or []).config
+    load_programs(plugin, *source, reward=reward)
+    config = with_reward(resolve_source(source, [], sets or []).config, reward)
     steps = min(steps, config.training.steps)
     stops = [tuple(sorted(set(stop)))] if stop else default_stops(steps)
     results = []
@@ -39,17 +40,19 @@ def verify(
         if not json:
             where = ", ".join(map(str, found.stops))
             verdict = "differs" if found.differences else "every bit is the same"
-            typer.echo(f"stopped after step {where}: {verdict}")
+            terminal.line(f"stopped after step {where}: {verdict}")
             for one in found.differences:
-                typer.echo(f"  {one.kind}: {one.what}: {one.left} in one go, {one.right} resumed")
+                terminal.line(
+                    f"  {one.kind}: {one.what}: {one.left} in one go, {one.right} resumed"
+                )
     same = not any(found.differences for found in results)
     if json:
         plain = [
             {"stops": found.stops, "differences": [one._asdict() for one in found.differences]}
             for found in results
         ]
-        typer.echo(json_module.dumps({"steps": steps, "same": same, "results": plain}))
+        terminal.json({"steps": steps, "same": same, "results": plain})
     elif same:
-        typer.echo(f"{steps} steps, {len(results)} ways to stop: a resume changes nothing")
+        terminal.line(f"{steps} steps, {len(results)} ways to stop: a resume changes nothing")
     if not same:
         raise typer.Exit(1)

@@ -77,11 +77,6 @@ def argument(text: str) -> str:
     return shlex.quote(text)
 
 
-def printable(text: str) -> str:
-    """``text`` without the control characters that a model may have learnt to write."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
-
-
 def sparkline(values: Sequence[float], width: int, ascii_only: bool = False) -> str:
     """The curve of ``values`` in at most ``width`` characters, each the mean of its share.
 

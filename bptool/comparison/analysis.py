@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from bptool.comparison.inference import Difference, Interval, compare, mean_interval
-from bptool.comparison.plan import Plan, Workload, choice_of
+from bptool.comparison.plan import Plan, RateSource, Workload, choice_of, rate_source
 from bptool.comparison.records import Point, Record, Timing, median_step_seconds
 from bptool.comparison.spaces import at_edge
 from bptool.config.study_section import RangeConfig
@@ -63,6 +63,8 @@ class Row:
     optimizer: str
     settings: Mapping[str, Any]
     """With which it was run for the comparison; empty where every candidate diverged."""
+    rate_source: RateSource
+    """Where the learning rate among them comes from."""
     n_runs: int
     n_diverged: int
     n_failed: int
@@ -196,9 +198,7 @@ def _table(
             if name != reference and whole:
                 difference = _difference(plan, runs[name], of_reference, margin)
             seconds = step_seconds[name]
-            rows.append(
-                _row(plan, workload.name, name, runs[name], search, difference, target, seconds)
-            )
+            rows.append(_row(plan, workload, name, runs[name], search, difference, target, seconds))
     notes = [*_edge_notes(plan, rows), *_under_tuned(plan, rows, margin)]
     return Table(
         workload.name,
@@ -213,7 +213,7 @@ def _table(
 
 def _row(
     plan: Plan,
-    workload: str,
+    workload: Workload,
     name: str,
     runs: tuple[Record, ...],
     search: Tuning | None,
@@ -229,9 +229,10 @@ def _row(
     median = statistics.median(steps) if not math.isnan(target) else math.nan
     tokens = max((r.tokens_per_step for r in runs), default=0)
     return Row(
-        workload=workload,
+        workload=workload.name,
         optimizer=name,
         settings=runs[0].settings if runs else {},
+        rate_source=rate_source(plan, workload, name),
         n_runs=len(runs),
         n_diverged=n_diverged,
         n_failed=n_failed,

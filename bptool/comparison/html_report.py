@@ -148,11 +148,12 @@ def _spaces(plan: Plan) -> str:
 def _settings(analysis: Analysis) -> str:
     body = [
         f"<tr><td>{_text(table.workload)}</td><td>{_text(row.optimizer)}</td>"
+        f"<td class=text>{row.rate_source}</td>"
         f"<td><code>{_text(inline(_short(row.settings)))}</code></td></tr>"
         for table in analysis.tables
         for row in table.rows
     ]
-    return _rows(("workload", "optimizer", "settings"), body)
+    return _rows(("workload", "optimizer", "learning rate", "settings"), body)
 
 
 def _short(settings: Mapping[str, Any]) -> dict[str, Any]:

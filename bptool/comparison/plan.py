@@ -25,6 +25,9 @@ from bptool.config.study_section import FinalConfig, Space, StudyConfig, TuningC
 from bptool.registry import optimizers, schedules
 
 Phase = Literal["tuning", "final"]
+RateSource = Literal["tuned", "given", "configuration", "default"]
+"""Where the learning rate that an optimizer is judged at comes from: this study's search, the
+study's settings (or ``--learning-rate``), the workload's own file, or bptool's table."""
 STEADY = "constant"
 
 
@@ -90,6 +93,16 @@ class Plan:
         if not self.is_tuned:
             return {}
         return space_of(optimizer, self.study.spaces, self.study.settings.get(optimizer, {}))
+
+
+def rate_source(plan: Plan, workload: Workload, optimizer: str) -> RateSource:
+    """Where the learning rate of an optimizer on a workload comes from."""
+    if "learning_rate" in plan.space(optimizer):
+        return "tuned"
+    if "learning_rate" in plan.study.settings.get(optimizer, {}):
+        return "given"
+    is_own = not plan.is_tuned and workload.config.optimizer.name == optimizer
+    return "configuration" if is_own else "default"
 
 
 def make_plan(study: StudyConfig, workloads: Iterable[Workload]) -> Plan:

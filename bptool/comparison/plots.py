@@ -12,7 +12,6 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
-from PIL import Image
 
 from bptool.comparison.analysis import Analysis, Row, Table
 from bptool.comparison.inference import mean_interval
@@ -24,7 +23,6 @@ LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 GREY = "#666666"
 DPI = 120
-PALETTE = 128
 HEADROOM = 0.08
 LARGEST_RATIO = 4.0
 """Where the performance profile ends (AlgoPerf 2023 ends its own there too)."""
@@ -41,8 +39,18 @@ def plot_all(analysis: Analysis, folder: Path) -> dict[str, Path]:
         OSError: a file cannot be written.
     """
     mpl.use("Agg")
+    files: dict[str, Path] = {}
+    for title, name, figure in figures(analysis, styles_of(analysis)):
+        path = folder / f"{name}.png"
+        write_bytes(path, _png(figure))
+        files[title] = path
+    return files
+
+
+def styles_of(analysis: Analysis) -> Styles:
+    """A colour, a kind of line and a marker for each optimizer, the same in every plot."""
     names = sorted({row.optimizer for table in analysis.tables for row in table.rows})
-    styles: Styles = {
+    return {
         name: {
             "color": COLOURS[i % len(COLOURS)],
             "linestyle": LINES[i // len(COLOURS) % len(LINES)],
@@ -50,24 +58,17 @@ def plot_all(analysis: Analysis, folder: Path) -> dict[str, Path]:
         }
         for i, name in enumerate(names)
     }
-    files: dict[str, Path] = {}
-    for title, name, figure in _figures(analysis, styles):
-        path = folder / f"{name}.png"
-        write_bytes(path, _png(figure))
-        files[title] = path
-    return files
 
 
 def _png(figure: Figure) -> bytes:
-    """A PNG with a palette, a third of the size of one with every shade."""
-    drawn, data = BytesIO(), BytesIO()
-    figure.savefig(drawn, format="png", dpi=DPI)
-    image = Image.open(drawn).convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE)
-    image.save(data, format="png", optimize=True)
+    """With every shade: a palette would give thin lines another colour than the legend's."""
+    data = BytesIO()
+    figure.savefig(data, format="png", dpi=DPI, pil_kwargs={"optimize": True})
     return data.getvalue()
 
 
-def _figures(analysis: Analysis, styles: Styles) -> Iterator[tuple[str, str, Figure]]:
+def figures(analysis: Analysis, styles: Styles) -> Iterator[tuple[str, str, Figure]]:
+    """Title, file's name and figure of each plot."""
     kinds: tuple[tuple[str, str, Callable[[Table, Styles], Figure | None]], ...] = (
         ("Validation loss", "curves", curves),
         ("Difference from the reference", "differences", differences),
@@ -89,7 +90,7 @@ def _new(title: str, width: float = 9.0, height: float = 4.5) -> tuple[Figure, A
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     _dress(axes)
-    axes.set_title(title, fontsize=11)
+    axes.set_title(title, fontsize=11, loc="left", wrap=True)
     return figure, axes
 
 
@@ -98,11 +99,10 @@ def _dress(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(figure: Figure, axes: Any) -> None:
-    """Beside the axes, where it covers nothing."""
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8)
+def _legend(axes: Any) -> None:
+    """Beside the axes, where it covers nothing, and under the title, however long that is."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8)
 
 
 def curves(table: Table, styles: Styles) -> Figure | None:
@@ -116,19 +116,17 @@ def curves(table: Table, styles: Styles) -> Figure | None:
     for row in rows:
         _draw_curve(axes, row, styles[row.optimizer])
     low, high = _limits(rows)
-    for level, what in ((table.target, "target"), (table.bigram_loss, "bigram model")):
+    levels = ((table.target, "target", (6, 4)), (table.bigram_loss, "bigram model", (1, 2)))
+    for level, what, dashes in levels:
         if low < level < high:
-            axes.axhline(level, color=GREY, linewidth=0.8, linestyle=(0, (6, 4)))
-            axes.annotate(
-                what, (0.995, level), xycoords=("axes fraction", "data"),
-                ha="right", va="bottom", fontsize=8, color=GREY,
-            )  # fmt: skip
+            label = f"{what}, {level:.4f}"
+            axes.axhline(level, color=GREY, linewidth=1.0, linestyle=(0, dashes), label=label)
     axes.set_ylim(low, high)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step (optimizer updates)")
     axes.set_ylabel("validation loss (nats per token)")
-    _legend(figure, axes)
+    _legend(axes)
     return figure
 
 
@@ -262,9 +260,11 @@ def sensitivity(table: Table, styles: Styles) -> Figure | None:
     rows = [row for row in table.rows if row.tuning is not None]
     if not rows:
         return None
-    figure, axes = _new(f"{table.workload}: loss of each candidate over its learning rate")
     finite = sorted(x for r in rows if r.tuning for x in r.tuning.losses if math.isfinite(x))
     top = _top(finite)
+    leaves = any(r.tuning and max(r.tuning.losses) > top for r in rows)
+    crosses = " (crosses: diverged, or above the frame)" if leaves else ""
+    figure, axes = _new(f"{table.workload}: loss of each candidate over its learning rate{crosses}")
     for row in rows:
         if row.tuning is None:
             continue
@@ -272,20 +272,15 @@ def sensitivity(table: Table, styles: Styles) -> Figure | None:
         points = sorted(zip(row.tuning.learning_rates, row.tuning.losses, strict=True))
         label = f"{row.optimizer}, sensitivity {row.tuning.sensitivity:.3f}"
         inside = [(x, min(y, top)) for x, y in points]
-        axes.plot(*zip(*inside, strict=True), label=label, alpha=0.8, **style)
+        axes.plot(*zip(*inside, strict=True), label=label, **style)
         above = [x for x, y in points if y > top]
         axes.plot(above, [top] * len(above), "x", color=style["color"], markersize=9)
-    if any(r.tuning and max(r.tuning.losses) > top for r in rows):
+    if leaves:
         axes.axhline(top, color=GREY, linewidth=0.6)
-        axes.annotate(
-            "crosses: diverged, or above the frame", (0.01, top),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3), textcoords="offset points", fontsize=8, color=GREY,
-        )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlabel("learning rate (other settings vary along)")
     axes.set_ylabel("validation loss in tuning (nats per token)")
-    _legend(figure, axes)
+    _legend(axes)
     return figure
 
 
@@ -316,7 +311,7 @@ def best_of(table: Table, styles: Styles) -> Figure | None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("k (candidates tried)")
     axes.set_ylabel("expected least validation loss (nats per token)")
-    _legend(figure, axes)
+    _legend(axes)
     return figure
 
 
@@ -338,5 +333,5 @@ def profile(analysis: Analysis, styles: Styles) -> Figure:
     axes.set_ylim(-0.03, 1.05)
     axes.set_xlabel("tau (median steps to target over the fewest of any optimizer)")
     axes.set_ylabel("share of workloads within tau")
-    _legend(figure, axes)
+    _legend(axes)
     return figure

@@ -40,7 +40,13 @@ from bptool.config.dump import to_yaml
 from bptool.config.schema import RunConfig
 from bptool.config.study_section import StudyConfig
 from bptool.errors import RunError
-from bptool.files import TEMPORARY_PREFIX, remove_leftovers, write_text
+from bptool.files import (
+    TEMPORARY_PREFIX,
+    loads_strictly,
+    open_regular,
+    remove_leftovers,
+    write_text,
+)
 from bptool.plugins import load_plugin
 from bptool.training.lock import STUDY_LOCK, FolderLock
 
@@ -188,7 +194,8 @@ class ResultsFolder:
             RunError: there is no study here, or its file is damaged.
         """
         try:
-            data = self.results.read_bytes()
+            with open_regular(self.results) as file:
+                data = file.read()
         except OSError:
             raise self._no_study() from None
         whole = data.rfind(b"\n") + 1
@@ -259,8 +266,8 @@ class ResultsFolder:
 
     def _parse(self, number: int, text: bytes) -> dict[str, Any]:
         try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
+            line = loads_strictly(text)
+        except ValueError:
             line = None
         if not isinstance(line, dict):
             raise RunError(f"{self.results}:{number}: not a JSON object; the file is damaged")

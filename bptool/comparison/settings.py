@@ -3,8 +3,9 @@
 Every optimizer has its own defaults with a learning rate from ``LEARNING_RATES``, under what the
 study fixes in ``settings``. Rules differ by orders of magnitude in the rate they want, so one rate
 for all would decide the ranking; the table is a fair start for small language models, not a tuned
-choice, and reports say so. With ruleset ``defaults`` a workload's own optimizer keeps the settings
-of the workload's file; with ruleset ``tuned`` it does not, or its search would start ahead.
+choice, and reports say beside each verdict where its rate comes from. With ruleset ``defaults`` a
+workload's own optimizer keeps the settings of the workload's file; with ruleset ``tuned`` it does
+not, or its search would start ahead.
 """
 
 from __future__ import annotations

@@ -20,7 +20,11 @@ def rules(plan: Plan) -> Iterator[str]:
             f"{study.tuning.first_seed} on; the best one ran again with the final seeds."
         )
     else:
-        yield "Ruleset defaults: each optimizer with fixed settings, none tuned."
+        yield (
+            "Ruleset defaults: each optimizer with fixed settings, which this study does not "
+            "search. A verdict is one at the learning rates shown beside it; at others it may be "
+            "another one."
+        )
     last = study.final.first_seed + study.final.seeds - 1
     yield (
         f"{_counted(study.final.seeds, 'final seed')} ({study.final.first_seed} to {last}): within "
@@ -76,6 +80,12 @@ def explanations(plan: Plan) -> Iterator[str]:
         "verdict: tie where the interval includes 0; 'equivalent' where all of it lies within the "
         f"equivalence margin, {share:g} % of the reference's mean loss, so that the difference, "
         "real or not, is too small to matter; identical where every seed gives the same loss."
+    )
+    yield (
+        "at rate: the learning rate that the verdict holds at, and where it comes from. tuned: "
+        "this study searched it. given: the study's settings or --learning-rate name it; this "
+        "report does not know how it was chosen. configuration: the workload's own file has it. "
+        "default: bptool's table, a fair start for small models that nobody searched for this one."
     )
     yield (
         "detectable: the smallest true difference that the study would have found with "

@@ -13,17 +13,17 @@ from bptool.training.setup import format_bytes
 MISSING = "-"
 HUGE = 1e4
 """From here a loss is written with an exponent."""
-LOSSES = ("optimizer", "final loss", "difference", "p", "verdict", "detectable")
-COSTS = ("optimizer", "rate", "reached", "steps", "tokens", "seconds", "ms/step", "state")
+LOSSES = ("optimizer", "final loss", "difference", "p", "verdict", "at rate", "detectable")
+COSTS = ("optimizer", "reached", "steps", "tokens", "seconds", "ms/step", "state")
 TUNING = ("optimizer", "runs", "diverged", "sensitivity")
-TEXTS = ("optimizer", "verdict")
+TEXTS = ("optimizer", "verdict", "at rate")
 """Columns that are not numbers."""
 TAUS = (1.0, 1.5, 2.0, 4.0)
 
 
 def columns(table: Table, plan: Plan) -> dict[str, tuple[str, ...]]:
     """What is shown of a workload: the columns of each of its tables, by the table's title."""
-    found = {
+    found: dict[str, tuple[str, ...]] = {
         "validation loss after the last step (nats per token)": LOSSES,
         f"cost, and time to a loss of {number(table.target)}": COSTS,
     }
@@ -48,7 +48,7 @@ def cells(row: Row, table: Table) -> dict[str, str]:
         "p": MISSING if found is None else probability(found.p),
         "verdict": "reference" if row.optimizer == table.reference else verdict(row),
         "detectable": MISSING if found is None else number(found.detectable),
-        "rate": f"{row.settings['learning_rate']:.3g}" if row.settings else MISSING,
+        "at rate": rate(row),
         "reached": f"{row.n_reached} of {row.n_runs}" if row.n_runs else MISSING,
         "steps": steps(row.steps_to_target),
         "tokens": steps(row.tokens_to_target),
@@ -85,13 +85,13 @@ def remarks(table: Table) -> Iterator[str]:
     """What there is to say of a workload beside its tables."""
     row = table.yardstick
     if not math.isnan(table.bigram_loss) and row is not None and row.final is not None:
-        share = 1.0 - row.final.mean / table.bigram_loss
-        where = f"{100 * abs(share):.1f} % {'below' if share > 0 else 'above'} it"
+        gained = table.bigram_loss - row.final.mean
+        where = f"{number(abs(gained))} nats per token {'below' if gained > 0 else 'above'} it"
         yield (
             f"A bigram model of the training text has a loss of {number(table.bigram_loss)} on the "
             f"same tokens; {row.optimizer} ends {where}."
         )
-        if share <= 0:
+        if gained <= 0:
             yield (
                 "So short a run learns little but which tokens follow which; with more steps the "
                 "order may be another one."
@@ -105,6 +105,13 @@ def verdict(row: Row) -> str:
         return MISSING
     word: str = row.difference.verdict
     return f"{word}, equivalent" if word != "identical" and row.difference.equivalent else word
+
+
+def rate(row: Row) -> str:
+    """``0.004, given``: the learning rate that a verdict holds at, and where it comes from."""
+    if not row.settings:
+        return f"{MISSING}, {row.rate_source}"
+    return f"{row.settings['learning_rate']:.3g}, {row.rate_source}"
 
 
 def final_loss(row: Row) -> str:

@@ -6,7 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic import (
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
@@ -16,6 +22,19 @@ from bptool.registry import Registry
 
 PLACEHOLDER = "x-choice-of"
 """Key that stands in a schema for a choice until :func:`fill_choices` puts in the parts."""
+READABLE = "readable"
+"""Key of a validation's context: take parts by names that nobody registered, where it is true."""
+
+
+class Unloaded(Section):
+    """Settings of a part that is not loaded, as they were written: a plug-in's, say, that nobody
+    named. They are kept, and cannot be trained with."""
+
+    model_config = ConfigDict(extra="allow")
+
+    def misfits(self, n_steps: int) -> tuple[()]:
+        """Nothing: only a schedule itself knows what fits it."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -44,6 +63,8 @@ class ChoiceFrom:
 
     registry: Registry
     default: str | None = None
+    only_trains: bool = False
+    """Whether a run can be read without the part, which then comes as :class:`Unloaded`."""
 
     @property
     def what(self) -> str:
@@ -62,7 +83,7 @@ class ChoiceFrom:
             return None
         return config
 
-    def validate(self, value: object) -> Choice:
+    def validate(self, value: object, info: ValidationInfo) -> Choice:
         """Turn a name or a mapping into a :class:`Choice`; raises pydantic's ValidationError."""
         if isinstance(value, Choice):
             return value
@@ -80,6 +101,8 @@ class ChoiceFrom:
         try:
             config = self.registry.get(name).Config
         except ConfigError as error_:
+            if self.only_trains and info.context and info.context.get(READABLE):
+                return Choice(name, Unloaded.model_validate(settings))
             refuse("name", name, str(error_))
         return Choice(name, config.model_validate(settings))
 
@@ -87,7 +110,7 @@ class ChoiceFrom:
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         dump = core_schema.plain_serializer_function_ser_schema(Choice.dump)
-        return core_schema.no_info_plain_validator_function(self.validate, serialization=dump)
+        return core_schema.with_info_plain_validator_function(self.validate, serialization=dump)
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bptool.config import report, yaml_reader
+from bptool.config.choice import READABLE
 from bptool.config.dump import inline, to_yaml
 from bptool.config.report import Problem, choice_of, spot_at
 from bptool.config.schema import RunConfig
@@ -305,6 +306,7 @@ def resolve(
     defaults: Mapping[str, Any] | None = None,
     defaults_label: str = CHOSEN,
     options: Mapping[str, tuple[str, Any]] | None = None,
+    readable: bool = False,
 ) -> Resolved:
     """Read, merge and check a configuration.
 
@@ -317,6 +319,8 @@ def resolve(
         defaults_label: what ``provenance`` calls the origin of ``defaults``.
         options: what options of the command set, by which errors name them, over all but ``sets``:
             ``{"--beta": ("objective.beta", 0.1)}``.
+        readable: take parts that only training needs though nobody registered them, to read a run
+            without the plug-ins that it was trained with.
 
     Raises:
         ConfigError: anything is wrong; its message has one line for each problem.
@@ -324,7 +328,7 @@ def resolve(
     tree = _Tree(RunConfig)
     if defaults:
         tree.put_all(defaults, defaults_label)
-    config = _read(tree, path, sets, overrides, options)
+    config = _read(tree, path, sets, overrides, options, readable)
     return Resolved(config, _provenance(config, tree))
 
 
@@ -366,6 +370,7 @@ def _read(
     sets: Sequence[str],
     overrides: Mapping[str, Any] | None,
     options: Mapping[str, tuple[str, Any]] | None = None,
+    readable: bool = False,
 ) -> Any:
     """Merge a file, ``overrides``, ``options`` and ``sets`` into ``tree`` and check it: its root
     section."""
@@ -385,7 +390,7 @@ def _read(
         tree.put_set(f"--set {argument}", key, value)
     _resolve_paths(tree)
     try:
-        config = tree.root.model_validate(tree.value)
+        config = tree.root.model_validate(tree.value, context={READABLE: readable})
     except ValidationError as error:
         found = report.problems_of(error, tree.value, tree.root)
         source = str(path) if path is not None else "configuration"

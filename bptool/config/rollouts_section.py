@@ -24,6 +24,7 @@ class RolloutsConfig(Section):
     end_penalty: float = Field(
         1.0,
         ge=0,
+        le=1e4,
         description="taken off the reward of an answer that does not end by itself; in deviations "
         "of the rewards where ppo normalises them",
     )
@@ -35,12 +36,12 @@ class RolloutsConfig(Section):
     kl_weight: float = Field(
         0.2,
         ge=0,
+        le=1e4,
         description="weight of the KL divergence from the reference in ppo's rewards; grpo has its "
         "own in `objective`",
     )
-    kl_target: float | None = Field(
+    kl_target: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
         None,
-        gt=0,
         description="nats an answer that `kl_weight` is adapted to reach; null: it stays as it is",
     )
     kl_estimator: Literal["k1", "k3"] = Field(
@@ -50,7 +51,7 @@ class RolloutsConfig(Section):
     gae_lambda: float = Field(0.95, ge=0, le=1, description="of advantage estimation, in ppo")
     whiten: bool = Field(True, description="give ppo's advantages mean 0 and deviation 1")
     mix_weight: float = Field(
-        0.0, ge=0, description="weight of the loss of the next token on `mix_text`, in ppo"
+        0.0, ge=0, le=1e4, description="weight of the loss of the next token on `mix_text`, in ppo"
     )
     mix_text: Annotated[list[str], AtResume.CONTENT] = Field(
         default_factory=list, description="text files of the pretraining mix"

@@ -42,11 +42,11 @@ SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 MODEL = ChoiceFrom(models)
 TOKENIZER = ChoiceFrom(tokenizers, default="char")
-OPTIMIZER = ChoiceFrom(optimizers, default="adamw")
-SCHEDULE = ChoiceFrom(schedules, default="constant")
-REGULARIZER = ChoiceFrom(regularizers)
-AVERAGE = ChoiceFrom(averages, default="none")
-OBJECTIVE = ChoiceFrom(objectives, default="next-token")
+OPTIMIZER = ChoiceFrom(optimizers, default="adamw", only_trains=True)
+SCHEDULE = ChoiceFrom(schedules, default="constant", only_trains=True)
+REGULARIZER = ChoiceFrom(regularizers, only_trains=True)
+AVERAGE = ChoiceFrom(averages, default="none", only_trains=True)
+OBJECTIVE = ChoiceFrom(objectives, default="next-token", only_trains=True)
 
 ModelChoice = Annotated[Choice, MODEL]
 TokenizerChoice = Annotated[Choice, TOKENIZER]
@@ -58,7 +58,7 @@ ObjectiveChoice = Annotated[Choice, OBJECTIVE]
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Steps = Annotated[int, Field(ge=1, le=10**9)]
-Tokens = Annotated[int, Field(ge=1)]
+Tokens = Annotated[int, Field(ge=1, le=10**12)]
 Rows = Annotated[int, Field(ge=1, le=10**7)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 
@@ -151,13 +151,13 @@ class TrainingConfig(Section):
         description="what multiplies matrices: tiled (our own), blas (scipy's), mkl where it is "
         "installed, accelerate on macOS; auto: the fastest here, measured once for a machine",
     )
-    clip_norm: Annotated[float, Field(gt=0)] | None = Field(
+    clip_norm: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
         default=None, description="largest norm of the whole gradient; null: any"
     )
-    clip_value: Annotated[float, Field(gt=0)] | None = Field(
+    clip_value: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
         default=None, description="largest size of an element of the gradient; null: any"
     )
-    clip_adaptive: Annotated[float, Field(gt=0)] | None = Field(
+    clip_adaptive: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
         default=None,
         description="largest norm of a unit's gradient as a share of the norm of its weights; "
         "null: any",
@@ -167,7 +167,7 @@ class TrainingConfig(Section):
         description="share of each target that is spread evenly over the vocabulary; in training "
         "only",
     )
-    z_loss: Annotated[float, Field(ge=0)] = Field(
+    z_loss: Annotated[float, Field(ge=0, le=100)] = Field(
         default=0.0,
         description="what the squared logarithm of the softmax's denominator is multiplied by and "
         "added to the loss; in training only",
@@ -244,7 +244,7 @@ class SampleConfig(Section):
     temperature: float = Field(
         default=0.8, ge=0, le=100, description="0: always the likeliest token"
     )
-    top_k: Annotated[int, Field(ge=1)] | None = Field(
+    top_k: Annotated[int, Field(ge=1, le=10**9)] | None = Field(
         default=None, description="draw from so many likeliest tokens; null: from all"
     )
 

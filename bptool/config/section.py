@@ -67,8 +67,11 @@ def _admits(annotation: Any, value: object) -> bool:
     if origin in (list, tuple, set, frozenset) and isinstance(value, list | tuple):
         inner = next((item for item in get_args(annotation) if item is not Ellipsis), Any)
         return all(_admits(inner, item) for item in value)
+    if annotation is types.NoneType:
+        return value is None
     if isinstance(value, bool):
-        return annotation is bool or annotation not in (int, float, str)
+        is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        return not is_section and annotation not in (int, float, str)
     if isinstance(value, str):
         return annotation not in (int, float, bool)
     return True

@@ -41,7 +41,7 @@ class WorkloadConfig(Section):
         default_factory=dict,
         description="values in place of the file's, in its shape: {training: {batch_size: 32}}",
     )
-    target: Annotated[float, Field(gt=0)] | None = Field(
+    target: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
         default=None,
         description="validation loss (nats per token) to reach; null: what the reference "
         "reaches with every seed",
@@ -52,8 +52,8 @@ class RangeConfig(Section):
     """An interval that a setting is drawn from. A list of values in its place is drawn from with
     equal shares."""
 
-    low: float = Field(description="lower end")
-    high: float = Field(description="upper end")
+    low: float = Field(ge=-1e9, le=1e9, description="lower end")
+    high: float = Field(ge=-1e9, le=1e9, description="upper end")
     scale: Literal["log", "linear", "one-minus-log"] = Field(
         default="log",
         description="what is uniform: log: the value's logarithm; linear: the value; "

@@ -17,6 +17,7 @@ import yaml
 from yaml import events
 
 from bptool.errors import ConfigError, did_you_mean
+from bptool.files import open_regular
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
@@ -201,7 +202,7 @@ def read(path: Path) -> Document:
             wants it.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         siblings = path.parent.glob("*.y*ml") if path.parent.is_dir() else ()

@@ -6,8 +6,9 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ from bptool.registry import tokenizers
 PARTS = ("training text", "validation text")
 SECONDS_A_LOOK = 0.1
 """At how far learning a vocabulary is."""
+SECONDS_TO_STOP = 0.5
+"""For a vocabulary's learning to hear that it is to stop, which it does while it reads."""
 
 
 @dataclass(frozen=True)
@@ -291,18 +294,27 @@ def _train(
         return tokenizer
     total = split.shares[TRAIN] * found.n_bytes // found.n_characters
     pieces = _Pieces(kind, split)
-    # Signals are handled in this thread alone, and not while a library holds it.
-    with ThreadPoolExecutor(1, "learning") as thread:
-        learning = thread.submit(kind.train, pieces, settings)
+    learning: Future[Tokenizer] = Future()
+
+    def learn() -> None:
         try:
-            while not wait([learning], SECONDS_A_LOOK).done:
-                done = pieces.n_characters * found.n_bytes // found.n_characters
-                progress("tokenizer", min(done, total), total)
-        finally:
-            pieces.stopped = True
-        tokenizer = learning.result()
+            learning.set_result(kind.train(pieces, settings))
+        except BaseException as error:
+            learning.set_exception(error)
+
+    # Signals are handled in this thread alone, and not while a library holds it. A library that
+    # merges cannot be stopped, so the process does not wait for its thread to end.
+    thread = threading.Thread(target=learn, name="learning", daemon=True)
+    thread.start()
+    try:
+        while not wait([learning], SECONDS_A_LOOK).done:
+            done = pieces.n_characters * found.n_bytes // found.n_characters
+            progress("tokenizer", min(done, total), total)
+    finally:
+        pieces.stopped = True
+        thread.join(SECONDS_TO_STOP)
     progress("tokenizer", total, total)
-    return tokenizer
+    return learning.result()
 
 
 class _Pieces:

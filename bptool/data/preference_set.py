@@ -7,6 +7,7 @@ which only measures how far the model is from its reference.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
@@ -270,6 +271,8 @@ def pack_documents(documents: Sequence[Document], context: int, scored: bool) ->
     return PackedUnits(rows, np.where(rows.targets == MASKED, -1, owner).reshape(-1), last)
 
 
+COUNTED_UNITS, LEAST_COUNTED = 1 << 15, 8
+"""Units of the epochs whose steps are counted one by one, and the fewest epochs of which."""
 AHEAD = 32
 """Units that wait for a later step, since they found no room in this one."""
 
@@ -288,26 +291,35 @@ class UnitBatches:
         extra = 0 if scored else 1
         self._lengths = [[len(d.ids) - extra for d in unit[:2]] for unit in units]
         self._context, self._n_rows, self._seed = context, n_rows, seed
-        self._epochs: list[list[list[int]]] = []
+        self._ends = [0]
+        self._latest: tuple[int, list[list[int]]] = (-1, [])
 
     def batch(self, number: int) -> list[int]:
         """Numbers of the units of step ``number``, from 1."""
-        left, epoch = number - 1, 0
-        while True:
-            steps = self.epoch(epoch)
-            if left < len(steps):
-                return steps[left]
-            left, epoch = left - len(steps), epoch + 1
+        while self._ends[-1] < number:
+            self.epoch(len(self._ends) - 1)
+        epoch = bisect.bisect_left(self._ends, number) - 1
+        return self.epoch(epoch)[number - 1 - self._ends[epoch]]
 
     def epoch(self, epoch: int) -> list[list[int]]:
-        """The steps of an epoch, from 0."""
-        while len(self._epochs) <= epoch:
-            self._epochs.append(self._divide(len(self._epochs)))
-        return self._epochs[epoch]
+        """The steps of an epoch, from 0. Only the latest that was asked for is kept."""
+        if self._latest[0] != epoch:
+            self._latest = epoch, self._divide(epoch)
+            if epoch == len(self._ends) - 1:
+                self._ends.append(self._ends[-1] + len(self._latest[1]))
+        return self._latest[1]
 
     def steps(self, epochs: float) -> int:
-        """Steps that so many epochs take, at least one."""
-        whole = sum(len(self.epoch(e)) for e in range(int(epochs)))
+        """Steps that this many epochs take, at least one.
+
+        They are counted epoch by epoch, since each packs its units in another way; of more epochs
+        than :data:`COUNTED_UNITS` allows, the others are taken to have as many steps each as those
+        that were counted, so that the answer does not take as long as the epochs would.
+        """
+        counted = min(int(epochs), max(LEAST_COUNTED, COUNTED_UNITS // max(len(self._lengths), 1)))
+        whole = sum(len(self.epoch(e)) for e in range(counted))
+        if counted < int(epochs):
+            return max(1, round(whole / counted * epochs))
         part = epochs - int(epochs)
         return max(1, whole + (round(part * len(self.epoch(int(epochs)))) if part else 0))
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import importlib
 import io
+import shlex
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bptool.errors import DataError
+from bptool.files import open_regular
 
 COMPRESSED = (".gz", ".zst")
 CHUNK_BYTES = 1 << 20
@@ -32,7 +35,8 @@ def read_chunks(path: Path) -> Iterator[bytes]:
         if suffix == ".zst":
             yield from _rechunked(_zstd(path))
             return
-        with gzip.open(path) if suffix == ".gz" else path.open("rb") as file:
+        with open_regular(path) as packed:
+            file = gzip.GzipFile(fileobj=packed) if suffix == ".gz" else packed
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
     except FileNotFoundError:
@@ -40,9 +44,16 @@ def read_chunks(path: Path) -> Iterator[bytes]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: not a whole gzip file ({error}); copy it again") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise DataError(unreadable(path, error)) from None
     except ValueError as error:
         raise DataError(f"{str(path)!r}: cannot be the name of a file ({error})") from None
+
+
+def unreadable(path: Path | str, error: OSError) -> str:
+    """What a message says of a file that cannot be read."""
+    pipe = f"; send what it gives to standard input: cat {shlex.quote(str(path))} | bptool ... -"
+    remedy = pipe if error.errno == errno.EINVAL else ""
+    return f"{path}: cannot be read ({error.strerror or error}){remedy}"
 
 
 def optional(module: str, extra: str, path: Path) -> Any:
@@ -63,7 +74,7 @@ def _zstd(path: Path) -> Iterator[bytes]:
     """The frames of a file one after the other; a frame that does not end is an error."""
     library = optional("zstandard", "zstd", path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             decoder, begun = library.ZstdDecompressor().decompressobj(), False
             while fed := file.read(_FED):
                 while fed:

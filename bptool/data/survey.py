@@ -211,7 +211,7 @@ def _key(texts: Texts, split: SplitConfig, stamps: Stamps) -> str:
 
 def _remembered(path: Path) -> Survey | None:
     try:
-        value = json.loads(files.read_bounded(path, MAX_FILE_BYTES).decode("utf-8"))
+        value = files.loads_strictly(files.read_bounded(path, MAX_FILE_BYTES))
         if value.pop("format_version") != FORMAT_VERSION:
             return None
         found = Survey(**value)

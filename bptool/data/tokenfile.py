@@ -60,7 +60,7 @@ def open_token_file(path: Path, key: str) -> TokenFile:
         DataError: missing, damaged, or of another version or key.
     """
     try:
-        with open(path, "rb") as file:
+        with files.open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             start = file.read(16)
             length = int.from_bytes(start[8:], "little")

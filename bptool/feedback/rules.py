@@ -11,12 +11,12 @@ are asked of it; without ``judge`` the higher reward is better.
 from __future__ import annotations
 
 import math
-import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from bptool.errors import UserError
+from bptool.plugins import run_rules
 
 Side = Literal["left", "right", "tie"]
 SIDES = ("left", "right", "tie")
@@ -26,15 +26,15 @@ class Rules:
     """The functions of a rules file.
 
     Raises:
-        UserError: there is no such file, it fails, or it has none of the functions.
+        UserError: the user has not named the file, it fails, or it has none of the functions.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; name a Python file with a judge or a reward")
         try:
-            names = runpy.run_path(str(path), run_name="bptool_rules")
+            names = run_rules(path)
+        except UserError:
+            raise
         except Exception as error:  # whatever a user's file may raise
             raise UserError(f"{path} fails: {type(error).__name__}: {error}") from None
         self._judge, self._reward = _function(names, "judge"), _function(names, "reward")

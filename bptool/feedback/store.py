@@ -22,6 +22,7 @@ from bptool.data.chat.objects import BadRecord
 from bptool.errors import DataError
 from bptool.feedback.lines import append_line, change_lines, read_lines
 from bptool.feedback.prompts import as_messages, from_json, to_json
+from bptool.files import loads_strictly
 from bptool.inference.answers import Prompt
 
 FORMAT_VERSION = 1
@@ -148,7 +149,7 @@ class Store:
             if not line.strip():
                 continue
             try:
-                yield _judgement(json.loads(line.decode("utf-8")))
+                yield _judgement(loads_strictly(line))
             except (ValueError, RecursionError, BadRecord) as error:
                 raise DataError(
                     f"{self.path}:{number} is no judgement ({error}); mend it, or name another "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,19 @@ Tokens = NDArray[np.int32]
 HELD_KEY = MaskKey(0, 0, 0)
 """Every dropout mask of a check; the key that ``Model.loss`` uses."""
 N_SEQUENCES = 3
+SETTINGS: dict[str, dict[str, Any]] = {
+    "gpt2": {
+        **{"n_layer": 2, "n_head": 4, "n_embd": 20, "context": 7, "init_std": 0.04},
+        "dropout": {"embedding": 0.1, "attention": 0.2, "residual": 0.25, "hidden": 0.3},
+        "stochastic_depth": {"rate": 0.5, "rule": "uniform"},
+    },
+    "mlp": {
+        **{"window": 4, "n_embd": 5, "n_hidden": 9, "n_layer": 2, "context": 7},
+        "dropout": {"embedding": 0.2, "hidden": 0.3},
+    },
+}
+"""A small model of each kind in which no size and no probability equals another one, and nothing
+is switched off, so that one in place of another shows."""
 MAX_TIME = 16
 N_IDS = 24
 SAFE_MARGIN = 4e-6

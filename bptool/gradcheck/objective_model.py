@@ -22,7 +22,12 @@ from bptool.gradcheck.model import (
     draw_batch,
     draw_weights,
 )
-from bptool.gradcheck.objectives import checked_objective, objective_batch, objective_kinks
+from bptool.gradcheck.objectives import (
+    MIX,
+    checked_objective,
+    objective_batch,
+    objective_kinks,
+)
 from bptool.models.base import Model
 from bptool.objectives.base import Objective
 from bptool.regularizers.base import Regularizer
@@ -35,7 +40,8 @@ class ObjectiveFunction(ModelFunction):
 
     Args:
         objective: the loss. starts: where the documents of the rows begin, (B, T).
-        owner: the answer that each position's target belongs to, -1 for none, (B, T).
+        owner: the answer that each position's target belongs to, (B, T); -1 for none, ``MIX`` for a
+            pretraining mix.
         seed: of what the objective needs beside log-probabilities and scores.
         Others as for :class:`ModelFunction`.
     """
@@ -120,13 +126,14 @@ def objective_function(
 
 
 def _answers(targets: Tokens) -> tuple[Tokens, Tokens, Tokens]:
-    """Targets masked but for one answer a row, starts, and owners; every other row has its answer
-    in a second document."""
+    """Targets masked but for one answer a row and some of a pretraining mix, starts, and owners;
+    every other row has its answer in a second document."""
     owner, starts = np.full_like(targets, -1), np.zeros_like(targets)
     n_time = targets.shape[1]
     for row in range(len(targets)):
         first = n_time // 3 if row % 2 else n_time // 2
+        owner[row, :first:2] = MIX
         owner[row, first : max(n_time - row % 2, first + 1)] = row
         if row % 2 == 0:
             starts[row, first:] = first
-    return np.where(owner >= 0, targets, np.int32(-1)), starts, owner
+    return np.where(owner == -1, np.int32(-1), targets), starts, owner

@@ -18,6 +18,7 @@ from bptool.objectives.answers import Answers
 from bptool.objectives.base import Array, Objective
 from bptool.objectives.clipped import MAX_LOG_RATIO
 from bptool.objectives.grpo import GroupRollout, group_advantages
+from bptool.objectives.mixed import Both, Mixed
 from bptool.objectives.next_token import Targets
 from bptool.objectives.ppo import Rollout
 from bptool.objectives.reward import ScoredPairs
@@ -27,10 +28,15 @@ SETTINGS: dict[str, dict[str, float]] = {
     "dpo": {"beta": 0.4, "label_smoothing": 0.15},
     "ipo": {"beta": 0.3},
     "kto": {"beta": 0.4, "desirable_weight": 1.2, "undesirable_weight": 0.7},
-    "ppo": {"value_weight": 0.5},
-    "grpo": {"kl_weight": 0.3},
+    "ppo": {"clip": 0.15, "value_clip": 0.3, "value_weight": 0.5},
+    "grpo": {"clip": 0.15, "kl_weight": 0.3},
 }
-"""Far enough from none that a fault in any term shows."""
+"""Far enough from none that a fault in any term shows, and each unlike the others, so that one in
+place of another shows too; ``tests/test_gradcheck_settings.py`` demands it."""
+MIX_WEIGHT = 0.7
+"""Of the pretraining mix that ``mixed`` adds to PPO."""
+MIX = -2
+"""The owner of a position that belongs to no answer but to a pretraining mix."""
 KERNELS: dict[str, tuple[str, ...]] = {
     "dpo": ("dpo_backward", "answer_sums_backward"),
     "ipo": ("ipo_backward", "answer_sums_backward"),
@@ -39,11 +45,15 @@ KERNELS: dict[str, tuple[str, ...]] = {
     "ppo": ("clipped_policy_backward", "clipped_value_backward"),
     "grpo": ("clipped_policy_backward", "kl_backward"),
     "next-token": ("next_token_backward",),
+    "mixed": ("clipped_policy_backward", "clipped_value_backward", "next_token_backward"),
 }
 
 
 def checked_objective(name: str) -> Objective:
-    """The registered objective with the settings it is checked with."""
+    """The registered objective with the settings it is checked with; ``mixed`` is PPO with a
+    pretraining mix."""
+    if name == Mixed.name:
+        return Mixed(checked_objective("ppo"), MIX_WEIGHT)
     objective = objectives.get(name)
     found: Objective = objective(objective.Config(**SETTINGS.get(name, {})))
     return found
@@ -59,7 +69,12 @@ def objective_batch(
     name: str, rng: np.random.Generator, owner: Array, logp: Array, scores: Array
 ) -> Any:
     """A batch for the answers that ``owner`` (N,) names, an even number of them, near enough to
-    ``logp`` and ``scores`` that every branch of the objective is met."""
+    ``logp`` and ``scores`` that every branch of the objective is met. Positions whose owner is
+    :data:`MIX` matter to ``mixed`` alone."""
+    if name == Mixed.name:
+        mix = np.where(owner == MIX, 0, -1)
+        targets = Targets(mix, 1 / max(1, int((mix == 0).sum())))
+        return Both(objective_batch("ppo", rng, owner, logp, scores), targets)
     n_answers = int(owner.max()) + 1
     inside = owner >= 0
     if name == "next-token":
@@ -90,6 +105,8 @@ def objective_kinks(
     batch: Any, logp: Array, scores: Array, objective: Objective
 ) -> dict[str, Signs]:
     """The side of each kink of the clipped losses."""
+    if isinstance(objective, Mixed):
+        return objective_kinks(batch.batch, logp, scores, objective.objective)
     signs: dict[str, Signs] = {}
     if isinstance(batch, Rollout | GroupRollout):
         ratio = np.exp(np.minimum(logp - batch.old_logp, MAX_LOG_RATIO))
@@ -106,7 +123,7 @@ def objective_kinks(
 
 def _alone(rng: np.random.Generator, name: str) -> Differentiable:
     """Four answers of uneven length, with positions of no answer before, between and behind."""
-    owner = np.array([-1, 0, 0, 0, -1, 1, 1, -1, -1, 2, 2, 2, 2, -1, 3, -1], np.int32)
+    owner = np.array([-1, 0, 0, 0, MIX, 1, 1, -1, MIX, 2, 2, 2, 2, MIX, 3, -1], np.int32)
     logp, scores = -rng.uniform(0.5, 3.0, owner.size), rng.normal(size=owner.size)
     objective = checked_objective(name)
     batch = objective_batch(name, rng, owner, logp, scores)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +26,13 @@ from bptool.gradcheck.check import Effort, check
 from bptool.gradcheck.differentiable import Array, Composed, Differentiable
 from bptool.gradcheck.objectives import objective_cases
 from bptool.gradcheck.report import Report
+from bptool.models.head_loss import head_logprobs, head_logprobs_backward, head_loss_and_gradient
 from bptool.objectives.next_token import next_token_backward, next_token_forward
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
 from bptool.ops.attention import BLOCK, attention_backward, attention_forward
 from bptool.ops.documents import ONE_DOCUMENT
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
-from bptool.ops.head import head_backward, head_forward, head_terms
 from bptool.ops.layernorm import layernorm_backward_share, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_forward
 from bptool.ops.logit_terms import (
@@ -57,10 +58,10 @@ KEY = MaskKey(seed=7, step=3, sequence0=5)
 SITE = 2
 DROPOUT = 0.3
 ATTENTION = {
-    "attention": (0.0, (2, 2, 5, 6), ()),
-    "attention with dropout": (DROPOUT, (2, 2, 5, 6), ()),
-    "attention over blocks": (DROPOUT, (1, 2, 2 * BLOCK + 3, 4), ()),
-    "attention in documents": (DROPOUT, (1, 2, 2 * BLOCK + 3, 4), (5, BLOCK + 9, BLOCK + 20)),
+    "attention": (0.0, (3, 2, 5, 8), ()),
+    "attention with dropout": (DROPOUT, (3, 2, 5, 8), ()),
+    "attention over blocks": (DROPOUT, (1, 2, 2 * BLOCK + 3, 6), ()),
+    "attention in documents": (DROPOUT, (1, 2, 2 * BLOCK + 3, 6), (5, BLOCK + 9, BLOCK + 20)),
 }
 """Probability of dropout, B, H, T, C, and where later documents begin; the last two go past the
 rows taken at a time."""
@@ -104,9 +105,10 @@ def cases() -> Iterator[Case]:
     for name, terms in TERMS.items():
         logits = partial(_logit_terms, name=name, terms=terms)
         yield Case(f"logits with {name}", ("logit_terms_backward",), logits)
-    yield Case("head over tiles", ("head_backward",), partial(_head, terms=NO_TERMS))
-    both = ("head_backward", "logit_terms_backward")
-    yield Case("head with terms", both, partial(_head, terms=TERMS["both"]))
+    yield Case("head over tiles", ("head_logprobs_backward", "head_backward"), _head_logprobs)
+    for name, terms in (("head loss", NO_TERMS), ("head with terms", TERMS["both"])):
+        both = ("head_loss_and_gradient", "head_backward", "logit_terms_backward")
+        yield Case(name, both, partial(_head_loss, name=name, terms=terms))
     yield Case("score", ("score_backward",), _score)
     yield Case("next_token", ("next_token_backward",), _next_token)
     yield from objective_cases()
@@ -357,32 +359,69 @@ def _logit_terms(rng: np.random.Generator, name: str, terms: LogitTerms) -> Diff
     return Composed(f"logits with {name}", {"logits": logits}, forward, backward)
 
 
-def _head(rng: np.random.Generator, terms: LogitTerms) -> Differentiable:
-    """Three tiles, the last one short; alone, since members would wait for one another."""
-    engine = blas_engine(np.float64)
-    x, w, b = rng.normal(size=(7, 5)), rng.normal(size=(9, 5)), rng.normal(size=9)
-    targets = np.array([0, 8, -1, 3, 3, -1, 2], np.int32)
-    logp, log_sum, logits = overwritten((7,)), overwritten((7,)), overwritten((3, 9))
-    added, dw, db = overwritten((7,)), Addend(rng, w.shape), Addend(rng, b.shape)
+class _HeadActs(NamedTuple):
+    """What the head of a model leaves in its activations."""
+
+    logits: Array
+    logp: Array
+    dlogp: Array
+    log_sum: Array
+    added: Array
+
+
+class _Head:
+    """A head over eight rows in tiles of three, of which the last is short; alone, since members
+    of a team would wait for one another."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.engine = blas_engine(np.float64)
+        shapes = {"x": (8, 5), "W": (10, 5), "b": (10,)}
+        self.inputs = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+        self.dw, self.db = Addend(rng, shapes["W"]), Addend(rng, shapes["b"])
+        self.targets = np.array([0, 9, -1, 3, 3, -1, 2, 7], np.int32)
+        rows = (overwritten((8,)) for _ in range(4))
+        self.acts = _HeadActs(overwritten((3, 10)), *rows)
+
+    def outputs(self) -> tuple[Array, Array, Array]:
+        """Fresh ones of a backward: by x, W and b."""
+        return overwritten((8, 5)), self.dw.reset(), self.db.reset()
+
+
+def _head_logprobs(rng: np.random.Generator) -> Differentiable:
+    head = _Head(rng)
+    operands = *head.inputs.values(), head.targets
 
     def forward() -> dict[str, Array]:
-        for start in range(0, 7, 3):
-            head_forward(engine, logp, log_sum, logits, x, w, b, targets, start, ALONE)
-            head_terms(added, log_sum, logits, targets, terms, start, ALONE)
-        return {"loss": added - logp}
+        head_logprobs(head.engine, head.acts, *operands, ALONE)
+        return {"logp": head.acts.logp}
 
     def backward(d: dict[str, Array]) -> dict[str, Array]:
-        dx, parts = overwritten(x.shape), (dw.reset(), db.reset())
-        for start in range(0, 7, 3):
-            head_forward(engine, logp, log_sum, logits, x, w, b, targets, start, ALONE)
-            head_backward(
-                *(engine, dx, *parts, -d["loss"], log_sum, logits),
-                *(x, w, targets, terms, start, True, ALONE),
-            )
-        return {"x": dx, "W": dw.added, "b": db.added}
+        dx, dw, db = head.outputs()
+        head_logprobs_backward(
+            head.engine, head.acts, dx, dw, db, *operands, d["logp"], True, ALONE
+        )
+        return {"x": dx, "W": head.dw.added, "b": head.db.added}
 
-    name = "head over tiles" if terms == NO_TERMS else "head with terms"
-    return Composed(name, {"x": x, "W": w, "b": b}, forward, backward)
+    return Composed("head over tiles", head.inputs, forward, backward)
+
+
+def _head_loss(rng: np.random.Generator, name: str, terms: LogitTerms) -> Differentiable:
+    head, inverse = _Head(rng), 1 / 6
+    operands = *head.inputs.values(), head.targets, inverse, terms
+
+    def run(with_backward: bool) -> tuple[Array, float]:
+        dx, dw, db = head.outputs()
+        losses = head_loss_and_gradient(
+            head.engine, head.acts, dx, dw, db, *operands, True, with_backward, ALONE
+        )
+        return dx, sum(losses)
+
+    def backward(d: dict[str, Array]) -> dict[str, Array]:
+        dx, _ = run(True)
+        found = {"x": dx, "W": head.dw.added, "b": head.db.added}
+        return {name: array * d["loss"] for name, array in found.items()}
+
+    return Composed(name, head.inputs, lambda: {"loss": np.array([run(False)[1]])}, backward)
 
 
 def _score(rng: np.random.Generator) -> Differentiable:
@@ -419,9 +458,15 @@ def _next_token(rng: np.random.Generator) -> Differentiable:
     return Composed("next_token", {"logp": logp}, forward, backward)
 
 
-def _penalty(rng: np.random.Generator, name: str) -> Differentiable:
+def checked_penalty(name: str) -> Penalty:
+    """The registered penalty with the settings it is checked with."""
     penalty_class = regularizers.get(name)
-    penalty = penalty_class(penalty_class.Config(strength=0.3))
+    penalty: Penalty = penalty_class(penalty_class.Config(strength=0.3))
+    return penalty
+
+
+def _penalty(rng: np.random.Generator, name: str) -> Differentiable:
+    penalty = checked_penalty(name)
     w = rng.choice((-1.0, 1.0), 24) * rng.uniform(0.05, 1.5, 24)
     dw = Addend(rng, w.shape)
 

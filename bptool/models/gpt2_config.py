@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -76,12 +76,12 @@ class GPT2Config(Section):
         description="a scalar beside the logits of every position, which reward models and value "
         "functions read; pretraining has no use for it",
     )
-    dropout: float | DropoutSites = Field(
+    dropout: Annotated[float, Field(ge=0, lt=1)] | DropoutSites = Field(
         0.0,
         description="one probability for GPT-2's own places (embedding, attention, residual), or a "
         "section with one for each",
     )
-    stochastic_depth: float | StochasticDepth = Field(
+    stochastic_depth: Annotated[float, Field(ge=0, lt=1)] | StochasticDepth = Field(
         0.0,
         description="probability that the last layer's branches are left out of a sequence, less "
         "for the layers before it; or a section",
@@ -96,10 +96,6 @@ class GPT2Config(Section):
                 f"n_head {self.n_head} does not divide n_embd {self.n_embd}; "
                 f"n_head {best} would, or n_embd {self.n_head * -(-self.n_embd // self.n_head)}"
             )
-        for key in ("dropout", "stochastic_depth"):
-            value = getattr(self, key)
-            if isinstance(value, float) and not 0 <= value < 1:
-                raise ValueError(f"{key} {value} is not in [0, 1)")
         return self
 
     def dropout_sites(self) -> Dropout:

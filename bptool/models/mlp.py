@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy.typing as npt
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from bptool.config.section import Section
 from bptool.models.base import Array, Losses, Model, ParamSpec, Reference, allocate, bytes_of
@@ -67,17 +67,11 @@ class MLPConfig(Section):
     n_layer: int = Field(1, ge=1, le=1000, description="hidden layers")
     context: int = Field(64, ge=1, le=1_000_000, description="tokens a training sequence has")
     activation: Literal["tanh", "sigmoid", "relu", "gelu"] = Field("tanh", description="hidden")
-    dropout: float | MLPDropoutSites = Field(
+    dropout: Annotated[float, Field(ge=0, lt=1)] | MLPDropoutSites = Field(
         0.0,
         description="one probability for the embeddings and the hidden layers, or a section with "
         "one for each",
     )
-
-    @model_validator(mode="after")
-    def _check(self) -> MLPConfig:
-        if isinstance(self.dropout, float) and not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
-        return self
 
     def dropout_sites(self) -> Dropout:
         """The probability at each site."""

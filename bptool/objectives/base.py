@@ -28,9 +28,9 @@ class Objective(ABC):
 
     Config: ClassVar[type[Section]]
     name: ClassVar[str]
-    of_logp: ClassVar[bool] = True
+    of_logp: bool = True
     """Whether it depends on the log-probabilities."""
-    of_scores: ClassVar[bool] = False
+    of_scores: bool = False
     """Whether it depends on the scores of a scalar head."""
 
     def __init__(self, config: Any) -> None:

@@ -31,7 +31,9 @@ from bptool.registry import objectives
 class DPOConfig(Section):
     """Settings of ``dpo``."""
 
-    beta: float = Field(0.1, gt=0, description="how closely the model is held to the reference")
+    beta: float = Field(
+        0.1, gt=0, le=1e4, description="how closely the model is held to the reference"
+    )
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="probability that a judgement is the wrong way round"
     )

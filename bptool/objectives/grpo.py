@@ -36,7 +36,9 @@ class GRPOConfig(Section):
     """Settings of ``grpo``."""
 
     clip: float = Field(0.2, gt=0, lt=1, description="how far a ratio of probabilities may go")
-    kl_weight: float = Field(0.04, ge=0, description="of the KL divergence from the reference")
+    kl_weight: float = Field(
+        0.04, ge=0, le=1e4, description="of the KL divergence from the reference"
+    )
 
 
 class GroupRollout(NamedTuple):

@@ -30,7 +30,9 @@ from bptool.registry import objectives
 class IPOConfig(Section):
     """Settings of ``ipo``."""
 
-    beta: float = Field(0.1, gt=0, description="the paper's tau; the margin's aim is 1 / (2 beta)")
+    beta: float = Field(
+        0.1, gt=0, le=1e4, description="the paper's tau; the margin's aim is 1 / (2 beta)"
+    )
 
 
 @kernel

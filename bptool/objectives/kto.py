@@ -30,9 +30,13 @@ from bptool.registry import objectives
 class KTOConfig(Section):
     """Settings of ``kto``."""
 
-    beta: float = Field(0.1, gt=0, description="how closely the model is held to the reference")
-    desirable_weight: float = Field(1.0, ge=0, description="lambda of desirable answers")
-    undesirable_weight: float = Field(1.0, ge=0, description="lambda of undesirable answers")
+    beta: float = Field(
+        0.1, gt=0, le=1e4, description="how closely the model is held to the reference"
+    )
+    desirable_weight: float = Field(1.0, ge=0, le=1e4, description="lambda of desirable answers")
+    undesirable_weight: float = Field(
+        1.0, ge=0, le=1e4, description="lambda of undesirable answers"
+    )
 
 
 @kernel

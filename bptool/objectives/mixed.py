@@ -35,6 +35,7 @@ class Mixed(Objective):
     def __init__(self, objective: Objective, weight: float) -> None:
         super().__init__(objective.config)
         self.objective, self.weight = objective, weight
+        self.of_scores = objective.of_scores
         self._mix = NextToken(NextTokenConfig())
 
     def loss(self, batch: Both, logp: Array, scores: Array) -> float:

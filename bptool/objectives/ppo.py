@@ -33,8 +33,12 @@ class PPOConfig(Section):
     """Settings of ``ppo``."""
 
     clip: float = Field(0.2, gt=0, lt=1, description="how far a ratio of probabilities may go")
-    value_clip: float = Field(0.2, gt=0, description="how far a value may go from the rollout's")
-    value_weight: float = Field(0.1, ge=0, description="of the value loss beside the policy's")
+    value_clip: float = Field(
+        0.2, gt=0, le=1e9, description="how far a value may go from the rollout's"
+    )
+    value_weight: float = Field(
+        0.1, ge=0, le=1e4, description="of the value loss beside the policy's"
+    )
 
 
 class Rollout(NamedTuple):

@@ -48,7 +48,7 @@ class AdafactorConfig(OptimizerConfig):
     )
     eps2: Epsilon = Field(1e-3, description="Least size of weights that steps are relative to.")
     clip: float = Field(
-        1.0, ge=1, description="Largest root mean square of a step before the rate."
+        1.0, ge=1, le=1e6, description="Largest root mean square of a step before the rate."
     )
     weight_decay: WeightDecay = Field(
         0.0, description="Weights shrink by learning rate times this a step."

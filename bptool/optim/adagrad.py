@@ -43,10 +43,10 @@ class AdagradConfig(OptimizerConfig):
 
     learning_rate: LearningRate = Field(1e-2, description="Step size, before the schedule.")
     learning_rate_decay: float = Field(
-        0.0, ge=0, description="The step size is divided by 1 + (step - 1) times this."
+        0.0, ge=0, le=1e6, description="The step size is divided by 1 + (step - 1) times this."
     )
     initial_accumulator: float = Field(
-        0.0, ge=0, description="Where the sum of squares starts; 0.1 in TensorFlow."
+        0.0, ge=0, le=1e6, description="Where the sum of squares starts; 0.1 in TensorFlow."
     )
     eps: Epsilon = Field(1e-10, description="Added to the root of the sum of squares.")
     weight_decay: WeightDecay = Field(0.0, description="L2: this times w is added to g.")

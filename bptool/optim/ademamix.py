@@ -42,7 +42,9 @@ class AdEMAMixConfig(AdamConfig):
 
     beta1: float = Field(0.9, gt=0, lt=1, description="What the fast mean keeps a step.")
     beta3: float = Field(0.9999, gt=0, lt=1, description="What the slow mean keeps a step.")
-    alpha: float = Field(2.0, ge=0, description="Weight of the slow mean beside the fast one.")
+    alpha: float = Field(
+        2.0, ge=0, le=1e4, description="Weight of the slow mean beside the fast one."
+    )
     warmup_steps: int = Field(
         0, ge=0, le=10**9, description="Steps over which alpha and beta3 grow to their values."
     )

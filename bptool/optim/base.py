@@ -31,15 +31,15 @@ from bptool.optim.groups import ParameterGroup
 
 Array = NDArray[Any]
 
-LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+LearningRate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 """A share of the past that a running average keeps."""
 
-Epsilon = Annotated[float, Field(ge=1e-30, allow_inf_nan=False)]
+Epsilon = Annotated[float, Field(ge=1e-30, le=1e3, allow_inf_nan=False)]
 """Added to a denominator. Never 0, also in float32: a padding element would become 0/0."""
 
-WeightDecay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+WeightDecay = Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)]
 
 
 class OptimizerConfig(Section):

@@ -32,7 +32,7 @@ class ParameterGroup(Section):
     learning_rate_factor: float = Field(
         1.0, ge=0, le=1e6, description="multiplies the learning rate; 0: left as they are"
     )
-    weight_decay: Annotated[float, Field(ge=0)] | None = Field(
+    weight_decay: Annotated[float, Field(ge=0, le=1e3)] | None = Field(
         None,
         description="in place of the optimizer's, for biases and norms too; null: as without a "
         "group",

@@ -37,7 +37,7 @@ class NAdamConfig(AdamConfig):
 
     learning_rate: LearningRate = Field(2e-3, description="Step size, before the schedule.")
     momentum_decay: float = Field(
-        4e-3, ge=0, description="How fast the momentum warms up from half of beta1."
+        4e-3, ge=0, le=1e3, description="How fast the momentum warms up from half of beta1."
     )
     decoupled_weight_decay: bool = Field(
         False, description="Weights shrink by learning rate times weight_decay a step instead."

@@ -37,7 +37,7 @@ class PenaltyConfig(RegularizerConfig):
     """Settings that every penalty has."""
 
     strength: float = Field(
-        1e-4, ge=0, allow_inf_nan=False, description="What the penalty is multiplied by."
+        1e-4, ge=0, le=1e3, allow_inf_nan=False, description="What the penalty is multiplied by."
     )
 
 

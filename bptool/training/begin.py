@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
+from bptool import consent
 from bptool.config.dump import to_yaml
 from bptool.config.load import resolve
 from bptool.config.resume import Change, changes
 from bptool.config.schema import RunConfig
 from bptool.data.tokenizers import load_tokenizer
 from bptool.errors import RunError
-from bptool.files import write_json, write_text
+from bptool.files import write_text
 from bptool.models.adapters import AdaptedGPT2
+from bptool.plugins import named_rules
 from bptool.training import machine, metrics, samples
 from bptool.training.checkpoint import WEIGHTS, CheckpointStore, require_space, write_folder
 from bptool.training.events import Listener, Notice
+from bptool.training.lessons.rollouts import Rollouts
 from bptool.training.lock import RUN_LOCK, FolderLock
 from bptool.training.loop import Training
-from bptool.training.manifest import describe, differences, with_changes
+from bptool.training.manifest import changed_keys, describe, differences
 from bptool.training.moved import find_again
 from bptool.training.parts import build_model
 from bptool.training.progress import Progress
 from bptool.training.restore import checkpoint_bytes, load_checkpoint
-from bptool.training.run_folder import RunFolder, read_json, writing
+from bptool.training.run_folder import RunFolder, writing
+from bptool.training.run_seal import (
+    check_programs,
+    is_sealed,
+    reseal,
+    rewrite_config,
+    write_manifest,
+)
 from bptool.training.setup import Pieces, build
 from bptool.training.split import Split
 from bptool.training.start import Start, open_start
@@ -48,8 +59,10 @@ def start_run(
         UserError: a setting, a text or the folder is unfit. Nothing is left behind then.
     """
     folder.check_free()
+    _require_named(config)
     pieces = build(config, progress=progress)
     try:
+        pieces.lesson.check()
         of_text = [Notice(pieces.corpus.note)] if pieces.corpus.note else []
         for notice in (*of_text, *pieces.lesson.notices()):
             for listener in listeners:
@@ -63,7 +76,7 @@ def start_run(
                 pieces.corpus.tokenizer.save(made.tokenizer)
                 if isinstance(pieces.model, AdaptedGPT2):
                     _keep_base(pieces.model, made)
-                write_json(made.manifest, describe(pieces))
+                write_manifest(made, describe(pieces), config)
             folder.finish(made)
         except BaseException:
             made.discard()
@@ -103,7 +116,7 @@ def resume_run(
             more steps are done than ``config`` wants.
     """
     folder.require_run()
-    saved = read_json(folder.manifest, "manifest")
+    saved = check_programs(folder, resumes=True)
     if "merged" in saved:
         raise RunError(
             f"{folder.path} was made by `bptool merge` and has no optimizer state to go on with; "
@@ -113,6 +126,7 @@ def resume_run(
     data = saved.get("data")
     config = find_again(config, folder, data.get("text_sha256") if isinstance(data, dict) else None)
     made = changes(own, config)
+    _require_named(config)
     n_workers, split = None, None
     engine = machine.engine_of_run(config.training.engine, saved.get("engine"))
     if config.training.workers == "auto":
@@ -134,12 +148,15 @@ def resume_run(
         _keep(lock, pieces, listeners)
         now = describe(pieces)
         _check_same_data(pieces, folder, saved, now)
+        pieces.lesson.check()
+        if not is_sealed(saved):
+            reseal(folder, {**saved, "data": now["data"], "programs": now["programs"]})
         standing = _load(pieces, folder, checkpoint)
         metrics.rewind(folder.metrics, standing.step)
         samples.rewind(folder.samples, standing.step)
         training = Training(pieces, folder, listeners, standing)
         if made:
-            _keep_changes(folder, config, with_changes(saved, now, standing.step, made))
+            rewrite_config(folder, config, changed_keys(saved, now, standing.step, made))
         for notice in (*_news(own, pieces, folder, standing, made), *_notices(saved, now)):
             for listener in listeners:
                 listener(notice)
@@ -177,7 +194,7 @@ def _start_again(
 def _check_same_data(
     pieces: Pieces, folder: RunFolder, saved: dict[str, Any], now: dict[str, Any]
 ) -> None:
-    if now["data"] != saved.get("data"):
+    if saved.get("data") not in (now["data"], _data_of_old(pieces, now["data"])):
         place = ", ".join(pieces.config.data.text)
         raise RunError(
             f"{place}: the text or its split is not the one that {folder.path} was trained on; "
@@ -187,6 +204,20 @@ def _check_same_data(
         raise RunError(
             f"{folder.tokenizer} is not the tokenizer of this run's text; restore it from a copy"
         )
+
+
+def _data_of_old(pieces: Pieces, data: dict[str, Any]) -> dict[str, Any]:
+    """How a run of an earlier version, rewarded by the program of this one, knew its data."""
+    for program in consent.programs(("--reward",)):
+        if isinstance(pieces.lesson, Rollouts):
+            return {**data, "text_sha256": pieces.lesson.digest(program.sha256)}
+    return data
+
+
+def _require_named(config: RunConfig) -> None:
+    """Raise a ConfigError where rewards are a program's that the user did not name."""
+    if config.rollouts is not None and not Path(config.rollouts.reward).is_dir():
+        named_rules(Path(config.rollouts.reward))
 
 
 def _keep(lock: FolderLock, pieces: Pieces, listeners: Sequence[Listener]) -> None:
@@ -225,13 +256,6 @@ def _load(pieces: Pieces, folder: RunFolder, which: str) -> Progress:
     return standing
 
 
-def _keep_changes(folder: RunFolder, config: RunConfig, manifest: dict[str, Any]) -> None:
-    """Make changed settings those of the run, and their history."""
-    with writing(folder.config):
-        write_text(folder.config, to_yaml(config))
-        write_json(folder.manifest, manifest)
-
-
 def _news(
     own: RunConfig, pieces: Pieces, folder: RunFolder, standing: Progress, made: Sequence[Change]
 ) -> Iterator[Notice]:
@@ -254,7 +278,8 @@ def _news(
     if abs(now - expected) > RATE_JUMP * expected:
         yield Notice(
             f"the learning rate was {was:.2e} at step {step:,} and is {now:.2e} at step "
-            f"{step + 1:,}, since the {pieces.config.schedule.name} schedule now ends at step {steps:,}"
+            f"{step + 1:,}, since the {pieces.config.schedule.name} schedule now ends at step "
+            f"{steps:,}"
         )
 
 

@@ -26,8 +26,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bptool.errors import DamagedError, RunError
-from bptool.files import TEMPORARY_PREFIX, format_bytes, free_bytes, sync_folder
+from bptool.files import (
+    TEMPORARY_PREFIX,
+    format_bytes,
+    free_bytes,
+    require_regular,
+    sync_folder,
+)
 from bptool.models.base import Array, FlatLayout
 from bptool.training.run_folder import require_inside, writing
 from bptool.training.seal import read_sealed, write_sealed
@@ -250,7 +258,36 @@ def load_weights(
     Raises:
         RunError: a file is missing or damaged, or holds another model's tensors.
     """
-    _load(checkpoint, file_name, layout.named(weights))
+    named = layout.named(weights)
+    _load(checkpoint, file_name, named)
+    for name, tensor in named.items():
+        if not (np.isfinite(tensor.min()) and np.isfinite(tensor.max())):  # both keep a NaN
+            raise RunError(
+                f"{checkpoint / file_name}: '{name}' holds numbers that are not finite, with which "
+                "nothing can be computed; use another checkpoint or a copy"
+            )
+
+
+def read_weights(checkpoint: Path, layout: FlatLayout, file_name: str = WEIGHTS) -> Array:
+    """The parameters, or their average, in a new flat buffer; errors as :func:`load_weights`.
+
+    The file's size is looked at before any memory is asked for, since a stranger's configuration
+    may speak of a model of any size.
+    """
+    path = checkpoint / file_name
+    try:
+        size = require_regular(path)
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read: {error.strerror or error}") from None
+    needed = 4 * sum(spec.size for spec in layout.specs)
+    if size < needed:
+        raise RunError(
+            f"{path} is of another model: it has {format_bytes(size)}, and this model needs "
+            f"{format_bytes(needed)}"
+        )
+    weights = layout.allocate(np.float32)
+    load_weights(checkpoint, layout, weights, file_name)
+    return weights
 
 
 def load_optimizer(checkpoint: Path, tensors: dict[str, Array]) -> None:

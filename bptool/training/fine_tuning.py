@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,9 +26,6 @@ from bptool.training.prompt_set import PromptSet, prepare_prompts
 from bptool.training.scorer import identity_of, open_rewards
 from bptool.training.start import Start
 from bptool.training.step import TrainingStep
-
-_HASHED_TOKENS = 1 << 20
-"""At once."""
 
 
 class Material(ABC):
@@ -88,18 +84,13 @@ class PromptMaterial(Material):
         assert config.rollouts is not None
         self._start, self._objective = start, build_objective(config)
         self.prompts = read_prompt_set(config, start.tokenizer, context)
-        reward = Path(config.rollouts.reward)
         self._mix = _mix_of(config, start.tokenizer, context)
-        digest = hashlib.sha256(self.prompts.sha256.encode())
-        digest.update(identity_of(reward).encode())
-        mix = np.empty(0, np.int32) if self._mix is None else self._mix
-        for at in range(0, len(mix), _HASHED_TOKENS):
-            digest.update(mix[at : at + _HASHED_TOKENS].astype(np.int32).tobytes())
+        rewarded_by = identity_of(Path(config.rollouts.reward))
         self.corpus = Corpus(
             train=np.concatenate(self.prompts.train_ids),
             validation=np.concatenate(self.prompts.validation_ids),
             tokenizer=start.tokenizer,
-            text_sha256=digest.hexdigest(),
+            text_sha256=self.prompts.digest(self._mix, rewarded_by or ""),
             n_characters=0,
             validation_bytes=0,
             token_file=None,

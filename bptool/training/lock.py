@@ -1,4 +1,5 @@
-"""A lock on the folder of a run or a study, so that two processes never work in it at once.
+"""A lock on the folder of a run or a study, or on a file of judgements, so that two processes never
+work in it at once.
 
 The lock is the system's own (``flock``; on Windows a locked byte), which ends with the process that
 holds it, however that ends. The file also says who holds it: process id, host, the start of the
@@ -26,18 +27,26 @@ _BUSY = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
+def lock_of_file(path: Path) -> FolderLock:
+    """The lock on a file that one process at a time may write to, which need not be there yet."""
+    real = path.resolve()  # the same for every name of the file
+    return FolderLock(real.parent, f"{real.name}.lock", held=path)
+
+
 class FolderLock:
-    """The lock on one folder.
+    """The lock on one folder, or on a file in it.
 
     Args:
         folder: which. name: the lock's file in it, ``RUN_LOCK`` or ``STUDY_LOCK``.
+        held: what messages say is in use; the folder if nothing else is given.
 
     Attributes:
         notice: what was found and passed over, in one line; empty where there was nothing.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, held: Path | None = None) -> None:
         self.path = Path(folder) / name
+        self._held = held or self.path.parent
         self.notice = ""
         self._descriptor: int | None = None
 
@@ -73,7 +82,9 @@ class FolderLock:
 
     def _open_and_lock(self) -> bool:
         """Lock the file that is at our path; False if it was removed meanwhile."""
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+        flags = os.O_RDWR | os.O_CREAT
+        for flag in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):  # nor wait, if it is a pipe
+            flags |= getattr(os, flag, 0)
         self._descriptor = os.open(self.path, flags, 0o644)
         self._is_certain = True
         try:
@@ -83,7 +94,7 @@ class FolderLock:
                 holder = self._holder()
                 self._close()
                 raise RunError(
-                    f"{self.path.parent} is in use: {_describe(holder)} works in it; wait for "
+                    f"{self._held} is in use: {_describe(holder)} works in it; wait for "
                     "that one, or stop it"
                 ) from None
             self._is_certain = False  # a file system without locks
@@ -103,12 +114,12 @@ class FolderLock:
         same_system = holder.get("boot") == here["boot"] and here["boot"] is not None
         if not same_system and holder.get("host") != here["host"]:
             raise RunError(
-                f"{self.path.parent} was locked by {_describe(holder)}, which cannot be asked from "
+                f"{self._held} was locked by {_describe(holder)}, which cannot be asked from "
                 f"here ({here['host']}); if it has ended, remove {self.path}"
             )
         if not self._is_certain and same_system and _runs(holder.get("process")):
             raise RunError(
-                f"{self.path.parent} is in use: {_describe(holder)} works in it; wait for that "
+                f"{self._held} is in use: {_describe(holder)} works in it; wait for that "
                 f"one or stop it; if it is no bptool any more, remove {self.path}"
             )
         since = "before this system started" if not same_system else "and has ended since"

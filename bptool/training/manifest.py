@@ -12,10 +12,10 @@ import numpy as np
 import scipy
 
 import bptool
+from bptool import consent
 from bptool.config.resume import Change
 from bptool.ops import jit
 from bptool.training import machine
-from bptool.training.run_folder import FORMAT_VERSION
 from bptool.training.setup import Pieces
 from bptool.training.update import parameter_groups
 
@@ -38,7 +38,6 @@ def describe(pieces: Pieces) -> dict[str, Any]:
     """The manifest of a run made of ``pieces``, as JSON values."""
     corpus = pieces.corpus
     return {
-        "format_version": FORMAT_VERSION,
         "versions": {
             "bptool": bptool.__version__,
             "python": platform.python_version(),
@@ -64,6 +63,10 @@ def describe(pieces: Pieces) -> dict[str, Any]:
         **({} if pieces.start is None else {"start": pieces.start.origin}),
         "n_parameters": pieces.model.n_parameters,
         **({} if pieces.config.lora is None else {"n_trained": pieces.model.n_trained}),
+        "programs": [
+            {"option": one.option, "name": one.name, "sha256": one.sha256}
+            for one in consent.programs()
+        ],
         "parameter_groups": parameter_groups(pieces.step.optimizer, pieces.model.layout),
     }
 
@@ -72,16 +75,15 @@ _FOLLOW_SETTINGS = ("workers", "split", "rows_in_memory", "engine", "engine_vers
 """Keys of a manifest that a setting may change at a resume."""
 
 
-def with_changes(
+def changed_keys(
     saved: dict[str, Any], now: dict[str, Any], step: int, made: Sequence[Change]
 ) -> dict[str, Any]:
-    """The manifest ``saved`` of a run whose settings are changed after ``step``, with their
+    """Keys of the manifest ``saved`` that differ once settings are changed after ``step``, with the
     history: what the steps up to there were trained with, and what those from there on."""
     settings = {change.key: {"was": change.was, "now": change.now} for change in made}
     history = saved.get("changes")
     history = [*(history if isinstance(history, list) else []), {"after_step": step, **settings}]
-    layout = {key: now[key] for key in _FOLLOW_SETTINGS}
-    return {**saved, **layout, "changes": history}
+    return {**{key: now[key] for key in _FOLLOW_SETTINGS}, "changes": history}
 
 
 def differences(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

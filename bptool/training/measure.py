@@ -22,7 +22,7 @@ from bptool.training.evaluation import (
     evaluate_split,
     nanogpt_estimate,
 )
-from bptool.training.run_folder import read_json
+from bptool.training.run_seal import read_manifest
 from bptool.training.step import Shards
 from bptool.training.trained import TrainedRun
 from bptool.training.workers import WorkerTeam
@@ -132,7 +132,7 @@ def _own_records(run: TrainedRun) -> ChatSet | None:
 
 
 def _check_same(run: TrainedRun, sha256: str) -> None:
-    saved = read_json(run.folder.manifest, "manifest").get("data")
+    saved = read_manifest(run.folder).get("data")
     if not isinstance(saved, dict) or sha256 != saved.get("text_sha256"):
         raise DataError(
             f"{', '.join(run.config.data.text)}: not the text that {run.folder.path} was trained "

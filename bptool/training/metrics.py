@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bptool.errors import RunError
-from bptool.files import append_whole, write_text
+from bptool.files import append_whole, loads_strictly, read_replacing, write_text
 from bptool.training.events import Evaluated, Event, StepDone
 from bptool.training.run_folder import FORMAT_VERSION, writing
 
@@ -107,7 +107,7 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The records of a metrics file, header left out; a torn last line is dropped."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = read_replacing(path).split("\n")
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}; restore it from a copy") from None
     records: list[dict[str, Any]] = []
@@ -115,8 +115,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         if not line:
             continue
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
+            record = loads_strictly(line)
+        except ValueError:
             if number == len(lines):
                 break
             raise RunError(f"{path}:{number} is not JSON; restore the file from a copy") from None

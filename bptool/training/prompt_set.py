@@ -15,7 +15,10 @@ from bptool.data.chat.records import Message
 from bptool.data.chat.rendering import Ids, Rendering
 from bptool.errors import DataError
 from bptool.feedback.prompts import as_messages, read_prompts
+from bptool.models.base import Array
 
+_HASHED_TOKENS = 1 << 20
+"""At once."""
 Asked = tuple[Message, ...]
 """A prompt as messages."""
 
@@ -42,6 +45,17 @@ class PromptSet:
     rendering: Rendering
     n_too_long: int
     sha256: str
+
+    def digest(self, mix: Array | None, rewarded_by: str) -> str:
+        """A hash of all that ppo and grpo learn from: these prompts, the pretraining mix, and what
+        rewards, unless that is a program, which the manifest knows by itself. Earlier versions had
+        a program's hash in here too."""
+        digest = hashlib.sha256(self.sha256.encode())
+        digest.update(rewarded_by.encode())
+        mix = np.empty(0, np.int32) if mix is None else mix
+        for at in range(0, len(mix), _HASHED_TOKENS):
+            digest.update(mix[at : at + _HASHED_TOKENS].astype(np.int32).tobytes())
+        return digest.hexdigest()
 
 
 def prepare_prompts(

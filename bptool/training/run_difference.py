@@ -14,10 +14,12 @@ from safetensors.numpy import load_file
 
 from bptool.config.load import flatten, resolve
 from bptool.errors import RunError
+from bptool.files import read_replacing
 from bptool.training.checkpoint import CheckpointStore, load_state
 from bptool.training.manifest import decides_the_bits
 from bptool.training.metrics import read_metrics
-from bptool.training.run_folder import RunFolder, read_json
+from bptool.training.run_folder import RunFolder
+from bptool.training.run_seal import OF_THE_FILES, read_manifest
 
 TIMINGS = {"seconds"}
 _ABSENT = "-"
@@ -44,6 +46,7 @@ def compare_runs(left: Path, right: Path) -> list[Difference]:
     folders = RunFolder(left), RunFolder(right)
     for folder in folders:
         folder.require_run()
+        read_manifest(folder)
     return [*_settings(*folders), *_manifests(*folders), *compare_results(*folders)]
 
 
@@ -55,18 +58,23 @@ def compare_results(left: RunFolder, right: RunFolder) -> Iterator[Difference]:
 
 
 def _settings(left: RunFolder, right: RunFolder) -> Iterator[Difference]:
-    a, b = (flatten(resolve(folder.config).config) for folder in (left, right))
+    a, b = (flatten(resolve(folder.config, readable=True).config) for folder in (left, right))
     for key in sorted(a.keys() | b.keys()):
         if a.get(key) != b.get(key):
             yield Difference("setting", key, a.get(key, _ABSENT), b.get(key, _ABSENT), True)
 
 
 def _manifests(left: RunFolder, right: RunFolder) -> Iterator[Difference]:
-    a, b = (_leaves(read_json(folder.manifest, "manifest")) for folder in (left, right))
+    a, b = (_leaves(_about(folder)) for folder in (left, right))
     for key in sorted(a.keys() | b.keys()):
         if a.get(key) != b.get(key):
             values = a.get(key, _ABSENT), b.get(key, _ABSENT)
             yield Difference("manifest", key, *values, decides_the_bits(key))
+
+
+def _about(folder: RunFolder) -> dict[str, Any]:
+    manifest = read_manifest(folder)
+    return {key: value for key, value in manifest.items() if key not in OF_THE_FILES}
 
 
 def _leaves(value: Any, place: str = "") -> dict[str, str]:
@@ -108,7 +116,7 @@ def _samples(left: RunFolder, right: RunFolder) -> Iterator[Difference]:
 def _blocks(path: Path) -> list[str]:
     if not path.exists():
         return []
-    return path.read_bytes().decode("utf-8", errors="replace").split("\n== ")[1:]
+    return read_replacing(path).split("\n== ")[1:]
 
 
 def _checkpoints(left: RunFolder, right: RunFolder) -> Iterator[Difference]:

@@ -14,14 +14,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bptool.errors import DamagedError, RunError
-from bptool.files import TEMPORARY_PREFIX, read_bounded, remove_leftovers, sync_folder
+from bptool.files import (
+    TEMPORARY_PREFIX,
+    loads_strictly,
+    read_bounded,
+    remove_leftovers,
+    sync_folder,
+)
 
 FORMAT_VERSION = 1
 _MAX_JSON_BYTES = 4 * 2**20
@@ -116,6 +121,15 @@ class RunFolder:
             require_inside(path, self.path)
 
 
+def run_of(place: Path) -> RunFolder | None:
+    """The run whose folder, or whose ``config.yaml``, ``place`` is, if there is one."""
+    folder = RunFolder(place if place.is_dir() else place.parent)
+    if place.is_dir():
+        return folder if folder.holds_run() else None
+    is_whole = folder.holds_run() and folder.tokenizer.exists() and folder.checkpoints.is_dir()
+    return folder if place.name == folder.config.name and is_whole else None
+
+
 def require_inside(path: Path, folder: Path) -> None:
     """Raise a RunError where ``path`` is a link that leads out of ``folder``, as a stranger's might
     to a file of the user's."""
@@ -128,21 +142,17 @@ def require_inside(path: Path, folder: Path) -> None:
             raise RunError(f"{path} leads out of {folder}; put the file itself in its place")
 
 
-def read_json(path: Path, what: str, version: int = FORMAT_VERSION) -> dict[str, Any]:
-    """Read one of our JSON files; any damage, or a later ``format_version``, is a RunError."""
-    return read_json_and_bytes(path, what, (version,))[0]
-
-
 def read_json_and_bytes(
     path: Path, what: str, versions: tuple[int, ...]
 ) -> tuple[dict[str, Any], bytes]:
-    """The same for any of several versions, the newest last; and the file's bytes."""
+    """Read one of our JSON files of any of ``versions``, the newest last, and its bytes; any
+    damage, or a later ``format_version``, is a RunError."""
     try:
         data = read_bounded(path, _MAX_JSON_BYTES)
-        value = json.loads(data.decode("utf-8"))
+        value = loads_strictly(data)
     except FileNotFoundError:
         raise DamagedError(f"{path} is missing; restore it from a copy of the run") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise DamagedError(
             f"{path} cannot be read as a {what} ({reason}); restore it from a copy"

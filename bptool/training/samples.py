@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from bptool.errors import RunError
-from bptool.files import append_whole, write_text
+from bptool.files import append_whole, read_replacing, write_text
 from bptool.training.events import Event, Sampled
 from bptool.training.run_folder import FORMAT_VERSION, writing
 
@@ -37,7 +37,7 @@ def rewind(path: Path, step: int) -> None:
         return
     try:
         # Not through universal line ends: a sample may hold any of them.
-        text = path.read_bytes().decode("utf-8", errors="replace")
+        text = read_replacing(path)
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}; restore it from a copy") from None
     for title in _TITLE.finditer(text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,9 @@ class Rewards(Protocol):
 
     def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Array:
         """A score of each answer, float64 (A,)."""
+
+    def check(self) -> None:
+        """Raise a UserError where it cannot score."""
 
 
 class Scorer:
@@ -75,18 +79,30 @@ class Scorer:
         assert fits(document, context)
         return document
 
+    def check(self) -> None:
+        """Opening the run has checked it."""
+
 
 class RuledRewards:
     """Scores answers by the ``reward`` of a rules file.
 
     Args:
-        path: the Python file, which is run.
+        path: the Python file, which is run when it is needed, if the user named it.
     """
 
     def __init__(self, path: Path) -> None:
-        self._rules = Rules(path)
-        if not self._rules.rewards:
-            raise ConfigError(f"{path} has no function reward(prompt, answer); write one")
+        self._path = path
+
+    @functools.cached_property
+    def _rules(self) -> Rules:
+        rules = Rules(self._path)
+        if not rules.rewards:
+            raise ConfigError(f"{self._path} has no function reward(prompt, answer); write one")
+        return rules
+
+    def check(self) -> None:
+        """Run the file."""
+        assert self._rules is not None
 
     def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Array:
         asked = [prompt[-1].content for prompt in prompts]
@@ -94,26 +110,25 @@ class RuledRewards:
 
 
 def open_rewards(place: str, team: WorkerTeam) -> Rewards:
-    """What ``place`` names: a Python file of rules, or the folder of a reward run."""
+    """What ``place`` names: the folder of a reward run, or a Python file of rules, which is run
+    only where the user has named it."""
     path = Path(place)
-    return RuledRewards(path) if path.suffix == ".py" else Scorer(path, team)
+    return Scorer(path, team) if path.is_dir() else RuledRewards(path)
 
 
 def check_rewards(place: str) -> None:
     """Raise a UserError unless ``place`` can reward answers."""
     with WorkerTeam(1) as team:
-        open_rewards(place, team)
+        open_rewards(place, team).check()
 
 
-def identity_of(place: Path) -> str:
-    """A hash of what rewards: of the rules, or of a reward run's best weights.
+def identity_of(place: Path) -> str | None:
+    """A hash of a reward run's best weights; None where ``place`` is no folder but a program, which
+    the manifest knows by itself.
 
     Raises:
-        UserError: there is nothing of the kind.
+        UserError: there is no such run.
     """
-    if place.suffix == ".py":
-        try:
-            return hashlib.sha256(place.read_bytes()).hexdigest()
-        except OSError as error:
-            raise ConfigError(f"{place} cannot be read: {error.strerror}") from None
+    if not place.is_dir():
+        return None
     return hashlib.sha256(open_run(place).weights.tobytes()).hexdigest()

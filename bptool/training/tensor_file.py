@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from bptool.errors import DamagedError, RunError
-from bptool.files import format_bytes, replacing, require_regular
+from bptool.files import format_bytes, loads_strictly, open_regular, replacing
 from bptool.models.base import Array
 
 _NAMES = {"float32": "F32", "float64": "F64"}
@@ -67,8 +68,8 @@ def read_tensors(path: Path, into: Mapping[str, Array], sha256: object) -> None:
         RunError: it holds other tensors than ``into``.
     """
     try:
-        size = require_regular(path)
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
             needed = sum(tensor.nbytes for tensor in into.values())
             if size > 8 + _MAX_HEADER_BYTES + needed:
                 raise RunError(
@@ -86,8 +87,7 @@ def read_tensors(path: Path, into: Mapping[str, Array], sha256: object) -> None:
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a regular file, in hexadecimal digits; OSError where it cannot be read."""
-    require_regular(path)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return _sha256(file)
 
 
@@ -108,9 +108,11 @@ def _read_header(
     if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
         raise DamagedError(f"{path} is not a safetensors file: its header has no such length")
     try:
-        header = json.loads(file.read(length))
-    except (ValueError, RecursionError):
-        raise DamagedError(f"{path} is not a safetensors file: its header is no JSON") from None
+        header = loads_strictly(file.read(length))
+    except ValueError as error:
+        raise DamagedError(
+            f"{path} is not a safetensors file: its header is no JSON ({error})"
+        ) from None
     if not isinstance(header, dict):
         raise DamagedError(f"{path} is not a safetensors file: its header is no object")
     header.pop("__metadata__", None)
@@ -119,10 +121,18 @@ def _read_header(
             raise RunError(f"{path} is of another model: it has no tensor '{name}'")
         if name not in into:
             raise RunError(f"{path} is of another model: this one has no tensor {ascii(name)[:80]}")
-    return {
+    places = {
         name: _place(path, name, header[name], 8 + length, size, array)
         for name, array in into.items()
     }
+    end = 8 + length
+    for start, n_bytes in sorted((places[name][0], into[name].nbytes) for name in into):
+        if start != end:
+            raise DamagedError(f"{path} is not a safetensors file: tensors overlap or leave a gap")
+        end = start + n_bytes
+    if end != size:
+        raise DamagedError(f"{path} is not a safetensors file: {size - end:,} bytes follow its end")
+    return places
 
 
 def _place(

@@ -6,25 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from bptool.config.load import resolve
 from bptool.config.schema import RunConfig
 from bptool.data.tokenizers import Tokenizer, load_tokenizer
 from bptool.errors import RunError
 from bptool.models.base import Array, Model
+from bptool.optim.averages.none import NoAverage
 from bptool.training.checkpoint import (
     AVERAGE,
     STATE,
     WEIGHTS,
     CheckpointStore,
     load_state,
-    load_weights,
+    read_weights,
 )
 from bptool.training.machine import Engine, choose_engine, engine_of_run
-from bptool.training.parts import build_adapted, build_average, build_model
+from bptool.training.parts import build_adapted, build_model
 from bptool.training.progress import Progress
-from bptool.training.run_folder import RunFolder, read_json
+from bptool.training.run_folder import RunFolder
+from bptool.training.run_seal import read_manifest
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def open_run(
     """
     folder = RunFolder(path)
     folder.require_run()
-    manifest = read_json(folder.manifest, "manifest")
-    config = resolve(folder.config).config
+    manifest = read_manifest(folder)
+    config = resolve(folder.config, readable=True).config
     tokenizer = load_tokenizer(folder.tokenizer)
     model = build_model(config, tokenizer.vocab_size)
     store = CheckpointStore(folder.checkpoints)
@@ -72,8 +72,7 @@ def open_run(
     base = load_base(folder, model) if config.lora else None
     adapted = None if base is None else build_adapted(config, model, base)
     layout = (adapted or model).layout
-    weights = layout.allocate(np.float32)
-    averaged = build_average(config) is not None
+    averaged = config.averaging.name != NoAverage.name
     if which == "average" and not averaged:
         raise RunError(
             f"{path} was trained without an average of its weights; leave --weights out, or train "
@@ -81,7 +80,7 @@ def open_run(
         )
     kind: Literal["raw", "average"] = which or ("average" if averaged else "raw")
     with store.offering(checkpoint):
-        load_weights(checkpoint, layout, weights, AVERAGE if kind == "average" else WEIGHTS)
+        weights = read_weights(checkpoint, layout, AVERAGE if kind == "average" else WEIGHTS)
         step = Progress.from_state(load_state(checkpoint), checkpoint / STATE).step
     engine = choose_engine(engine_of_run(config.training.engine, manifest.get("engine")))
     if adapted is not None:
@@ -96,6 +95,4 @@ def load_base(folder: RunFolder, model: Model) -> Array:
     Raises:
         RunError: they are missing, damaged, or of another model.
     """
-    weights = model.layout.allocate(np.float32)
-    load_weights(folder.base, model.layout, weights)
-    return weights
+    return read_weights(folder.base, model.layout)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bptool.cli.programs import Plugins, load_programs
 from bptool.errors import ConfigError
 
 LOSSES = ("dpo", "ipo", "kto")
@@ -46,10 +47,7 @@ def dpo(
         typer.Option("--set", help="Change a setting: optimizer.learning_rate=1e-4. Repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the new run.")] = None,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option("--plugin", help="A file or module of yours with more parts."),
-    ] = None,
+    plugin: Plugins = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only the last line and errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object an event.")] = False,
 ) -> None:
@@ -61,10 +59,8 @@ def dpo(
     """
     from bptool.cli.finetune.request import settle_preferences
     from bptool.cli.training_session import train
-    from bptool.plugins import load_plugin
 
-    for name in plugin or []:
-        load_plugin(name)
+    load_programs(plugin, run)
     if loss not in LOSSES:
         raise ConfigError(f"--loss {loss}: known are {', '.join(LOSSES)}")
     objective: dict[str, Any] = {"name": loss, "beta": beta}

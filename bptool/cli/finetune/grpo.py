@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bptool.cli.programs import Plugins, load_programs
+
 
 def grpo(
     run: Annotated[Path, typer.Argument(help="Folder of the run to start from.")],
@@ -45,10 +47,7 @@ def grpo(
         typer.Option("--set", help="Change a setting: rollouts.updates=4. Repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the new run.")] = None,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option("--plugin", help="A file or module of yours with more parts."),
-    ] = None,
+    plugin: Plugins = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only the last line and errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object an event.")] = False,
 ) -> None:
@@ -60,10 +59,8 @@ def grpo(
     """
     from bptool.cli.finetune.request import settle_rollouts
     from bptool.cli.training_session import train
-    from bptool.plugins import load_plugin
 
-    for name in plugin or []:
-        load_plugin(name)
+    load_programs(plugin, run)
     request = settle_rollouts(
         run,
         "grpo",

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bptool.cli.programs import Plugins, load_programs
+
 
 def ppo(
     run: Annotated[Path, typer.Argument(help="Folder of the run to start from.")],
@@ -53,10 +55,7 @@ def ppo(
         typer.Option("--set", help="Change a setting: rollouts.updates=4. Repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the new run.")] = None,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option("--plugin", help="A file or module of yours with more parts."),
-    ] = None,
+    plugin: Plugins = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only the last line and errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object an event.")] = False,
 ) -> None:
@@ -68,10 +67,8 @@ def ppo(
     """
     from bptool.cli.finetune.request import settle_rollouts
     from bptool.cli.training_session import train
-    from bptool.plugins import load_plugin
 
-    for name in plugin or []:
-        load_plugin(name)
+    load_programs(plugin, run)
     request = settle_rollouts(
         run,
         "ppo",

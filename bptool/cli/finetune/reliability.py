@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 
-import typer
+from bptool.cli import terminal
 
 
 def show_reliability(run: Path, quiet: bool, json: bool) -> None:
@@ -13,9 +12,9 @@ def show_reliability(run: Path, quiet: bool, json: bool) -> None:
     from dataclasses import asdict
 
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
+    from bptool.cli.console import Console
     from bptool.cli.failures import say
     from bptool.training.reliability import PLOT, draw, judge_reward_run
 
@@ -32,10 +31,10 @@ def show_reliability(run: Path, quiet: bool, json: bool) -> None:
             for b in found.bins
         ]
         event = {"event": "reliability", **asdict(found), "bins": bins}
-        typer.echo(json_module.dumps(event))
+        terminal.json(event)
         return
     low, high = found.interval
-    typer.echo(
+    terminal.line(
         f"agrees with {100 * found.accuracy:.1f} % of {found.n:,} held-out pairs "
         f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %), "
         f"calibration error {found.error:.3f}"
@@ -51,4 +50,4 @@ def show_reliability(run: Path, quiet: bool, json: bool) -> None:
             table.add_row(*row)
     Console().print(table)
     if is_drawn:
-        typer.echo(f"plot: {run / PLOT}")
+        terminal.line(f"plot: {run / PLOT}")

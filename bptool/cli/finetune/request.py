@@ -20,6 +20,7 @@ LORA_RATE = 2.0
 """Adapters start at nothing and need larger steps."""
 WARMUP = 0.05
 EVALUATIONS = 8
+MOST_EPOCHS = 1e6
 
 
 def settle_sft(
@@ -45,8 +46,7 @@ def settle_sft(
     from bptool.training.start import with_chat_tokens
     from bptool.training.trained import open_run
 
-    if not 0 < epochs < math.inf:
-        raise ConfigError(f"--epochs {epochs:g} is not a number above 0")
+    _check_epochs(epochs)
     parent = open_run(run, last=checkpoint == "last")
     values = started_from(parent, run, checkpoint, RATE if lora is None else LORA_RATE)
     values["data"] |= records_in(data, validation, skip_bad)
@@ -67,6 +67,13 @@ def settle_sft(
     n_rows = len(records.train)
     steps = math.ceil(epochs * n_rows / (n_rows if batch == "full" else batch))
     return request(resolved(values, sets, steps), run, "sft", out)
+
+
+def _check_epochs(epochs: float) -> None:
+    if not 0 < epochs <= MOST_EPOCHS:
+        raise ConfigError(
+            f"--epochs {epochs:g} is not a number above 0 and at most {MOST_EPOCHS:,.0f}"
+        )
 
 
 def adapters(given: str) -> dict[str, Any]:
@@ -128,8 +135,7 @@ def settle_preferences(
     from bptool.data.preference_set import UnitBatches, prepare_preferences
     from bptool.training.trained import open_run
 
-    if not 0 < epochs < math.inf:
-        raise ConfigError(f"--epochs {epochs:g} is not a number above 0")
+    _check_epochs(epochs)
     parent = open_run(run, last=checkpoint == "last")
     name = objective["name"]
     rate = RATE if name == "reward" else PREFERENCE_RATE
@@ -173,9 +179,12 @@ def settle_rollouts(
     Raises:
         UserError: the parent, the prompts, what rewards or a setting is unfit.
     """
+    from bptool.plugins import name_rules
     from bptool.training.scorer import check_rewards
     from bptool.training.trained import open_run
 
+    if not Path(reward).is_dir():
+        name_rules("--reward", Path(reward))
     parent = open_run(run, last=checkpoint == "last")
     values = started_from(parent, run, checkpoint, ROLLOUT_RATE)
     values["objective"] = {"name": objective}

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bptool.cli.programs import Plugins, load_programs
+
 
 def sft(
     run: Annotated[Path, typer.Argument(help="Folder of the run to start from.")],
@@ -38,10 +40,7 @@ def sft(
         typer.Option("--set", help="Change a setting: optimizer.learning_rate=1e-4. Repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the new run.")] = None,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option("--plugin", help="A file or module of yours with more parts."),
-    ] = None,
+    plugin: Plugins = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only the last line and errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object an event.")] = False,
 ) -> None:
@@ -53,10 +52,8 @@ def sft(
     """
     from bptool.cli.finetune.request import settle_sft
     from bptool.cli.training_session import train
-    from bptool.plugins import load_plugin
 
-    for name in plugin or []:
-        load_plugin(name)
+    load_programs(plugin, run)
     request = settle_sft(
         run,
         data=data,

@@ -11,8 +11,9 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bptool.data.streams import open_zstd
+from bptool.data.streams import open_zstd, unreadable
 from bptool.errors import DataError
+from bptool.files import require_regular
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 """What files of each begin with."""
@@ -94,12 +95,13 @@ def _read_values(path: Path) -> Iterator[tuple[str, Any]]:
     except OSError as error:
         if path.is_dir():
             raise DataError(f"{path}: is a folder; name a file of records in it") from None
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise DataError(unreadable(path, error)) from None
     except ValueError as error:
         raise DataError(f"{str(path)!r}: cannot be the name of a file ({error})") from None
 
 
 def _open(path: Path) -> BufferedIOBase:
+    require_regular(path)
     file = path.open("rb")
     start = file.read(len(ZSTD))
     file.seek(0)

@@ -8,7 +8,6 @@ never the result of encoding: text that spells one is ordinary text.
 from __future__ import annotations
 
 import codecs
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -260,12 +259,10 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise DataError(f"{path}: larger than {MAX_FILE_BYTES} bytes; not a tokenizer")
-        value = json.loads(path.read_bytes().decode("utf-8"))
+        value = files.loads_strictly(files.read_bounded(path, MAX_FILE_BYTES))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: not JSON ({error}); copy it from the run again") from None
     try:
         return tokenizer_from_json(value)

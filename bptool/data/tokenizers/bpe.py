@@ -32,9 +32,16 @@ from bptool.registry import tokenizers
 if TYPE_CHECKING:
     from bptool.data.tokenizers.encoder import Encoder
 
+MAX_PIECE_BYTES, MAX_VOCABULARY_BYTES = 1 << 16, 1 << 26
+"""Of one token, and of all that merges make. A merge can double a piece, so that a file of a few
+merges could ask for any amount of memory."""
 _TRAINING_CHARACTERS = 1 << 16
 _FED_CHARACTERS = 1 << 13
 """Of a text that the library learns from; to stop it is to wait for the 256 it takes at once."""
+_LEARNT_BYTES = 1024
+"""Of a word that is learnt from as a whole. Each merge moves all that stands behind it in its word,
+so that learning from a longer word, such as a sequence of DNA, would take time that grows with the
+square of its length."""
 BYTES_PER_CHARACTER = BYTES_PER_WORD // 2 + BYTES_PER_BYTE
 """Of memory at most, where every word is new and has one character."""
 _CUT = re.compile(
@@ -59,11 +66,12 @@ class BpeConfig(TokenizerConfig):
         description="tokens at most, special ones included; a small text may not reach it",
     )
     min_frequency: int = Field(
-        default=2, ge=1, description="a pair is merged if it occurs at least this often"
+        default=2, ge=1, le=10**9, description="a pair is merged if it occurs at least this often"
     )
     memory: int = Field(
         default=512,
         ge=16,
+        le=10**7,
         description="MB that learning may take beside the program itself; of a text that would "
         "need more, a part is learnt from",
     )
@@ -100,10 +108,19 @@ class BpeTokenizer(Tokenizer):
     ) -> None:
         pieces = [bytes([i]) for i in range(256)]
         known = {piece: i for i, piece in enumerate(pieces)}
-        self._made = []
+        self._made: list[int] = []
+        total = 0
         for left, right in merges:
             if not (0 <= left < len(pieces) and 0 <= right < len(pieces)):
                 raise ValueError(f"merge of {left} and {right} before both exist")
+            size = len(pieces[left]) + len(pieces[right])
+            total += size
+            if size > MAX_PIECE_BYTES or total > MAX_VOCABULARY_BYTES:
+                raise ValueError(
+                    f"merge {len(self._made) + 1:,} makes a piece of {size:,} bytes, or "
+                    f"{total:,} of all pieces; at most {MAX_PIECE_BYTES:,} and "
+                    f"{MAX_VOCABULARY_BYTES:,} are read"
+                )
             piece = pieces[left] + pieces[right]
             if piece not in known:
                 known[piece] = len(pieces)
@@ -132,12 +149,15 @@ class BpeTokenizer(Tokenizer):
                 f"{len(special)} special tokens; give at least {256 + len(special)}"
             )
         model = hf.Tokenizer(hf.models.BPE())
-        model.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        words = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        parts = hf.pre_tokenizers.Split(hf.Regex(f".{{{_LEARNT_BYTES}}}"), "isolated")
+        model.pre_tokenizer = hf.pre_tokenizers.Sequence([words, parts])
         trainer = hf.trainers.BpeTrainer(
             vocab_size=config.vocab_size - len(special),
             min_frequency=config.min_frequency,
             initial_alphabet=_STAND_IN,
             special_tokens=[],
+            max_token_length=MAX_PIECE_BYTES,
             show_progress=False,
         )
         every = 1
@@ -148,9 +168,12 @@ class BpeTokenizer(Tokenizer):
         model.train_from_iterator(fed, trainer)
         found = json.loads(model.to_str())["model"]["merges"]
         ids = {character: byte for byte, character in enumerate(_STAND_IN)}
-        merges = []
+        merges, total = [], 0
         for pair in found:
             left, right = pair if isinstance(pair, list) else pair.split(" ")
+            total += len(left) + len(right)
+            if total > MAX_VOCABULARY_BYTES:  # of words of many thousand characters
+                break
             merges.append((ids[left], ids[right]))
             ids.setdefault(left + right, len(ids))
         made = cls(merges, special)
@@ -205,10 +228,12 @@ def _reaches(texts: Iterable[str], n_characters: int) -> bool:
 
 
 def slices_of(text: str, n_characters: int = _TRAINING_CHARACTERS) -> Iterator[str]:
-    """Parts of about ``n_characters`` whose ids, joined, are those of ``text``."""
+    """Parts of ``n_characters`` to twice as many, cut between words where there is such a place:
+    their ids, joined, are then those of ``text``."""
     start = 0
     while start < len(text):
-        end = BpeTokenizer.cut(text, start + n_characters)
-        end = len(text) if end < 0 else end
+        most = start + 2 * n_characters
+        found = _CUT.search(text, start + n_characters, most)
+        end = min(most, len(text)) if found is None else found.end()
         yield text[start:end]
         start = end

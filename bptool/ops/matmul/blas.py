@@ -10,10 +10,11 @@ import functools
 from typing import Any
 
 from llvmlite import ir
-from numba import cfunc, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from bptool.ops.jit import c_function
 from bptool.ops.matmul.libraries import find_library
 
 
@@ -75,7 +76,7 @@ def gemm_routine(real: Any, gemm: int) -> Any:
     )
     plain, transposed = ord("N"), ord("T")
 
-    @cfunc(signature)
+    @c_function(signature, cache=False)
     def routine(  # type: ignore[no-untyped-def]
         c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, triangle, diagonal, scratch
     ):

@@ -16,9 +16,9 @@ import functools
 from typing import Any
 
 import numpy as np
-from numba import carray, cfunc, types
+from numba import carray, types
 
-from bptool.ops.jit import kernel
+from bptool.ops.jit import c_function, kernel
 from bptool.ops.matmul.dot_rows import FEW_ROWS, dot_rows
 from bptool.ops.matmul.packing import (
     GAP,
@@ -137,7 +137,7 @@ def _routine(real: Any) -> Any:
         *(index, index, index, index, index, index, pointer),
     )
 
-    @cfunc(signature, cache=True)
+    @c_function(signature)
     def routine(  # type: ignore[no-untyped-def]
         c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, accumulate, triangle, diagonal, scratch
     ):

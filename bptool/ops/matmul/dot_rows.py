@@ -13,9 +13,11 @@ the same whatever is generated beside it. They differ from the bits of ``blocked
 
 from __future__ import annotations
 
-import numba
+import functools
+
 import numpy as np
 
+from bptool.ops.jit import kernel
 from bptool.ops.matmul.dot_tile import COLUMNS, ROWS, dot_tiles
 
 FEW_ROWS = 6
@@ -24,7 +26,7 @@ FEW_ROWS = 6
 _tile_1, _tile_2, _tile_3 = (dot_tiles[n] for n in range(1, ROWS + 1))
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
+@functools.partial(kernel, fastmath={"contract"})
 def dot_rows(out, a, b, accumulate, m, first, stop, n_depth):  # type: ignore[no-untyped-def]
     """out[:m, first:stop] = a[:m] b[first:stop]^T over n_depth columns, added if ``accumulate``.
 

@@ -11,7 +11,8 @@ import re
 from typing import NamedTuple
 
 import llvmlite.binding as llvm
-from numba.core.registry import cpu_target
+
+from bptool.ops import jit
 
 _PROBE = """
 target triple = "{triple}"
@@ -59,7 +60,7 @@ def vector_unit(triple: str, cpu: str, features: str) -> VectorUnit:
     return next((unit for pattern, unit in _UNITS if re.search(pattern, assembly)), _OTHER)
 
 
-UNIT = vector_unit(*cpu_target.target_context.codegen().magic_tuple())
+UNIT = vector_unit(*jit.compiled_for())
 """Of the processor that kernels are compiled for."""
 VECTOR_BYTES, ROWS, VECTORS = UNIT.vector_bytes, UNIT.rows, UNIT.vectors
 

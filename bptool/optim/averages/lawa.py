@@ -26,7 +26,7 @@ class LAWAConfig(AverageConfig):
     """Settings of ``lawa``."""
 
     count: int = Field(5, ge=1, le=100, description="How many of the latest weights.")
-    interval: Annotated[int, Field(ge=1)] | None = Field(
+    interval: Annotated[int, Field(ge=1, le=10**9)] | None = Field(
         None, description="Updates from one to the next; null: as training.eval_interval."
     )
 

@@ -63,6 +63,13 @@ class Lesson(ABC):
     def evaluate(self, params: Any) -> Judged:
         """Judge weights, given as the model's parameters."""
 
+    def check(self) -> None:  # noqa: B027 - most lessons need nothing but what they were given
+        """Try what only a step would need: the user's own program, say.
+
+        Raises:
+            UserError: it is missing or fails.
+        """
+
     def compile(self) -> None:  # noqa: B027 - most lessons have nothing to compile
         """Compile what the lesson needs beyond the training step, or load it from the cache."""
 

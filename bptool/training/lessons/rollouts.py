@@ -119,6 +119,13 @@ class Rollouts(Lesson):
         mean = float(np.mean([len(ids) for ids in self.prompts.train_ids]))
         return round(self.n_answers * (mean + self._settings.max_tokens))
 
+    def check(self) -> None:
+        self._rewards.check()
+
+    def digest(self, rewarded_by: str) -> str:
+        """A hash of what is learnt from, where ``rewarded_by`` is that of what rewards."""
+        return self.prompts.digest(self._mix, rewarded_by)
+
     def compile(self) -> None:
         sampled = self._sample(self._step.params, [0], 1, 0)
         self._shards.outputs(self._step.params, sampled.rows)
