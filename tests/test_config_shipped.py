@@ -306,8 +306,8 @@ def test_defaults_grow_with_the_text_and_stay_within_minutes() -> None:
 @pytest.mark.parametrize(
     ("n_characters", "n_steps", "dropout"),
     [
-        (60_000, None, 0.2), (230_000, None, 0.2), (1_000_000, None, 0.1), (2_000_000, None, 0.0),
-        (60_000, 300, 0.0), (1_000_000, 20_000, 0.2),
+        (60_000, None, 0.2), (230_000, None, 0.3), (1_000_000, None, 0.1), (2_000_000, None, 0.0),
+        (60_000, 300, 0.0), (230_000, 1500, 0.2), (1_000_000, 20_000, 0.3),
     ],
 )  # fmt: skip
 def test_dropout_follows_from_the_passes_over_the_text(

@@ -148,4 +148,4 @@ def test_a_resume_says_what_a_change_means(config: str, tmp_path: Path, capsys: 
     assert main(["train", run, "--resume", *sets]) == 2
     error = capsys.readouterr().err
     assert "(and 1 more); that would make it another run" in error
-    assert "safe to change by --set are training.checkpoint_interval" in error
+    assert "docs/config.md says which settings may change at a resume" in error

@@ -38,8 +38,8 @@ def _train(request: Request, quiet: bool, json: bool, losses: terminal.Losses) -
         contextlib.redirect_stdout(sys.stderr),
         listener_for(console, quiet=quiet, json=json) as listener,
     ):
-        for change in request.changes:
-            listener(Notice(change))
+        for note in request.notes:
+            listener(Notice(note))
         listeners = [listener, lambda event: losses.log(run)]
         listeners += [] if limit is None else [limit]
         if request.resume:

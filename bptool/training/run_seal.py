@@ -89,8 +89,11 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
     return manifest
 
 
-def rewrite_config(folder: RunFolder, config: RunConfig) -> None:
-    """Replace the ``config.yaml`` of a run; only under the run's lock.
+def rewrite_config(
+    folder: RunFolder, config: RunConfig, about: dict[str, Any] | None = None
+) -> None:
+    """Replace the ``config.yaml`` of a run, and the keys ``about`` of its manifest; only under the
+    run's lock.
 
     The manifest first takes both the old file and the new one for the run's, then the file is
     replaced, then the manifest forgets the old one: a kill at any moment leaves a run that opens.
@@ -103,6 +106,7 @@ def rewrite_config(folder: RunFolder, config: RunConfig) -> None:
     manifest = _read(folder)
     if is_sealed(manifest) and manifest["files"][folder.config.name] == {"sha256": after}:
         return
+    manifest = {**manifest, **(about or {})}
     with writing(folder.path, "the run is as it was"):
         both = _sealing(folder, manifest.get("settings", settings))
         both["files"][folder.config.name]["sha256_after"] = after

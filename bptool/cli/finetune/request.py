@@ -137,11 +137,11 @@ def settle_preferences(
         values["sample"]["max_tokens"] = 0
     else:
         values["model"] = nothing_dropped(values["model"])
-    config, changes = resolved(values, sets, 1, options), []
+    config, notes = resolved(values, sets, 1, options), []
     if template or config.chat is None:
         names = [*config.data.text, *config.data.records.validation] if config.data.records else []
         found = read_preferences(names, RecordReport(), reading_of(config.data))
-        changes = choose_template(values, template, found.plain)
+        notes = choose_template(values, template, found.plain)
         config = resolved(values, sets, 1, options)
     context = parent.model.context
     tokenizer = with_chat_tokens(parent.tokenizer, config)
@@ -151,7 +151,7 @@ def settle_preferences(
     rows = len(units.train) * 2 if batch == "full" else batch
     batches = UnitBatches(units.train, context, rows, config.training.data_seed, name == "reward")
     config = resolved(values, sets, batches.steps(epochs), options)
-    return request(config, run, name, out, changes)
+    return request(config, run, name, out, notes)
 
 
 def settle_rollouts(
@@ -191,15 +191,15 @@ def settle_rollouts(
     values["rollouts"] = {"reward": str(Path(reward).absolute())}
     if objective == "ppo":
         values["model"] = {**values["model"], "score_head": True}
-    config, changes = resolved(values, sets, steps, options_of("rollouts", rollouts)), []
+    config, notes = resolved(values, sets, steps, options_of("rollouts", rollouts)), []
     if template or config.chat is None:
         names = [*config.data.text, *config.data.records.validation] if config.data.records else []
         found = read_prompt_records(names, RecordReport())
-        changes = choose_template(values, template, all(isinstance(x.prompt, str) for x in found))
+        notes = choose_template(values, template, all(isinstance(x.prompt, str) for x in found))
         config = resolved(values, sets, steps, options_of("rollouts", rollouts))
     assert config.rollouts is not None
     check_rewards(config.rollouts.reward)
-    return request(config, run, objective, out, changes)
+    return request(config, run, objective, out, notes)
 
 
 def resolved(
@@ -237,4 +237,4 @@ def request(
     from bptool.training.run_folder import RunFolder, free_name
 
     folder = RunFolder(out or free_name(RUNS / f"{run.name}-{method}"))
-    return Request(config, folder, False, changes=tuple(notes))
+    return Request(config, folder, False, notes=tuple(notes))
