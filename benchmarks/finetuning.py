@@ -103,6 +103,7 @@ def dpo(model: Model, sizes: Workload, team: WorkerTeam) -> Pairs:
     from bptool.config.schema import TrainingConfig
     from bptool.data.chat.rendering import Rendering
     from bptool.data.preference_set import Document, PreferenceSet, Unit
+    from bptool.data.record_report import RecordReport
     from bptool.data.tokenizers.byte import ByteConfig, ByteTokenizer
     from bptool.objectives.dpo import DPO, DPOConfig
     from bptool.training.lessons.pairs import Pairs
@@ -123,7 +124,11 @@ def dpo(model: Model, sizes: Workload, team: WorkerTeam) -> Pairs:
     rendering = Rendering(None, ByteTokenizer.train([], ByteConfig()))
     step = training(model, sizes, team, True)
     return Pairs(
-        *(step, DPO(DPOConfig()), PreferenceSet(units, units[:1], rendering, 0, 0, 0, "")),
+        *(
+            step,
+            DPO(DPOConfig()),
+            PreferenceSet(units, units[:1], (), rendering, RecordReport(), ""),
+        ),
         *(
             sizes.batch_size,
             TrainingConfig(steps=1, batch_size=sizes.batch_size),

@@ -103,8 +103,10 @@ def test_a_text_that_cannot_be_trained_on(case: Any, config: Path, refused: Refu
 
 def test_a_folder_or_a_missing_data_set_is_no_text(config: Path, refused: Refused) -> None:
     Path("folder").mkdir()
-    assert "folder: the folder holds no text" in refused("train", config, "--text", "folder")
-    assert "folder: the folder holds no text" in refused("train", "folder")
+    assert "folder: the folder holds nothing to read" in refused(
+        "train", config, "--text", "folder"
+    )
+    assert "folder: the folder holds nothing to read" in refused("train", "folder")
     assert "'no-such-set'" in refused("train", "dataset:no-such-set")
 
 
@@ -217,13 +219,16 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "weights cut off": (
         lambda run: _cut(_checkpoint(run) / "weights.safetensors"),
-        "weights.safetensors is damaged: its sha256",
+        "weights.safetensors is cut off, or of another model",
     ),
     "no weights": (
         lambda run: (_checkpoint(run) / "weights.safetensors").unlink(),
         "weights.safetensors cannot be read: No such file",
     ),
-    "no checkpoint": (lambda run: shutil.rmtree(_checkpoint(run)), "state.json is missing"),
+    "no checkpoint": (
+        lambda run: shutil.rmtree(_checkpoint(run)),
+        "weights.safetensors cannot be read",
+    ),
     "no index": (lambda run: (run / "checkpoints/index.json").unlink(), "holds no checkpoint"),
     "index that leads elsewhere": (
         lambda run: _seal(run / "checkpoints/index.json", best="../../elsewhere"),
@@ -280,9 +285,9 @@ def test_a_run_too_damaged_to_resume(
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("n_layer: 2", "n_layer: 3", "no tensor 'h.2."),
+        ("n_layer: 2", "n_layer: 3", "of another model"),
         ("n_layer: 2", "n_layer: 1", "this one has no tensor 'h.1."),
-        ("n_embd: 16", "n_embd: 32", "has shape ("),
+        ("n_embd: 16", "n_embd: 32", "of another model"),
         ("tie_embeddings: true", "tie_embeddings: false", "no tensor 'lm_head.weight'"),
     ],
 )
@@ -295,7 +300,7 @@ def test_a_checkpoint_of_another_model(
     _reseal(run)
     for arguments in (["generate", run], ["eval", run], ["train", run, "--resume"]):
         error = refused(*arguments)
-        assert "weights.safetensors is of another model" in error
+        assert "of another model" in error
         assert words in error
 
 

@@ -78,7 +78,7 @@ SAMPLES = {
     "comparison/results.py": (2, "results-2.jsonl"),
     "config/schema.py": (1, "run-2/config.yaml"),
     "config/study_section.py": (1, "study-1.yaml"),
-    "data/survey.py": (1, "survey-1.json"),
+    "data/survey.py": (2, "survey-2.json"),
     "data/token_writer.py": (1, "journal-1.journal"),
     "data/tokenfile.py": (1, "tokens-1.tokens"),
     "data/tokenizers/base.py": (1, "tokenizer-char-1.json"),
@@ -159,14 +159,14 @@ def test_what_was_measured_or_counted_by_another_version_is_made_anew(
     monkeypatch.setattr(engine_choice, "cache_folder", lambda _: tmp_path)
     readers = {
         "engine-1.json": lambda path: engine_choice._remembered(path.stem),
-        "survey-1.json": survey._remembered,
+        "survey-2.json": survey._remembered,
     }
     for sample, read in readers.items():
         path = tmp_path / sample
         shutil.copy(OLD / sample, path)
         assert read(path) is not None, sample
         text = path.read_text(encoding="utf-8")
-        path.write_text(text.replace('"format_version": 1', '"format_version": 9'), "utf-8")
+        path.write_text(re.sub('("format_version"): [0-9]+', r"\1: 9", text), "utf-8")
         assert read(path) is None, sample
 
 

@@ -98,7 +98,7 @@ def test_a_number_in_a_configuration_is_the_last_layers_rate() -> None:
     assert GPT2Config(stochastic_depth=0.2).depth() == whole.depth() == (0.2, RULES["linear"])
     uniform = GPT2Config(stochastic_depth={"rate": 0.2, "rule": "uniform"})
     assert uniform.depth() == (0.2, RULES["uniform"])
-    with pytest.raises(ValueError, match=r"stochastic_depth 1\.0 is not in \[0, 1\)"):
+    with pytest.raises(ValueError, match="Input should be less than 1"):
         GPT2Config(stochastic_depth=1.0)
 
 

@@ -12,6 +12,7 @@ import pytest
 from bptool.config.rollouts_section import RolloutsConfig
 from bptool.config.schema import TrainingConfig
 from bptool.data.chat.rendering import Rendering
+from bptool.data.record_report import RecordReport
 from bptool.data.tokenizers.byte import ByteConfig, ByteTokenizer
 from bptool.errors import ConfigError
 from bptool.gradcheck.objectives import checked_objective, objective_batch
@@ -78,7 +79,9 @@ class Scores:
         raise AssertionError("no answer is to be scored")
 
 
-PROMPTS = PromptSet((), (), (), (), Rendering(None, ByteTokenizer.train([], ByteConfig())), 0, "")
+PROMPTS = PromptSet(
+    (), (), (), (), Rendering(None, ByteTokenizer.train([], ByteConfig())), RecordReport(), ""
+)
 
 
 def shards_of(model: Any, n: int, rows: int, split: Split, dtype: Any = np.float64) -> TokenShards:

@@ -282,7 +282,7 @@ def test_an_interrupt_while_the_folder_is_made_leaves_nothing(
     def interrupted(path: Path, value: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(begin, "write_json", interrupted)
+    monkeypatch.setattr(begin, "write_manifest", interrupted)
     config = runs.config_of(runs.settings(runs.write_text(tmp_path), runs.GPT2))
     with pytest.raises(KeyboardInterrupt):
         begin.start_run(config, RunFolder(tmp_path / "run"))

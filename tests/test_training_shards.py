@@ -380,7 +380,8 @@ def test_steps_that_diverge_are_skipped_and_ten_in_a_row_end_the_run(
     assert [r["step"] for r in steps if r["loss"] is None] == skipped
     # what was saved along the way is sound, and goes on
     resumed = runs.resume(tmp_path / "run", ["training.steps=20"])
-    assert not any(isinstance(event, Notice) for event in resumed.events)
+    said = [event.text for event in resumed.events if isinstance(event, Notice)]
+    assert not [text for text in said if "finite" in text]
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -7,6 +7,7 @@ import functools
 import gzip
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from bptool.data.sources import read_sources
 from bptool.data.token_writer import TRAIN, VALIDATION, TokenWriter
 from bptool.data.tokenfile import open_token_file
 from bptool.data.tokenizers import Tokenizer, load_tokenizer
-from bptool.errors import UserError
+from bptool.errors import BptoolWarning, UserError
 from bptool.feedback.agreement import agreement
 from bptool.feedback.prompts import read_prompts
 from bptool.feedback.store import Store, decided
@@ -120,7 +121,7 @@ def targets(folder: Path) -> dict[str, Target]:
             _records("chat", CHAT), lambda path: read_records([path], RecordReport())
         ),
         "preferences": Target(
-            _records("pairs", PREFERENCES), lambda path: read_preferences([path], True)
+            _records("pairs", PREFERENCES), lambda path: read_preferences([path], RecordReport())
         ),
         "judgements": Target([("answers.jsonl", _judgements())], _read_judgements),
         "prompts": Target(
@@ -323,7 +324,7 @@ def _read_judgements(path: Path) -> None:
         lambda: agreement(Store(path).judgements),
         lambda: Store(path).answered("me"),
         lambda: Store(path).undo("me"),
-        lambda: read_preferences([path], True),
+        lambda: read_preferences([path], RecordReport()),
     )
 
 
@@ -410,10 +411,12 @@ def _results(place: Path) -> Target:
 
 
 def _all(*calls: Callable[[], object]) -> None:
-    """Every call; errors that a user may see are none."""
+    """Every call; errors and warnings that a user may see are none."""
     for call in calls:
         try:
-            call()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", BptoolWarning)
+                call()
         except UserError as error:
             require_clear(error)
 

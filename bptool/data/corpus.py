@@ -390,6 +390,8 @@ def check_known(tokenizer: Tokenizer, texts: Texts, found: Survey) -> None:
             place = place.after(piece[at:])
     by_count = sorted(seen.items(), key=lambda item: -item[1].n)
     lines = [f"{first}; remove what it does not know, or use another tokenizer"]
+    if sum(of_it.n for of_it in seen.values()) == 1:
+        by_count = []  # the first line has said it all
     for character, of_it in by_count[:MOST_CHARACTERS]:
         times = "once" if of_it.n == 1 else f"{of_it.n:,} times"
         more = ", ..." if len(of_it.places) == MOST_PLACES else ""

@@ -27,8 +27,12 @@ _ROWS = 256
 
 
 def csv_header(line: str) -> list[str]:
-    """The names of columns in a first line, whatever stands between them."""
-    return next(csv.reader([line], delimiter=_delimiter(line)), [])
+    """The names of columns in a first line, whatever is between them; none where it is no CSV."""
+    first = line.partition("\r")[0]
+    try:
+        return next(csv.reader([first], delimiter=_delimiter(first)), [])
+    except csv.Error:
+        return []
 
 
 def csv_rows(slices: Iterable[str], path: Path) -> Iterator[Placed]:

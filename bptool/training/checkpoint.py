@@ -284,8 +284,8 @@ def read_weights(checkpoint: Path, layout: FlatLayout, file_name: str = WEIGHTS)
     needed = 4 * sum(spec.size for spec in layout.specs)
     if size < needed:
         raise RunError(
-            f"{path} is of another model: it has {format_bytes(size)}, and this model needs "
-            f"{format_bytes(needed)}"
+            f"{path} is cut off, or of another model: it has {format_bytes(size)}, and this model "
+            f"needs {format_bytes(needed)}"
         )
     weights = layout.allocate(np.float32)
     load_weights(checkpoint, layout, weights, file_name)
