@@ -215,6 +215,27 @@ def optimizers(
     _finish(n, [measure(_names(only), millions, pairs, n)], out)
 
 
+@app.command("lr-find")
+def lr_find(
+    texts: Annotated[str, typer.Option(help="Separated by commas; by default three.")] = "",
+    seeds: Annotated[int, typer.Option(help="Of each model and text.", min=1)] = 5,
+    quick: Annotated[bool, typer.Option("--quick", help="One seed, one text.")] = False,
+    ledger: Annotated[
+        Path, typer.Option(help="JSON lines that are appended to; a run in it is not repeated.")
+    ] = Path("lr-find.jsonl"),
+) -> None:
+    """Whether the suggestions of `bptool lr-find` are good, against grids of rates."""
+    from benchmarks.lr_find import HEAD, TEXTS, line, measure, summary
+
+    names = (_names(texts) or TEXTS)[: 1 if quick else None]
+    typer.echo(HEAD)
+    verdicts = []
+    for verdict in measure(ledger, names, 1 if quick else seeds):
+        verdicts.append(verdict)
+        typer.echo(line(verdict))
+    typer.echo(f"\n{summary(verdicts)}")
+
+
 @app.command("all")
 def everything(
     quick: Annotated[bool, typer.Option("--quick", help="Less of each, in minutes.")] = False,

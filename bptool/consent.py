@@ -67,9 +67,9 @@ def program_at(path: Path) -> Program | None:
     return next((one for one in reversed(_given.programs) if one.path == resolved), None)
 
 
-def options() -> list[str]:
-    """The words by which the next command names the same programs."""
-    return [word for one in programs() for word in (one.option, one.given)]
+def words(options: Sequence[str] = LASTING) -> list[str]:
+    """Options and arguments by which the next command names the same programs."""
+    return [word for one in programs(options) for word in (one.option, one.given)]
 
 
 def accept_changes() -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bptool import consent, registry
+from bptool import consent, registry, user_output
 from bptool.consent import Program
 from bptool.errors import BptoolError, ConfigError
 from bptool.files import read_bounded
@@ -164,9 +164,10 @@ def _load(name: str, plugin: Program) -> ModuleType:
         part.names()  # Our own parts come first, so that a clash is the plug-in's.
     before = [dict(part._classes) for part in registries]
     try:
-        if plugin.path is None:
-            return importlib.import_module(name)
-        return _run_file(name, plugin.path, plugin.source)
+        with user_output.to_stderr():
+            if plugin.path is None:
+                return importlib.import_module(name)
+            return _run_file(name, plugin.path, plugin.source)
     except (Exception, SystemExit) as error:
         for part, classes in zip(registries, before, strict=True):
             part._classes = classes

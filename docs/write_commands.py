@@ -15,9 +15,27 @@ from bptool.files import write_text
 PAGE = Path(__file__).resolve().parent / "commands.md"
 HEAD = """# Commands
 
-Written by `make docs` from the commands' own help. Every command also takes `--help`, and `--debug`
-to show the traceback of an error. Exit codes: 0 done, 1 failed (a check that does not hold, a
-defect), 2 something to mend in what was asked, 130 interrupted.
+Written by `make docs` from the commands' own help. Every command also takes `--help`, `--debug` to
+show the traceback of an error, and `--accept-changes` to take files and programs of a run as they
+are though they were changed since ([run-folder.md](run-folder.md#what-runs-and-what-was-changed)).
+
+| exit code | |
+|---|---|
+| 0 | done |
+| 1 | failed: a check that does not hold, no learning rate to suggest, a defect of bptool |
+| 2 | something to mend in what was asked: an option, a setting, a file |
+| 3 | training ended, and no evaluation was ever below guessing |
+| 124 | `--time-limit` has passed; the work is saved |
+| 129, 130, 143 | stopped by a closed terminal, by Ctrl-C, by SIGTERM; see the command |
+
+**Exit code 3** belongs to `bptool train` and `bptool finetune sft`. Guessing is the loss of
+predicting each token by how frequent it is among those that are trained on, measured on the
+validation part.
+The code is given where a run came to its end (its last step, early stopping, numbers that are not
+finite) and no evaluation was below that. A run of fewer than 100 steps may still be on its way
+down, and is only told so, unless its last validation loss is not finite or above one and a half
+times the loss of its first step. The checkpoints are kept. The losses of the other methods are not
+losses of tokens, and guessing says nothing about them.
 """
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -64,6 +66,23 @@ def _nothing_is_decided() -> None:
     from bptool import consent
 
     consent.forget()
+
+
+@pytest.fixture
+def registries_as_before() -> Iterator[None]:
+    """Take back what a test registers, so that no other test meets it."""
+    from bptool import registry
+
+    parts = [part for part in vars(registry).values() if isinstance(part, registry.Registry)]
+    for part in parts:
+        part.names()
+    before, modules = [dict(part._classes) for part in parts], set(sys.modules)
+    yield
+    for part, classes in zip(parts, before, strict=True):
+        part._classes = classes
+    for name in set(sys.modules) - modules:
+        if name.startswith(("bptool_plugin_", "optim_test_package")):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

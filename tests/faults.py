@@ -223,7 +223,8 @@ def check_goes_on(begin: Sequence[str], run: Path, want: dict[str, Any], what: s
     if run.exists():
         store = CheckpointStore(RunFolder(run).checkpoints)
         assert store.index().last is None or is_whole(store.resolve("last")), what
-    resume = ["train", str(run), "--resume", "--quiet"]
+    at = begin.index("--reward") if "--reward" in begin else len(begin)
+    resume = ["train", str(run), "--resume", "--quiet", *begin[at : at + 2]]
     assert Faults().run(resume if run.exists() else begin) == 0, what
     left = runs.left_behind(run)
     assert left["metrics"] == want["metrics"], what

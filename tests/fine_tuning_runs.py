@@ -34,7 +34,8 @@ def settled(base: Path, method: str, out: Path, more: Sequence[str] = ()) -> Any
         method = "ppo"
     if method in ("ppo", "grpo"):
         shape = {"prompts": 4, "max_tokens": 6, **({"answers": 2} if method == "grpo" else {})}
-        asked = {"prompts": [str(base / "prompts.txt")], "reward": str(base / "rules.py")}
-        return settle_rollouts(run, method, steps=STEPS, rollouts=shape, **asked, **common).config
+        asked: dict[str, Any] = {"prompts": [str(base / "prompts.txt")], "skip_bad": False}
+        asked |= {"reward": str(base / "rules.py"), "steps": STEPS, "rollouts": shape}
+        return settle_rollouts(run, method, **asked, **common).config
     data = [str(base / "pairs.jsonl")]
     return settle_preferences(run, {"name": method}, data=data, **learnt).config

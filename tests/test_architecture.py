@@ -18,11 +18,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 NAMES = {path: path.relative_to(PACKAGE).as_posix() for path in MODULES}
 
 # Modules beside the packages; everything may use these.
-BASE = {"caches", "consent", "errors", "files", "registry"}
+BASE = {"caches", "consent", "errors", "files", "registry", "user_output"}
 LOW = BASE | {"config", "ops"}
 PARTS = LOW | {"data", "models", "objectives", "optim", "plugins", "regularizers"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "user_output": set(),
     "consent": set(),
     "files": {"errors"},
     "caches": {"errors"},

@@ -21,7 +21,8 @@ import training_runs as runs
 from bptool import files
 from bptool.cli.main import main
 from bptool.training.run_folder import RunFolder
-from bptool.training.seal import write_sealed
+from bptool.training.run_seal import reseal
+from bptool.training.seal import read_sealed, write_sealed
 
 Refused = Callable[..., str]
 
@@ -203,6 +204,12 @@ def _seal(path: Path, **changes: Any) -> None:
     write_sealed(path, json.loads(path.read_text(encoding="utf-8")) | changes)
 
 
+def _reseal(run: Path) -> None:
+    """The same for the files beside a manifest."""
+    folder = RunFolder(run)
+    reseal(folder, read_sealed(folder.manifest, "manifest"))
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a bit of the weights": (
         lambda run: _flip(_checkpoint(run) / "weights.safetensors"),
@@ -265,6 +272,7 @@ def test_a_run_too_damaged_to_resume(
 ) -> None:
     config = (run / "config.yaml").read_text(encoding="utf-8")
     (run / "config.yaml").write_text(config.replace("workers: 2", "workers: auto"))
+    _reseal(run)
     damage(run)
     assert words in refused("train", run, "--resume")
 
@@ -284,6 +292,7 @@ def test_a_checkpoint_of_another_model(
     text = (run / "config.yaml").read_text(encoding="utf-8")
     assert old in text
     (run / "config.yaml").write_text(text.replace(old, new), encoding="utf-8")
+    _reseal(run)
     for arguments in (["generate", run], ["eval", run], ["train", run, "--resume"]):
         error = refused(*arguments)
         assert "weights.safetensors is of another model" in error

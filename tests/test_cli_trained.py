@@ -143,11 +143,35 @@ def test_many_samples_and_json_agree_with_one(capsys: Shown) -> None:
     assert all(f"the {text}\n" in three for text in texts)
 
 
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
 def test_a_prompt_comes_from_standard_input_too(
+    capsys: Shown, monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the cat" + end), "ascii"))
+    piped = output(capsys, "generate", "run", "--prompt", "-")
+    assert piped == output(capsys, "generate", "run", "--prompt", "the cat")
+
+
+def test_a_text_ends_before_a_string_that_stops_it(
     capsys: Shown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the cat\r\n"), "ascii"))
-    assert output(capsys, "generate", "run", "--prompt", "-").startswith("the cat\n")
+    arguments = ["generate", "run", "--prompt", "the ", "--max-tokens", "40", "--num-samples", "3"]
+    free = [s["text"] for s in json.loads(output(capsys, *arguments, "--json"))["samples"]]
+    stops = [free[0][5:8], free[1][10:12]]
+    given = [word for stop in stops for word in ("--stop", stop)]
+    held = [s["text"] for s in json.loads(output(capsys, *arguments, "--json", *given))["samples"]]
+
+    def cut(text: str) -> str:
+        """At the string that comes to its end first."""
+        ends = [(text.find(s) + len(s), text.find(s)) for s in stops if s in text]
+        return text[: min(ends)[1]] if ends else text
+
+    assert held == [cut(text) for text in free]
+    assert held[0] != free[0]
+    one = output(capsys, *arguments, "--num-samples", "1", "--stop", stops[0])
+    assert one == f"the {cut(free[0]) if stops[1] not in free[0] else one[4:-1]}\n"
+    assert main([*arguments, "--stop", ""]) == 2
+    assert "--stop is empty" in capsys.readouterr().err
 
 
 def test_writing_goes_on_past_the_context_and_may_be_empty(capsys: Shown) -> None:

@@ -303,6 +303,24 @@ def test_defaults_grow_with_the_text_and_stay_within_minutes() -> None:
     assert for_text(200)["model"]["context"] == 8
 
 
+@pytest.mark.parametrize(
+    ("n_characters", "n_steps", "dropout"),
+    [
+        (60_000, None, 0.2), (230_000, None, 0.3), (1_000_000, None, 0.1), (2_000_000, None, 0.0),
+        (60_000, 300, 0.0), (230_000, 1500, 0.2), (1_000_000, 20_000, 0.3),
+    ],
+)  # fmt: skip
+def test_dropout_follows_from_the_passes_over_the_text(
+    n_characters: int, n_steps: int | None, dropout: float
+) -> None:
+    assert for_text(n_characters, n_steps=n_steps)["model"]["dropout"] == dropout
+
+
+def test_byte_pairs_begin_where_they_pay() -> None:
+    names = [for_text(n)["data"]["tokenizer"]["name"] for n in (20_000, 199_999, 200_000, 10**7)]
+    assert names == ["char", "char", "bpe", "bpe"]
+
+
 def test_config_show_says_where_values_come_from(capsys: pytest.CaptureFixture[str]) -> None:
     path = str(CONFIGS[0].parent / "shakespeare_char_cpu.yaml")
     assert main(["config", "show", path, "--set", "training.seed=7"]) == 0

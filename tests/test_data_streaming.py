@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bptool.config.data_section import DataConfig, SplitConfig
-from bptool.data import documents, encoding, streams, survey, token_writer
+from bptool.data import encoding, json_values, streams, survey, token_writer
 from bptool.data.corpus import Corpus, prepare, texts_of_config
 from bptool.data.decoding import Reading
 from bptool.data.sources import Texts, read_sources
@@ -388,7 +388,8 @@ def test_a_large_text_is_not_read_again(tmp_path: Path, monkeypatch: pytest.Monk
         raise AssertionError(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("bptool.data.sources.read_chunks", unread)
+        for module in ("sources", "decoding", "records"):
+            patch.setattr(f"bptool.data.{module}.read_chunks", unread)
         again = prepare(config, 8, cache=tmp_path / "cache")
     assert again.reused
     assert again.text_sha256 == first.text_sha256
@@ -437,7 +438,7 @@ def test_lists_come_value_by_value_as_json_reads_them(values: list[Any]) -> None
     text = json.dumps(values, indent=1)
     for size in (1, 3, 1000):
         slices = [text[i : i + size] for i in range(0, len(text), size)]
-        found = [value for _, value in documents._list(iter(slices), Path("a.json"))]
+        found = [value for _, value, _ in json_values._list(iter(slices), Path("a.json"))]
         assert found == values
 
 
@@ -451,7 +452,7 @@ def test_lists_are_refused_as_json_refuses_them(rest: str) -> None:
     for size in (1, 1000):
         slices = iter([text[i : i + size] for i in range(0, len(text), size)])
         try:
-            found = [value for _, value in documents._list(slices, Path("a.json"))]
+            found = [value for _, value, _ in json_values._list(slices, Path("a.json"))]
         except DataError:
             found = None
         assert found == expected
@@ -461,7 +462,7 @@ def test_lists_are_refused_as_json_refuses_them(rest: str) -> None:
 def test_a_record_without_an_end_is_refused_soon(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(documents, "MOST_CHARACTERS", 1 << 16)
+    monkeypatch.setattr(json_values, "MOST_CHARACTERS", 1 << 16)
     read = [0]
     inner = streams.read_chunks
 
@@ -470,7 +471,8 @@ def test_a_record_without_an_end_is_refused_soon(
             read[0] += len(chunk)
             yield chunk
 
-    monkeypatch.setattr("bptool.data.sources.read_chunks", counted)
+    for module in ("sources", "decoding", "records"):
+        monkeypatch.setattr(f"bptool.data.{module}.read_chunks", counted)
     path = tmp_path / name
     start = b'["' if name == "a.json.gz" else b'text\n"'
     path.write_bytes(gzip.compress(start + b"a" * (1 << 24)))

@@ -27,10 +27,11 @@ from hypothesis import strategies as st
 
 from bptool.cli.feedback_page import Server
 from bptool.data.chat.records import Message
+from bptool.data.record_report import RecordReport
 from bptool.data.tokenizers.byte import ByteTokenizer
 from bptool.errors import DataError, UserError
 from bptool.feedback.agreement import agreement
-from bptool.feedback.prompts import read_prompts, said_last, transcript
+from bptool.feedback.prompts import read_prompt_records, read_prompts, said_last, transcript
 from bptool.feedback.rules import Rules
 from bptool.feedback.session import Session
 from bptool.feedback.store import Judgement, Store, decided
@@ -307,7 +308,14 @@ def test_prompts_are_read_from_lines_and_records(tmp_path: Path) -> None:
         ("def judge(p, a, b): return 'best'", "judge returned 'best'"),
         ("def judge(p, a, b): raise KeyError(p)", "judge fails: KeyError"),
         ("def reward(p, a): return float('nan')", "reward returned nan"),
-        ("def reward(p, a): return True", "reward returned True"),
+        ("def reward(p, a): return '1'", "reward returned '1' for the prompt 'p'"),
+        ("def reward(p, a): return [1.0, 2.0]", r"reward returned \[1.0, 2.0\]"),
+        ("def reward(p, a): return None", "reward returned None"),
+        ("def reward(p, a): return 10 ** 400", "reward returned 1000"),
+        ("import numpy as np\ndef reward(p, a): return np.float32('inf')", "reward returned np"),
+        ("import numpy as np\ndef reward(p, a): return np.complex64(1j)", "reward returned np"),
+        ("def reward(p, a):\n\n    return 1 / 0", r"rules.py:3: reward fails: ZeroDivision"),
+        ("def reward(p, a): exit(1)", "reward fails: SystemExit"),
     ],
 )
 def test_rules_that_fail_are_named(tmp_path: Path, source: str, reason: str) -> None:
@@ -316,6 +324,95 @@ def test_rules_that_fail_are_named(tmp_path: Path, source: str, reason: str) -> 
     name_rules("--judge", path)
     with pytest.raises(UserError, match=reason):
         Rules(path).judge("p", "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        ("np.float32(0.5)", 0.5),
+        ("np.int64(3)", 3.0),
+        ("np.bool_(True)", 1.0),
+        ("np.array(2.0)", 2.0),
+        ("True", 1.0),
+        ("7", 7.0),
+        ("fractions.Fraction(1, 4)", 0.25),
+    ],
+)
+def test_any_number_is_a_reward(tmp_path: Path, value: str, number: float) -> None:
+    path = tmp_path / "rules.py"
+    path.write_text(
+        f"import fractions\nimport numpy as np\ndef reward(p, a): return {value}\n",
+        encoding="utf-8",
+    )
+    name_rules("--reward", path)
+    assert Rules(path).reward("p", "a") == number
+
+
+@pytest.mark.parametrize(
+    ("parameters", "value", "found"),
+    [
+        ("p, a, record", "record['key']", 5.0),
+        ("p, a, key", "key", 5.0),
+        ("p, a, key, other=2", "key + other", 7.0),
+        ("p, a, *, key", "key", 5.0),
+        ("p, a, key, /", "key", 5.0),
+        ("p, a, **columns", "columns['key'] + len(columns) / 10", 5.2),
+        ("prompt, answer, **columns", "columns['key'] + len(columns) / 10", 5.1),
+        ("p, a, *more, **columns", "columns['key'] + len(more)", 5.0),
+        ("*, prompt, answer, key", "key + len(answer)", 6.0),
+        ("p, a", "len(a)", 1.0),
+    ],
+)
+def test_a_reward_is_given_the_columns_that_it_asks_for(
+    tmp_path: Path, parameters: str, value: str, found: float
+) -> None:
+    path = tmp_path / "rules.py"
+    path.write_text(f"def reward({parameters}): return {value}\n", encoding="utf-8")
+    name_rules("--reward", path)
+    rules, columns = Rules(path), {"prompt": "p", "answer": 1, "key": 5}
+    rules.check(columns, "file:1")
+    assert rules.reward("p", "a", columns) == pytest.approx(found)
+
+
+def test_a_column_that_is_missing_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rules.py"
+    path.write_text("def reward(p, a, solution): return 0\n", encoding="utf-8")
+    name_rules("--reward", path)
+    with pytest.raises(UserError, match=r"asks for 'solution', which the record of file:3 does"):
+        Rules(path).check({"prompt": "x", "question": "y"}, "file:3")
+
+
+def test_what_rules_print_goes_to_the_standard_error(tmp_path: Path, capfd: Any) -> None:
+    path = tmp_path / "rules.py"
+    path.write_text(
+        "import os\nprint('loading')\n"
+        "def reward(p, a):\n    print('judging')\n    os.write(1, b'raw\\n')\n    return 1\n",
+        encoding="utf-8",
+    )
+    name_rules("--reward", path)
+    sys.stdout.write("before\n")
+    Rules(path).reward("p", "a")
+    sys.stdout.write("after\n")
+    said = capfd.readouterr()
+    assert said.out.split() == ["before", "after"]
+    assert sorted(said.err.split()) == ["judging", "loading", "raw"]
+
+
+def test_prompts_keep_their_records(tmp_path: Path) -> None:
+    path, lines = tmp_path / "a.jsonl", tmp_path / "a.txt"
+    values = [{"prompt": "one", "key": 1}, {"prompt": "one", "key": 2}, {"prompt": "two"}]
+    path.write_text("".join(json.dumps(v) + "\n" for v in values), encoding="utf-8")
+    lines.write_text("\nthree\n", encoding="utf-8")
+    report = RecordReport()
+    found = read_prompt_records([path, lines], report)
+    assert [(r.prompt, r.columns.get("key"), r.place) for r in found] == [
+        ("one", 1, f"{path}:1"),
+        ("two", None, f"{path}:3"),
+        ("three", None, f"{lines}:2"),
+    ]
+    assert report.left_out() == (
+        "1 record was left out: 1 with a prompt that another record has with other columns"
+    )
 
 
 def test_rules_without_a_judge_go_by_their_reward(tmp_path: Path) -> None:

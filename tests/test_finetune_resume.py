@@ -79,6 +79,7 @@ def test_killed_among_the_answers_of_a_step(
     assert code == -signal.SIGKILL, (die_at, errors)
     assert 1 <= sum(event["event"] == "step_done" for event in events) < STEPS, die_at
     monkeypatch.delenv("DIE_AT")
-    code, _, errors = run("train", str(tmp_path / "killed"), "--resume", "--json")
+    resume = ("train", str(tmp_path / "killed"), "--resume", "--reward", str(rules), "--json")
+    code, _, errors = run(*resume)
     assert code == 0, (die_at, errors)
     assert runs.left_behind(tmp_path / "killed") == runs.left_behind(tmp_path / "unbroken"), die_at

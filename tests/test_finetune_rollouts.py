@@ -63,6 +63,7 @@ def request(
         "prompts": [str(prompts)],
         "validation": [],
         "steps": 6,
+        "skip_bad": False,
         "checkpoint": "best",
         "rollouts": {**shape, "max_tokens": 8, "end_penalty": 0.0},
         "sets": ["training.eval_interval=3", "training.batch_size=4", *sets],
@@ -265,7 +266,12 @@ def test_the_objective_of_a_mix_is_the_sum(
 
 
 def watched(watch: FailureWatch, **now: float) -> list[str]:
-    first = {"reward": 1.0, "answer length": 10.0, "entropy per token": 2.0}
+    first = {
+        "reward": 1.0,
+        "reward deviation": 0.5,
+        "answer length": 10.0,
+        "entropy per token": 2.0,
+    }
     first["KL, k3 per answer"] = 0.0
     said = []
     for step in range(40):
@@ -290,20 +296,42 @@ def test_failure_states_are_called_by_name_and_once() -> None:
     assert watched(FailureWatch(None), reward=2.0) == []
     assert watched(FailureWatch(None), length=40.0) == []  # the reward has not risen
     watch = FailureWatch(None)
-    values = {"reward": 1.0, "KL, k3 per answer": 1.0}
+    values = {"reward": 1.0, "reward deviation": 0.5, "KL, k3 per answer": 1.0}
     assert watch.after_evaluation(values, 0.5, 64) == []
-    assert watch.after_evaluation({"reward": 0.95, "KL, k3 per answer": 2.0}, 0.5, 64) == []
+    later = values | {"reward": 0.95, "KL, k3 per answer": 2.0}
+    assert watch.after_evaluation(later, 0.5, 64) == []
     again = FailureWatch(None)
     again.load(json.loads(json.dumps(watch.state())))
-    (over,) = again.after_evaluation({"reward": 0.5, "KL, k3 per answer": 3.0}, 0.5, 64)
+    later |= {"reward": 0.5, "KL, k3 per answer": 3.0}
+    (over,) = again.after_evaluation(later, 0.5, 64)
     assert "over-optimisation" in over.text
-    assert again.after_evaluation({"reward": 0.4, "KL, k3 per answer": 4.0}, 0.5, 64) == []
+    later |= {"reward": 0.4, "KL, k3 per answer": 4.0}
+    assert again.after_evaluation(later, 0.5, 64) == []
+
+
+def test_constant_rewards_are_said_in_training_on_held_out_prompts_and_at_the_end() -> None:
+    watch = FailureWatch(None)
+    values = {"reward": 1.0, "reward deviation": 0.0, "answer length": 10.0}
+    values |= {"entropy per token": 2.0, "KL, k3 per answer": 0.0}
+    (said,) = [n.text for step in range(1, 6) for n in watch.after_step(step, values)]
+    assert "step 3: so far all answers of a step have the same reward (1 in the mean)" in said
+    again = FailureWatch(None)
+    again.load(json.loads(json.dumps(watch.state())))
+    (end,) = again.at_end()
+    assert "in 5 of 5 steps all answers that were compared had the same reward" in end.text
+    (held_out,) = again.after_evaluation(values, 0.0, 12)
+    assert "all 12 answers to held-out prompts have the same reward, 1;" in held_out.text
+    assert again.after_evaluation(values, 0.0, 12) == []
+    varied = FailureWatch(None)
+    watched(varied)
+    assert varied.at_end() == []
 
 
 def test_a_step_that_is_not_finite_spoils_neither_the_weight_nor_what_is_watched(
     places: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = iter([(math.nan, math.nan), (math.inf, math.inf)])
+    # the first is that of the model before training
+    found = iter([(0.0, 0.0), (math.nan, math.nan), (math.inf, math.inf)])
     measure = rollouts.kl_of
     monkeypatch.setattr(rollouts, "kl_of", lambda *of: next(found, None) or measure(*of))
     sets = ["rollouts.kl_target=1", "rollouts.kl_weight=0.125"]
@@ -328,7 +356,8 @@ def test_the_commands(places: Any, tmp_path: Path) -> None:
         )
         said, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
-        assert "Best validation loss" in said
+        assert "Best held-out reward less penalties" in said
+        assert "loss" not in said
     generated = runs.process("generate", str(tmp_path / "ppo"), "--max-tokens", "4")
     _, errors = generated.communicate(timeout=300)
     assert generated.returncode == 0, errors

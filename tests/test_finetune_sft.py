@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,14 @@ from bptool.models.base import grow_vocabulary
 from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
 from bptool.training import begin
-from bptool.training.events import Evaluated, Notice, Sampled, StepDone
+from bptool.training.events import (
+    Evaluated,
+    Notice,
+    Sampled,
+    StepDone,
+    TrainingFinished,
+    TrainingStarted,
+)
 from bptool.training.lessons.records import Records, epoch_rows
 from bptool.training.measure import measure
 from bptool.training.run_folder import RunFolder
@@ -248,10 +256,12 @@ def test_what_was_left_out_is_said(places: Any, tmp_path: Path) -> None:
     asked = request((places[0], data), tmp_path / "run", ["training.steps=1"], skip_bad=True)
     recorder = runs.train(asked.config, tmp_path / "run")
     said = [event.text for event in recorder.events if isinstance(event, Notice)]
-    assert said == [
-        "1 record is broken and left out",
-        "1 record is longer than the model's context of 48 tokens and left out",
-    ]
+    left_out = "1 of no known form, 1 longer than the model's context of 48 tokens"
+    assert said == [f"2 records were left out: {left_out}"]
+    started = next(e for e in recorder.events if isinstance(e, TrainingStarted))
+    assert re.fullmatch(r"57 records, \d+ tokens trained on; 3 records, .*", started.material)
+    finished = next(e for e in recorder.events if isinstance(e, TrainingFinished))
+    assert finished.left_out == said[0]
 
 
 def test_the_command(places: Any, tmp_path: Path) -> None:

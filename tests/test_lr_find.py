@@ -27,20 +27,30 @@ from bptool.cli.main import main
 from bptool.config.load import resolve
 from bptool.errors import ConfigError, DivergedError
 from bptool.registry import optimizers
-from bptool.training import lr_find_folder
+from bptool.training import lr_find_folder, lr_trials
 from bptool.training.events import Compiling
 from bptool.training.lr_find import (
     CAP,
     GAINED,
     Event,
-    Finding,
     RangeTest,
     RateTried,
+    Sweep,
     SweepStarted,
-    find_rate,
+    TrialDone,
+    TrialStep,
     smooth,
+    sweep_rates,
 )
 from bptool.training.lr_find_folder import SweepFolder
+from bptool.training.lr_trials import (
+    MOST_TRIALS,
+    Finding,
+    find_rate,
+    search,
+    squeezed_factor,
+    suggest,
+)
 from bptool.training.setup import build, new_batch
 from bptool.training.step import StepResult
 
@@ -50,11 +60,11 @@ TEST = RangeTest(1e-6, 10.0, 141)  # 20 steps a decade
 # --- reading a curve -------------------------------------------------------------------------
 
 
-def finding(losses: list[float], test: RangeTest = TEST, **changes: Any) -> Finding:
+def swept(losses: list[float], test: RangeTest = TEST, **changes: Any) -> Sweep:
     rates = [test.rate(step) for step in range(1, len(losses))]
     smoothed = smooth(losses, 0.1 * test.steps_a_decade)
     values = {"ending": "blew up", **changes}
-    return Finding(test, rates, losses, smoothed, **values)
+    return Sweep(test, rates, losses, smoothed, **values)
 
 
 def valley(centre: float, depth: float = 3.0, first: float = 7.0, rise: float = 4.0) -> list[float]:
@@ -112,32 +122,32 @@ def test_smoothing_keeps_straight_lines_and_takes_infinity_for_the_cap() -> None
     centre=st.floats(-3.5, 0).map(lambda x: 10**x), depth=st.floats(0.5, 5),
     noise=st.floats(0, 0.05),
 )  # fmt: skip
-def test_the_suggestion_stands_where_nine_tenths_of_the_fall_are_made(
+def test_the_promising_rate_stands_where_nine_tenths_of_the_fall_are_made(
     centre: float, depth: float, noise: float
 ) -> None:
     draw = np.random.default_rng(1)
     losses = [loss + noise * depth * draw.standard_normal() for loss in valley(centre, depth)]
-    found = finding(losses)
-    assert found.suggested is not None
+    found = swept(losses)
+    assert found.promising is not None
     exact = centre / 10 * 3.0  # where depth / (1 + 10^(-2(x + 1))) is nine tenths of depth
-    assert 0.6 < found.suggested / exact < 1.6
-    assert found.steepest < found.suggested <= found.best
-    level = dict(zip(found.rates, found.smoothed[1:], strict=True))[found.suggested]
+    assert 0.6 < found.promising / exact < 1.6
+    assert found.steepest < found.promising <= found.best
+    level = dict(zip(found.rates, found.smoothed[1:], strict=True))[found.promising]
     assert level <= found.smoothed[0] - GAINED * found.fall
 
 
-def test_nothing_is_suggested_where_the_loss_did_not_fall() -> None:
+def test_no_rate_is_promising_where_the_loss_did_not_fall() -> None:
     rising = [5.0 + 0.1 * step for step in range(60)]
-    assert finding(rising).suggested is None
-    assert finding([5.0] * 60).suggested is None
-    assert finding(rising).best == TEST.low
+    assert swept(rising).promising is None
+    assert swept([5.0] * 60).promising is None
+    assert swept(rising).best == TEST.low
 
 
 # --- sweeping --------------------------------------------------------------------------------
 
 
 class Parabola:
-    """What ``find_rate`` needs of a run: gradient descent on f(w) = 1 + a w^2 / 2 from w = 1."""
+    """What ``sweep_rates`` needs of a run: gradient descent on f(w) = 1 + a w^2 / 2 from w = 1."""
 
     def __init__(self, a: float, n_finite: float = math.inf) -> None:
         self.a, self.w, self.n, self.n_finite = a, 1.0, 0, n_finite
@@ -174,10 +184,10 @@ class Parabola:
 def test_a_parabola_gives_a_rate_that_converges(a: float) -> None:
     """Descent on it diverges from 2 / a on."""
     run: Any = Parabola(a)
-    found = find_rate(run, RangeTest(1e-6, 1e3, 180))
+    found = sweep_rates(run, RangeTest(1e-6, 1e3, 180))
     assert found.ending == "blew up"
-    assert found.suggested is not None
-    assert 0.003 < found.suggested * a < 2
+    assert found.promising is not None
+    assert 0.003 < found.promising * a < 2
     assert found.rates[-1] * a > 2
     assert found.rates[-1] * a < 20
     assert run.compiled == 1
@@ -185,14 +195,14 @@ def test_a_parabola_gives_a_rate_that_converges(a: float) -> None:
 
 def test_the_sweep_ends_at_what_is_not_finite_and_at_the_highest_rate() -> None:
     broken: Any = Parabola(1.0, n_finite=30)
-    found = find_rate(broken, TEST)
+    found = sweep_rates(broken, TEST)
     assert (found.ending, len(found.rates), len(found.losses)) == ("not finite", 30, 31)
-    assert found.to_json()["losses"][-1] is None
+    assert Finding(found, 10).to_json()["losses"][-1] is None
     hopeless: Any = Parabola(1.0, n_finite=0)
     with pytest.raises(DivergedError, match="initial weights"):
-        find_rate(hopeless, TEST)
+        sweep_rates(hopeless, TEST)
     whole: Any = Parabola(0.1)
-    found = find_rate(whole, TEST)
+    found = sweep_rates(whole, TEST)
     assert (found.ending, len(found.rates), len(found.losses)) == ("highest rate", 141, 142)
 
 
@@ -210,7 +220,7 @@ def test_every_optimizer_is_swept_as_it_trains(name: str, tmp_path: Path) -> Non
     heard: list[Event] = []
     pieces = build(config)
     try:
-        found = find_rate(pieces, test, heard.append)
+        found = sweep_rates(pieces, test, heard.append)
     finally:
         pieces.close()
     assert isinstance(heard[0], SweepStarted)
@@ -234,13 +244,13 @@ def test_a_real_model_gets_a_rate_that_trains_it(name: str, tmp_path: Path) -> N
     config = tiny(tmp_path, name, clip_norm=None)
     pieces = build(config)
     try:
-        found = find_rate(pieces, RangeTest(1e-5, 1e3, 150))
+        found = sweep_rates(pieces, RangeTest(1e-5, 1e3, 150))
     finally:
         pieces.close()
     assert found.ending in ("blew up", "not finite")
-    assert found.suggested is not None
+    assert found.promising is not None
     ends = []
-    for rate in (found.suggested, found.suggested / 1000):
+    for rate in (found.promising, found.promising / 1000):
         pieces = build(tiny(tmp_path, {"name": name, "learning_rate": rate}, clip_norm=None))
         try:
             tokens, targets = new_batch(pieces)
@@ -255,8 +265,143 @@ def test_a_real_model_gets_a_rate_that_trains_it(name: str, tmp_path: Path) -> N
 
 def test_a_sweep_can_be_stopped_between_two_steps() -> None:
     run: Any = Parabola(1.0)
-    found = find_rate(run, TEST, should_stop=lambda: run.n == 7)
+    found = sweep_rates(run, TEST, should_stop=lambda: run.n == 7)
     assert (found.ending, len(found.losses)) == ("interrupted", 7)
+
+
+# --- short runs ------------------------------------------------------------------------------
+
+
+@given(
+    centre=st.floats(-4, -1), start=st.floats(-4.5, -0.5), width=st.floats(0.3, 2),
+    noise=st.floats(0, 0.01),
+)  # fmt: skip
+def test_the_search_ends_near_the_lowest_loss(
+    centre: float, start: float, width: float, noise: float
+) -> None:
+    draw = np.random.default_rng(1)
+    asked: dict[float, float] = {}
+
+    def loss_at(rate: float) -> float:
+        fallen = 3 * math.exp(-(((math.log10(rate) - centre) / width) ** 2))
+        asked[rate] = 5.0 - fallen + noise * draw.standard_normal()
+        return asked[rate]
+
+    search(loss_at, 10**start, 1e-9, 1e3)
+    assert len(asked) <= MOST_TRIALS
+    if abs(start - centre) < 0.8:
+        found = suggest(asked, 5.0)
+        assert found is not None
+        assert abs(math.log10(found) - centre) < 0.25 + noise * 20
+    for rate in asked:
+        assert sum(abs(math.log(rate / other)) < 0.3 for other in asked) == 1  # none asked twice
+
+
+def test_the_search_stays_between_its_bounds() -> None:
+    asked: list[float] = []
+
+    def downhill(rate: float) -> float:
+        asked.append(rate)
+        return -rate
+
+    search(downhill, 1e-3, 1e-5, 3e-3)
+    assert max(asked) == pytest.approx(1e-3 * 2**1.5)
+    asked.clear()
+    search(lambda rate: -downhill(rate), 1e-3, 4e-4, 1.0)
+    assert min(asked) == pytest.approx(5e-4)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ({1e-3: 4.0, 2e-3: 3.0, 4e-3: 3.5}, 2e-3),
+        ({1e-3: 3.03, 2e-3: 3.0, 4e-3: 3.01, 8e-3: 3.9}, 2e-3),  # the middle of what is as good
+        ({1e-3: 3.0, 2e-3: 3.01, 4e-3: 3.5}, 1e-3),  # the lower of two
+        ({1e-3: 3.5, 2e-3: 4.5, 4e-3: 3.0}, 1e-3),  # not from beyond the first clear rise
+        ({1e-3: 3.5, 2e-3: math.inf, 4e-3: 3.0}, 1e-3),
+        ({1e-3: 4.99, 2e-3: 4.95, 4e-3: 4.98}, None),  # less than 2 % of 5
+        ({1e-3: 6.0, 2e-3: 7.0}, None),
+        ({1e-3: math.inf}, None),
+        ({}, None),
+    ],
+)
+def test_what_is_suggested(losses: dict[float, float], expected: float | None) -> None:
+    assert suggest(losses, 5.0) == expected
+
+
+@pytest.mark.parametrize("n_steps", [10, 40, 100])
+@pytest.mark.parametrize("schedule", ["cosine", "constant", "warmup-stable-decay", "one-cycle"])
+def test_a_short_run_has_the_schedule_of_the_whole(
+    schedule: str, n_steps: int, tmp_path: Path
+) -> None:
+    values = runs.settings(runs.write_text(tmp_path), runs.MLP, steps=100)
+    values["schedule"] = {"name": schedule} | (
+        {} if schedule == "one-cycle" else {"warmup_steps": 20}
+    )
+    pieces = build(runs.config_of(values))
+    try:
+        whole = [pieces.schedule.factor(step, 100) for step in range(1, 101)]
+        short = [squeezed_factor(pieces, step, n_steps) for step in range(1, n_steps + 1)]
+    finally:
+        pieces.close()
+    if n_steps == 100:
+        assert short == whole
+    assert set(short) <= set(whole)
+    assert short[-1] == whole[-1]
+    assert max(short) == pytest.approx(max(whole), rel=0.1)
+    assert short.index(max(short)) / n_steps == pytest.approx(
+        whole.index(max(whole)) / 100, abs=0.11
+    )
+
+
+def test_a_trial_is_a_run_and_trials_differ_by_their_rate_alone(tmp_path: Path) -> None:
+    """The losses are those of steps taken by hand from the initial weights."""
+    config = tiny(tmp_path, "adamw", steps=20)
+    heard: list[Event] = []
+    found = find_rate(config, RangeTest(1e-4, 1e-1, 24), 150, heard.append)
+    assert found.n_steps == 20  # a run has no more
+    ended = [event for event in heard if isinstance(event, TrialDone)]
+    assert {event.rate: event.loss for event in ended} == found.losses
+    assert 3 <= len(ended) <= MOST_TRIALS
+    for event in ended[:2]:
+        steps = [s for s in heard if isinstance(s, TrialStep) and s.number == event.number]
+        pieces = build(config)
+        try:
+            assert evaluated(pieces) == found.initial_loss
+            tokens, targets = new_batch(pieces)
+            for step in range(1, 21):
+                n_targets = pieces.batches.fill(step - 1, tokens, targets)
+                rate = event.rate * pieces.schedule.factor(step, 20)
+                result = pieces.step(tokens, targets, n_targets, rate, config.training.seed, step)
+                assert steps[step - 1].loss == result.loss
+            assert evaluated(pieces) == event.loss
+        finally:
+            pieces.close()
+
+
+def evaluated(pieces: Any) -> float:
+    loss: float = pieces.lesson.evaluate(pieces.step.evaluation_params()).evaluation.loss
+    return loss
+
+
+def test_noise_is_not_taken_for_a_fall(tmp_path: Path) -> None:
+    for seed in range(4):
+        config = tiny(tmp_path, "adamw", steps=40, batch_size=1, seed=seed, data_seed=seed)
+        found = find_rate(config, RangeTest(1e-9, 1e-7, 40), 30)
+        assert found.suggested is None
+        assert found.losses
+
+
+def test_the_search_can_be_stopped_in_a_short_run(tmp_path: Path) -> None:
+    heard: list[Event] = []
+
+    def stop() -> bool:
+        return sum(isinstance(event, TrialDone) for event in heard) == 2
+
+    config = tiny(tmp_path, "adamw", steps=20)
+    found = find_rate(config, RangeTest(1e-4, 1e-1, 24), 20, heard.append, stop)
+    assert found.interrupted
+    assert len(found.losses) == 2
 
 
 # --- the command -----------------------------------------------------------------------------
@@ -288,6 +433,7 @@ def test_the_command_suggests_a_rate_that_can_be_pasted(
     lines = shown.out.splitlines()
     assert lines[0].startswith("mlp with 973 parameters, adamw, 2 workers, ")
     assert lines[1] == "120 learning rates from 1e-6 to 10, one step of 48 tokens each"
+    assert sum(line.startswith("short run 1: 12 steps at ") for line in lines) == 1
     assert sum(line.startswith("step ") for line in lines) <= 20
     facts = dict(line.split(": ", 1) for line in lines[2:] if ": " in line)
     folder = Path("runs") / "lr-find-config"
@@ -320,6 +466,8 @@ def test_a_second_sweep_has_a_folder_of_its_own_and_the_same_numbers(
     assert first == second
     assert (first["low"], first["n_steps"]) == (1e-4, 90)
     assert len(first["rates"]) == len(first["losses"]) == len(first["smoothed_losses"])
+    assert first["suggested_rate"] in [trial["rate"] for trial in first["trials"]]
+    assert first["trial_steps"] == 12
 
 
 def run_json(arguments: list[str], capsys: Shown) -> dict[str, Any]:
@@ -360,7 +508,8 @@ def test_no_fall_is_no_suggestion_and_exit_code_1(config: Path, capsys: Shown) -
 def test_the_highest_rate_is_said_to_be_too_low(config: Path, capsys: Shown) -> None:
     arguments = ["lr-find", "config.yaml", "--steps", "90", "--high", "1e-2", "--out", "low"]
     assert main(arguments) == 0
-    assert "the loss was still falling at the highest rate; --high 0.1" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "the highest rate that was tried is the best; --high 0.1 tries more" in shown
 
 
 @pytest.mark.parametrize(
@@ -428,6 +577,18 @@ def test_ctrl_c_is_clean(config: Path, tmp_path: Path) -> None:
     assert files_of(tmp_path) == before
 
 
+def test_stopped_in_a_short_run_it_says_how_far_it_was(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Shown
+) -> None:
+    stopped = Finding(swept(valley(1e-2)), 150, {1e-3: 2.0, 2e-3: 1.9}, 3.0, interrupted=True)
+    monkeypatch.setattr(lr_trials, "find_rate", lambda *arguments: stopped)
+    before = files_of(tmp_path)
+    assert main(["lr-find", "config.yaml", "--quiet"]) == 130
+    shown = capsys.readouterr()
+    assert shown.err == "stopped after the sweep and 2 short runs; nothing is kept\n"
+    assert (shown.out, files_of(tmp_path)) == ("", before)
+
+
 # --- the screen ------------------------------------------------------------------------------
 
 
@@ -441,27 +602,41 @@ def screen_of(width: int) -> tuple[Console, io.StringIO]:
 
 def events() -> list[Event]:
     losses = valley(1e-2)
-    found = finding(losses)
+    found = swept(losses)
     tried = [
         RateTried(n, rate, losses[n], found.smoothed[n], 4.0, found.best)
         for n, rate in enumerate(found.rates, 1)
     ]
     started = SweepStarted("gpt2", 1_213_440, "adamw", TEST, 768, 2, "tiled")
-    return [started, Compiling("kernels of gpt2", True, 0.2, True), *tried]
+    trial = [TrialStep(1, 4e-3, step, 30, 5.0) for step in range(1, 31)]
+    ended = [TrialDone(1, 4e-3, 30, 4.5), TrialDone(2, 8e-3, 30, math.inf)]
+    return [started, Compiling("kernels of gpt2", True, 0.2, True), *tried, *trial, *ended]
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_the_screen_fits_its_width_and_shows_the_curve(width: int, tmp_path: Path) -> None:
     console, file = screen_of(width)
     screen = lr_find_display.SweepScreen(console, clock=iter(range(10**6)).__next__)
+    shown = now = io.StringIO()
     with screen:
         for event in events():
             screen(event)
+            drawn: Any = None
             if isinstance(event, RateTried):
-                shown = io.StringIO()
-                Console(file=shown, width=width, color_system=None).print(screen.render(event))
-                assert all(len(line) <= width for line in shown.getvalue().splitlines())
+                drawn = screen.render(event)
+            elif isinstance(event, TrialStep):
+                drawn = screen.render_trial(event)
+            if drawn is not None:
+                now = io.StringIO()
+                Console(file=now, width=width, color_system=None).print(drawn)
+                assert all(len(line) <= width for line in now.getvalue().splitlines())
+                shown = now if isinstance(event, RateTried) else shown
     text = shown.getvalue()
+    for words in ("short run      1", "learning rate  4e-3", "loss           5.0000", "100 %"):
+        assert words in now.getvalue()
+    assert "short run 1: 30 steps at 4e-3, validation loss 4.5000" in " ".join(
+        line.strip() for line in file.getvalue().splitlines()
+    )
     for words in ("learning rate  10", "lowest", "4.0000 at", "100 %", "█", "▁"):
         assert words in text
     hidden, restored = file.getvalue().rfind("\x1b[?25l"), file.getvalue().rfind("\x1b[?25h")
@@ -473,8 +648,9 @@ def test_the_end_shows_curve_scale_and_command(width: int, tmp_path: Path) -> No
     console, file = screen_of(width)
     config = tiny(tmp_path, "adamw")
     command = ["bptool", "train", "a b.txt"]
-    wanted = Request(config, TEST, SweepFolder(Path("runs") / "x"), command)
-    found = finding(valley(1e-2))
+    wanted = Request(config, TEST, 150, SweepFolder(Path("runs") / "x"), command)
+    losses = {2e-3: 4.6, 4e-3: 4.2, 8e-3: 5.1, 1.6e-2: math.inf}
+    found = Finding(swept(valley(1e-2)), 150, losses, 7.0)
     files = {"plot": wanted.folder.plot}
     lr_find_display.print_finding(console, wanted, found, files, quiet=False)
     lines = file.getvalue().splitlines()
@@ -485,9 +661,7 @@ def test_the_end_shows_curve_scale_and_command(width: int, tmp_path: Path) -> No
     assert f"Suggested learning rate: {rate}" in joined
     curve = next(i for i, line in enumerate(lines) if "▁" in line)
     assert lines[curve + 1].split() == ["1e-6", "^", rate, "10"]
-    # the mark stands under the first block of the last tenth of the fall
-    place = lines[curve + 1].index("^")
-    assert lines[curve][place] in "▁▂"
+    assert "2e-3 (4.6000), 4e-3 (4.2000), 8e-3 (5.1000), 0.016 (diverged)" in joined
     if width > 80:
         assert f"bptool train 'a b.txt' --set optimizer.learning_rate={rate}" in joined
 
@@ -500,7 +674,11 @@ def test_plain_lines_are_few(tmp_path: Path) -> None:
             lines(event)
     written = file.getvalue().splitlines()
     assert len([line for line in written if line.startswith("step ")]) == 20
-    assert written[-1].startswith("step 140 of 141: learning rate 8.9, loss ")
+    assert written[-3].startswith("step 140 of 141: learning rate 8.9, loss ")
+    assert written[-2:] == [
+        "short run 1: 30 steps at 4e-3, validation loss 4.5000",
+        "short run 2: 30 steps at 8e-3, it diverged",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,11 +20,14 @@ from bptool.data.tokenfile import open_token_file
 from bptool.data.tokenizers import load_tokenizer
 from bptool.errors import DataError, UserError
 from bptool.feedback.store import Store
+from bptool.plugins import name_plugin
 from bptool.training import engine_choice
 from bptool.training.checkpoint import CheckpointStore
 from bptool.training.metrics import read_metrics
 from bptool.training.seal import read_sealed
 from bptool.training.trained import open_run
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*was made before runs kept hashes")
 
 OLD = Path(__file__).parent / "old_formats"
 VAL_LOSS_OF_THE_WHOLE_RUN = 2.892535
@@ -117,6 +121,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "study-1.yaml": lambda path: list(read_study(path).config.optimizers),
     "run-2/config.yaml": lambda path: resolve(path).config.model.name,
     "run-2/manifest.json": lambda path: read_sealed(path, "manifest")["format_version"],
+    "run-3/manifest.json": lambda path: read_sealed(path, "manifest")["format_version"],
     "run-2/metrics.jsonl": lambda path: len(read_metrics(path)) > 0,
     "tokenizer-char-1.json": lambda path: load_tokenizer(path).decode([1, 2]),
     "tokenizer-byte-1.json": lambda path: load_tokenizer(path).decode([97, 98]),
@@ -163,6 +168,26 @@ def test_what_was_measured_or_counted_by_another_version_is_made_anew(
         text = path.read_text(encoding="utf-8")
         path.write_text(text.replace('"format_version": 1', '"format_version": 9'), "utf-8")
         assert read(path) is None, sample
+
+
+def test_a_run_with_a_sealed_manifest_is_opened_and_gone_on_with(tmp_path: Path) -> None:
+    for name in ("run-3", "text.txt"):
+        copy = shutil.copytree if name == "run-3" else shutil.copy
+        copy(OLD / name, tmp_path / name)
+    run, part = tmp_path / "run-3", tmp_path / "another-name.py"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_run(run, last=True).step == 6
+        with pytest.raises(UserError, match=r"add --plugin part\.py"):
+            runs.resume(run)
+        part.write_text("PART = 3\n", encoding="utf-8", newline="\n")
+        name_plugin(part)
+        runs.resume(run)
+    assert open_run(run, last=True).step == 12
+    change = run / "config.yaml"
+    change.write_text(change.read_text(encoding="utf-8").replace("n_embd: 3", "n_embd: 4"), "utf-8")
+    with pytest.raises(UserError, match=r"model\.n_embd was 3, is 4"):
+        open_run(run)
 
 
 def test_a_run_of_version_2_is_opened(tmp_path: Path) -> None:

@@ -6,17 +6,17 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import test_optim_contract as contract
 
-from bptool import registry
 from bptool.errors import ConfigError
 from bptool.plugins import load_plugin
 from bptool.registry import optimizers, regularizers, schedules
+
+pytestmark = pytest.mark.usefixtures("registries_as_before")
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,21 +32,6 @@ class Mine(Schedule):
     def shape(self, done, n_steps):
         return 1 / (1 + done)
 """
-
-
-@pytest.fixture(autouse=True)
-def registries_as_before() -> Iterator[None]:
-    """Take back what a test registers, so that no other test meets it."""
-    parts = [part for part in vars(registry).values() if isinstance(part, registry.Registry)]
-    for part in parts:
-        part.names()
-    before, modules = [dict(part._classes) for part in parts], set(sys.modules)
-    yield
-    for part, classes in zip(parts, before, strict=True):
-        part._classes = classes
-    for name in set(sys.modules) - modules:
-        if name.startswith(("bptool_plugin_", "optim_test_package")):
-            del sys.modules[name]
 
 
 def example() -> str:

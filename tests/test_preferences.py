@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bptool.config.data_section import RecordsConfig
+from bptool.config.data_section import RecordsConfig, SplitConfig
 from bptool.config.schema import DataConfig
 from bptool.data.best_fit import best_fit_decreasing
 from bptool.data.chat.records import Message
@@ -24,7 +24,8 @@ from bptool.data.preference_set import (
     pack_documents,
     prepare_preferences,
 )
-from bptool.data.preferences import Judgement, Preference, read_preferences
+from bptool.data.preferences import Judgement, Preference, Preferences, read_preferences
+from bptool.data.record_report import RecordReport
 from bptool.data.tokenizers.byte import ByteConfig, ByteTokenizer
 from bptool.errors import DataError
 
@@ -40,30 +41,125 @@ def written(path: Path, *values: Any) -> Path:
     return path
 
 
+SYSTEM = {"role": "system", "content": "Be kind."}
+KIND = Message("system", "Be kind.")
+
+
+def read(path: Path) -> Preferences:
+    """What a file holds, none of it broken."""
+    report = RecordReport()
+    found = read_preferences([path], report)
+    report.refuse()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "prompt", "plain"),
+    [
+        ({"prompt": "who?", "chosen": "ann", "rejected": "bob"}, ASKED, True),
+        ({"prompt": [USER], "chosen": [ONE], "rejected": [OTHER]}, ASKED, False),
+        ({"prompt": [USER], "chosen": [USER, ONE], "rejected": [USER, OTHER]}, ASKED, False),
+        ({"chosen": [USER, ONE], "rejected": [USER, OTHER]}, ASKED, False),
+        ({"prompt": "who?\n", "chosen": [USER, ONE], "rejected": [USER, OTHER]}, ASKED, False),
+        ({"prompt": "who?", "chosen": [ONE], "rejected": "bob"}, ASKED, False),
+        ({"prompt": "who?", "chosen": ONE, "rejected": OTHER}, ASKED, False),
+        (
+            {"chosen": [USER, ONE | {"content": [{"type": "text", "text": "ann"}]}]}
+            | {"rejected": [USER, OTHER]},
+            ASKED,
+            False,
+        ),
+        (
+            {"prompt": "who?", "chosen": [SYSTEM, USER, ONE], "rejected": [SYSTEM, USER, OTHER]},
+            (KIND, *ASKED),
+            False,
+        ),
+        (
+            {"system": "Be kind.", "prompt": "who?", "chosen": "ann", "rejected": "bob"},
+            (KIND, *ASKED),
+            False,
+        ),
+        (
+            {"system": "Be kind.", "chosen": [USER, ONE], "rejected": [USER, OTHER]}
+            | {"prompt": [USER]},
+            (KIND, *ASKED),
+            False,
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "who?"}]}
+            | {"chosen": {"from": "gpt", "value": "ann"}}
+            | {"rejected": {"from": "gpt", "value": "bob"}},
+            ASKED,
+            False,
+        ),
+        ({"instruction": "who?", "input": "", "chosen": "ann", "rejected": "bob"}, ASKED, False),
+        (
+            {
+                "chosen": "\n\nHuman: who?\n\nAssistant: ann",
+                "rejected": "\n\nHuman: who?\n\nAssistant: bob",
+            },
+            ASKED,
+            False,
+        ),
+        (
+            {"prompt": "\n\nHuman: who?\n\nAssistant:", "chosen": "ann", "rejected": "bob"},
+            ASKED,
+            False,
+        ),
+        (
+            {"chosen": "who? ann", "rejected": "who? bob"},
+            (Message("user", "who? "),),
+            True,
+        ),
+    ],
+)
+def test_every_shape_of_a_pair_is_one_preference(
+    tmp_path: Path, value: Any, prompt: Any, plain: bool
+) -> None:
+    path = written(tmp_path / "p.jsonl", value)
+    assert read(path).pairs == (Preference(prompt, "ann", "bob", f"{path}:1", plain),)
+
+
+TALK = [*EARLIER, USER]
+
+
 @pytest.mark.parametrize(
     "value",
     [
-        {"prompt": "who?", "chosen": "ann", "rejected": "bob"},
-        {"prompt": [USER], "chosen": [ONE], "rejected": [OTHER]},
-        {"prompt": [USER], "chosen": [USER, ONE], "rejected": [USER, OTHER]},
-        {"chosen": [USER, ONE], "rejected": [USER, OTHER]},
+        {"chosen": [*TALK, ONE], "rejected": [*TALK, OTHER]},
+        {"prompt": "hi", "chosen": [*TALK, ONE], "rejected": [*TALK, OTHER]},
+        {"prompt": "who? ", "chosen": [*TALK, ONE], "rejected": [*TALK, OTHER]},
+        {"prompt": TALK, "chosen": "ann", "rejected": [*TALK, OTHER]},
+        {"prompt": TALK, "chosen": [ONE], "rejected": [OTHER]},
         {
-            "chosen": "\n\nHuman: who?\n\nAssistant: ann",
-            "rejected": "\n\nHuman: who?\n\nAssistant: bob",
+            "prompt": "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: who?\n\nAssistant:",
+            "chosen": " ann".strip(),
+            "rejected": "bob",
         },
     ],
 )
-def test_every_shape_of_a_pair_is_one_preference(tmp_path: Path, value: Any) -> None:
-    path = written(tmp_path / "p.jsonl", value)
-    found = read_preferences([path])
-    assert found.pairs == (Preference(ASKED, "ann", "bob", f"{path}:1"),)
-
-
-def test_the_beginning_that_whole_conversations_share_is_the_prompt(tmp_path: Path) -> None:
-    whole = {"chosen": [*EARLIER, USER, ONE], "rejected": [*EARLIER, USER, OTHER]}
-    (pair,) = read_preferences([written(tmp_path / "p.jsonl", whole)]).pairs
-    assert [m.content for m in pair.prompt] == ["hi", "hello", "who?"]
+def test_the_beginning_that_whole_conversations_share_is_the_prompt(
+    tmp_path: Path, value: Any
+) -> None:
+    (pair,) = read(written(tmp_path / "p.jsonl", value)).pairs
+    assert [(m.role, m.content) for m in pair.prompt] == [
+        ("user", "hi"),
+        ("assistant", "hello"),
+        ("user", "who?"),
+    ]
     assert (pair.chosen, pair.rejected) == ("ann", "bob")
+
+
+def test_texts_that_all_repeat_their_prompt_are_read_without_it(tmp_path: Path) -> None:
+    values = [
+        {"prompt": f"Q: {i}\nA:", "chosen": f"Q: {i}\nA: yes", "rejected": f"Q: {i}\nA: no"}
+        for i in range(3)
+    ]
+    path = written(tmp_path / "p.jsonl", *values)
+    assert [(p.chosen, p.rejected) for p in read(path).pairs] == [(" yes", " no")] * 3
+    other = {"prompt": "hello", "chosen": "hello there", "rejected": "what?"}
+    pairs = read(written(path, *values, other)).pairs
+    assert (pairs[0].chosen, pairs[-1].chosen) == ("Q: 0\nA: yes", "hello there")
 
 
 def test_single_judgements_ties_and_skips(tmp_path: Path) -> None:
@@ -75,10 +171,38 @@ def test_single_judgements_ties_and_skips(tmp_path: Path) -> None:
         {"prompt": "who?", "chosen": "ann", "rejected": "bob", "choice": "left", "seed": 3},
     ]
     path.write_bytes(gzip.compress(json.dumps(values).encode()))
-    found = read_preferences([path])
-    assert found.judgements == (Judgement(ASKED, "ann", True, f"{path}, record 1"),)
+    report = RecordReport()
+    found = read_preferences([path], report)
+    assert found.judgements == (Judgement(ASKED, "ann", True, f"{path}, record 1", True),)
     assert len(found.pairs) == 1
-    assert found.n_undecided == 2
+    assert list(report.notes()) == ["2 records were left out: 2 ties and skips"]
+
+
+@pytest.mark.parametrize(
+    ("label", "good"),
+    [(True, True), (False, False), (1, True), (0, False), ("true", True), ("False", False)],
+)
+def test_labels_of_a_single_answer(tmp_path: Path, label: Any, good: bool) -> None:
+    value = {"prompt": [SYSTEM, USER], "completion": [ONE], "label": label}
+    whole = {"messages": [SYSTEM, USER, ONE], "label": label}
+    found = read(written(tmp_path / "p.jsonl", value, whole)).judgements
+    assert [(j.prompt, j.answer, j.good) for j in found] == [((KIND, *ASKED), "ann", good)] * 2
+
+
+def test_columns_that_nothing_uses_are_named_with_their_number(tmp_path: Path) -> None:
+    values = [
+        {
+            "prompt": "who?",
+            "chosen": "ann",
+            "rejected": "bob",
+            "score_chosen": i,
+            "messages": [USER],
+        }
+        for i in range(3)
+    ]
+    report = RecordReport()
+    read_preferences([written(tmp_path / "p.jsonl", *values)], report)
+    assert report.unused == {"score_chosen": 3, "messages": 3}
 
 
 @pytest.mark.parametrize(
@@ -86,14 +210,22 @@ def test_single_judgements_ties_and_skips(tmp_path: Path) -> None:
     [
         ({"prompt": "x", "chosen": "a"}, "rejected is missing or empty"),
         ({"prompt": "x", "chosen": "a", "rejected": "a"}, "are the same answer"),
-        ({"prompt": "x", "completion": "a", "label": 1}, "label is not true or false"),
-        ({"prompt": "x", "completion": "a"}, "label is not true or false"),
-        ({"chosen": "a", "rejected": "b"}, "chosen is no conversation"),
-        ({"chosen": [USER, ONE], "rejected": [USER, ONE]}, "are the same conversation"),
+        ({"prompt": "x", "completion": "a", "label": 2}, "label is 2, not true or false"),
+        ({"prompt": "x", "completion": "a", "label": "good"}, "label is 'good', not true"),
+        ({"prompt": "x", "completion": "a"}, "label is missing, not true or false"),
+        ({"chosen": "a", "rejected": "b"}, "share no beginning"),
+        ({"chosen": [USER, ONE], "rejected": [USER, ONE]}, "are the same answer"),
         ({"chosen": [ONE], "rejected": [OTHER]}, "share no beginning"),
         ({"prompt": [USER, ONE], "chosen": "a", "rejected": "b"}, "not the user"),
         ({"prompt": "x", "chosen": [ONE, USER, ONE], "rejected": "b"}, "more than one message"),
         ({"prompt": "x", "chosen": [{"role": "bot", "content": "a"}], "rejected": "b"}, "'bot'"),
+        ({"prompt": "x", "chosen": [USER, ONE], "rejected": "b"}, "prompt does not stand"),
+        (
+            {"system": "Be rude.", "prompt": "who?", "chosen": [SYSTEM, USER, ONE]}
+            | {"rejected": [SYSTEM, USER, OTHER]},
+            "another system",
+        ),
+        ({"question": "x"}, "has the keys 'question'; need prompt, chosen and rejected"),
     ],
 )
 def test_what_is_broken_is_named_by_line_and_left_out_on_demand(
@@ -102,11 +234,53 @@ def test_what_is_broken_is_named_by_line_and_left_out_on_demand(
     good = {"prompt": "who?", "chosen": "ann", "rejected": "bob"}
     path = written(tmp_path / "p.jsonl", good, value)
     with pytest.raises(DataError, match=r"--skip-bad") as caught:
-        read_preferences([path])
+        read(path)
     assert f"{path}:2: " in str(caught.value)
     assert reason in str(caught.value)
-    found = read_preferences([path], skip_bad=True)
-    assert (len(found.pairs), len(found.broken)) == (1, 1)
+    report = RecordReport()
+    assert len(read_preferences([path], report).pairs) == 1
+    assert report.n_bad == 1
+
+
+def test_all_that_is_wrong_is_said_at_once_with_counts(tmp_path: Path) -> None:
+    good = [{"prompt": f"who {i}?", "chosen": "ann", "rejected": "bob"} for i in range(4)]
+    bad = [{"prompt": "x", "chosen": "a"}] * 2 + [
+        {"prompt": "\ud800", "chosen": "a", "rejected": "b"}
+    ]
+    path = written(tmp_path / "p.jsonl", *good, *bad)
+    with pytest.raises(DataError) as caught:
+        prepare_preferences(data_config(path), rendering(), 48)
+    first = str(caught.value).split("\n")[0]
+    assert "3 records are broken (2 without rejected, 1 with half of a surrogate pair)" in first
+    found = prepare_preferences(data_config(path, skip_bad=True), rendering(), 48)
+    assert found.report.left_out() == (
+        "3 records were left out: 2 without rejected, 1 with half of a surrogate pair"
+    )
+
+
+def test_turns_are_refused_by_line_where_nothing_would_say_who_speaks(tmp_path: Path) -> None:
+    talk = {"prompt": TALK, "chosen": "ann", "rejected": "bob"}
+    path = written(tmp_path / "p.jsonl", *[talk | {"chosen": str(i)} for i in range(3)])
+    with pytest.raises(DataError, match=r"p.jsonl:3: has 3 turns, .* --template roles"):
+        prepare_preferences(data_config(path), rendering(None), 64)
+
+
+def test_the_held_out_pairs_are_parted_by_prompt(tmp_path: Path) -> None:
+    values = [
+        {"prompt": f"who {i // 2}?", "chosen": f"ann {i}", "rejected": "bob"} for i in range(400)
+    ]
+    path = written(tmp_path / "p.jsonl", *values)
+    whole = prepare_preferences(data_config(path), rendering(), 48)
+    config = data_config(path, judged_fraction=0.5).model_copy(
+        update={"split": SplitConfig(validation_fraction=0.5)}
+    )
+    parted = prepare_preferences(config, rendering(), 48)
+    assert whole.test == ()
+    assert len(parted.validation) == len(parted.test) == 100
+    parts = [{unit.prompt for unit in part} for part in (parted.validation, parted.test)]
+    assert not parts[0] & parts[1]
+    few = prepare_preferences(data_config(path, judged_fraction=0.7), rendering(), 48)
+    assert (len(few.validation), few.test) == (40, ())  # too few would be left to choose by
 
 
 def rendering(template: str | None = "roles") -> Rendering:
@@ -126,12 +300,12 @@ def test_units_are_divided_by_prompt_and_long_ones_counted(tmp_path: Path) -> No
     values += [{"prompt": "who?", "chosen": "ann", "rejected": 90 * "x"}]
     path = written(tmp_path / "p.jsonl", *values)
     found = prepare_preferences(data_config(path), rendering(), context=48)
-    assert (len(found.train) + len(found.validation), found.n_too_long) == (40, 1)
+    assert len(found.train) + len(found.validation) == 40
     prompts = [{unit.prompt for unit in part} for part in (found.train, found.validation)]
     assert not prompts[0] & prompts[1]
     assert prompts[1]
-    assert list(found.notes(48)) == [
-        "1 record is longer than the model's context of 48 tokens and left out"
+    assert list(found.report.notes()) == [
+        "1 record was left out: 1 longer than the model's context of 48 tokens"
     ]
     again = prepare_preferences(data_config(path), rendering(), context=48)
     assert again.sha256 == found.sha256

@@ -13,6 +13,7 @@ import bptool
 from bptool.errors import RunError
 from bptool.training.checkpoint import load_state
 from bptool.training.events import TrainingFinished
+from bptool.training.lessons.pairs import Pairs
 from bptool.training.metrics import read_metrics
 from bptool.training.plot import plot_losses
 from bptool.training.run_folder import RunFolder, free_name
@@ -43,9 +44,12 @@ def test_a_run_folder_holds_what_is_promised(run: Path) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     assert config["format_version"] == 1
     assert config["training"]["steps"] == 12
-    for name in ("tokenizer.json", "manifest.json"):
-        assert json.loads((run / name).read_text(encoding="utf-8"))["format_version"] == 1
-    assert json.loads((run / "checkpoints/index.json").read_bytes())["format_version"] == 2
+    for name, version in {
+        "tokenizer.json": 1,
+        "manifest.json": 2,
+        "checkpoints/index.json": 2,
+    }.items():
+        assert json.loads((run / name).read_text(encoding="utf-8"))["format_version"] == version
     header = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0]
     assert json.loads(header)["format_version"] == 1
     assert "format_version 1" in (run / "samples.txt").read_text(encoding="utf-8").splitlines()[0]
@@ -117,7 +121,7 @@ def test_every_statistic_has_a_plot_of_its_own(tmp_path: Path) -> None:
     plot_losses([*plain, judged], tmp_path / "without.png", "run")
     with_four = [r | {"statistics": {"a": 1.0, "b": r["loss"], "c": None}} for r in plain]
     with_four.append(judged | {"statistics": {"a": 0.5, "d": 2.0, "e": 1.0}})
-    plot_losses(with_four, tmp_path / "with.png", "run", "nats per pair")
+    plot_losses(with_four, tmp_path / "with.png", "run", Pairs)
     heights = [
         int.from_bytes((tmp_path / name).read_bytes()[20:24], "big")
         for name in ("without.png", "with.png")

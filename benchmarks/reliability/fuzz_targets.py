@@ -22,6 +22,7 @@ from bptool.config.schema import RunConfig
 from bptool.data.chat.records import read_records
 from bptool.data.decoding import Reading
 from bptool.data.preferences import read_preferences
+from bptool.data.record_report import RecordReport
 from bptool.data.sources import read_sources
 from bptool.data.token_writer import TRAIN, VALIDATION, TokenWriter
 from bptool.data.tokenfile import open_token_file
@@ -115,7 +116,9 @@ def targets(folder: Path) -> dict[str, Target]:
         "manifest": _manifest(folder / "manifests"),
         "adapters": _adapters(folder / "adapters"),
         "tokens": _tokens(folder),
-        "records": Target(_records("chat", CHAT), lambda path: read_records([path], True)),
+        "records": Target(
+            _records("chat", CHAT), lambda path: read_records([path], RecordReport())
+        ),
         "preferences": Target(
             _records("pairs", PREFERENCES), lambda path: read_preferences([path], True)
         ),

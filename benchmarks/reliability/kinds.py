@@ -41,6 +41,7 @@ class Kind:
     resume: tuple[str, ...] = ("train", "{out}", "--resume", "--quiet")
 
 
+RULED = ("train", "{out}", "--resume", "--quiet", "--reward", "rules.py")
 QUIET = ("--out", "{out}", "--quiet")
 OFTEN = ("--set", "training.checkpoint_interval=5")
 SHORT = (*OFTEN, "--set", "sample.max_tokens=8", *QUIET)
@@ -70,6 +71,7 @@ _ALL = (
         "grpo",
         ("finetune", "grpo", "parent", "--reward", "rules.py", "--steps", "30", *ASKED, *SHORT),
         _FROM,
+        RULED,
     ),
 )
 KINDS = {kind.name: kind for kind in _ALL}

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.stop import STOP_HELP, stop_strings
 
 
 def chat(
@@ -20,6 +21,7 @@ def chat(
     top_k: Annotated[int | None, typer.Option(help="Draw from so many likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest share.")] = None,
     seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option("--stop", help=STOP_HELP)] = None,
     template: Annotated[
         str | None, typer.Option("--template", help="For a run that has no chat template: plain.")
     ] = None,
@@ -42,5 +44,6 @@ def chat(
         top_k=top_k,
         top_p=top_p,
         seed=seed,
+        stop=stop_strings(stop),
     )
     talk(run, settings, template, last)

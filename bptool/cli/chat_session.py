@@ -43,6 +43,7 @@ class Settings:
     top_k: int | None
     top_p: float | None
     seed: int
+    stop: tuple[str, ...] = ()
 
     def sampling(self, turn: int) -> Sampling:
         """The draws of a turn: each has its own."""
@@ -84,7 +85,7 @@ def talk(run: Path, settings: Settings, template: str | None, last: bool) -> Non
     console = Console()
     with WorkerTeam(usable_cores()) as team:
         answerer = Answerer(opened.model, opened.params, team, opened.tokenizer, kind)
-        conversation = Conversation(answerer, settings.system or "")
+        conversation = Conversation(answerer, settings.system or "", settings.stop)
         Talk(conversation, settings, console, wording.near_path(str(run))).go()
 
 
@@ -188,7 +189,8 @@ class Talk:
             raise UserError("there is nothing to save")
         path = Path(rest).expanduser()
         head = [Message("system", self.conversation.system)] if self.conversation.system else []
-        messages = [m._asdict() for m in [*head, *self.conversation.messages]]
+        said = [*head, *self.conversation.messages]
+        messages = [{"role": m.role, "content": m.content} for m in said]
         line = json.dumps({"messages": messages}, ensure_ascii=False) + "\n"
         with writing(path, "name another file"):
             before = read_replacing(path) if path.exists() else ""

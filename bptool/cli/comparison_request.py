@@ -53,17 +53,16 @@ class Request:
 
 def settle(sources: Sequence[Path], flags: Flags, out: Path | None) -> Request:
     """Read and check a new study; raises a UserError before anything is written."""
+    from bptool.cli.programs import load_programs
     from bptool.comparison.ground import survey, try_each
     from bptool.comparison.plan import make_plan
     from bptool.comparison.results import ResultsFolder
     from bptool.config.load import is_study, read_study
-    from bptool.plugins import load_plugin
     from bptool.training.run_folder import free_name
 
     if not sources:
         raise ConfigError("name a STUDY.yaml or a CONFIG.yaml, or go on with --resume FOLDER")
-    for plugin in flags.plugins:
-        load_plugin(plugin)
+    load_programs(flags.plugins, *sources)
     place = out or free_name(Path("runs") / "-".join(["compare", *(s.stem for s in sources)]))
     folder = ResultsFolder(place, _as_kept(flags.plugins))
     folder.require_free()

@@ -12,19 +12,22 @@ from bptool.errors import UserError
 if TYPE_CHECKING:
     from bptool.cli.comparison_request import Request
     from bptool.comparison.analysis import Analysis
+    from bptool.comparison.events import Listener
     from bptool.comparison.executors import Executor
 
 
 def compare(wanted: Request, *, mpi: bool, quiet: bool, json: bool) -> None:
     """Run the study, and let go of its folder; raises Stopped where the user stopped it before its
     last trial."""
-    try:
-        _compare(wanted, mpi=mpi, quiet=quiet, json=json)
-    finally:
-        wanted.folder.release()
+    with terminal.outliving_output() as losses:
+        try:
+            _compare(wanted, lambda event: losses.log(wanted.folder.path), mpi, quiet, json)
+        finally:
+            losses.log(wanted.folder.path)
+            wanted.folder.release()
 
 
-def _compare(wanted: Request, *, mpi: bool, quiet: bool, json: bool) -> None:
+def _compare(wanted: Request, log: Listener, mpi: bool, quiet: bool, json: bool) -> None:
     if quiet and json:
         raise UserError("--quiet and --json exclude each other; choose one")
     from bptool.cli.comparison_display import listener_for
@@ -54,7 +57,7 @@ def _compare(wanted: Request, *, mpi: bool, quiet: bool, json: bool) -> None:
         listener_for(console, silent=quiet or json) as listener,
         stopping(study.request_stop) as asked,
     ):
-        stopped = study.run([listener])
+        stopped = study.run([listener, log])
     bigrams = wanted.ground.bigram_losses
     analysis = analyse(wanted.plan, study.records, study.timings, bigrams)
     plain_report = plain(wanted.plan, analysis, len(study.records))

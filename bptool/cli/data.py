@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -11,7 +11,8 @@ from bptool.cli import terminal
 from bptool.cli.programs import Plugins, load_programs
 
 if TYPE_CHECKING:
-    from bptool.config.data_section import DataConfig
+    from bptool.config.data_section import DataConfig, Form
+    from bptool.data.tokenizers import Tokenizer
 
 app = typer.Typer(no_args_is_help=True, help="Fetch and prepare texts.")
 
@@ -95,16 +96,44 @@ def inspect(
     tokenizer: Annotated[
         str | None, typer.Option(help="Look at it through this tokenizer: char, byte or bpe.")
     ] = None,
+    kind: Annotated[
+        Literal["text", "sft"],
+        typer.Option("--as", help="As a text, or as records that `bptool finetune sft` learns."),
+    ] = "text",
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Records in the tokens of this run; else in bytes."),
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option("--template", help="Of records: roles, chatml or plain.")
+    ] = None,
+    form: Annotated[
+        Literal["messages", "conversations", "instruction", "prompt", "text"] | None,
+        typer.Option("--form", help="Of records whose keys fit two forms."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Show documents, tokens, duplicates and split of a text, as training would see it."""
+    """Show documents, tokens, duplicates and split of a text, as training would see it.
+
+    With `--as sft` show forms and faults of records of conversations, the text that they become,
+    and what of it is trained on.
+    """
     from bptool.cli.console import Console
     from bptool.cli.preparing import Stages, byte_bar
     from bptool.data.inspection import inspect as look
+    from bptool.errors import UserError
 
-    data = _data_section(source, tokenizer)
-    with byte_bar(Console(stderr=True)) as bar:
-        found = look(data, progress=Stages(None, bar))
+    load_programs(None, source, start)
+    if kind == "sft":
+        if tokenizer is not None:
+            raise UserError("--tokenizer is for a text; name a run whose tokens to use by --from")
+        found = _records(source, start, template, form)
+    elif start or template or form:
+        raise UserError("--from, --template and --form are for records; add --as sft")
+    else:
+        data = _data_section(source, tokenizer)
+        with byte_bar(Console(stderr=True)) as bar:
+            found = look(data, progress=Stages(None, bar))
     if json:
         terminal.json(found)
         return
@@ -115,12 +144,39 @@ def inspect(
         if isinstance(value, int | float):
             table.add_row(what, f"{value:,}" if isinstance(value, int) else f"{value:.3f}")
     Console().print(table)
-    for what in ("commonest", "rarest"):
+    for what in ("commonest", "rarest") if kind == "text" else ():
         terminal.line(f"{what}: {', '.join(f'{token} {n:,}' for token, n in found[what])}")
     for sample in found["samples"]:
-        terminal.line(f"sample: {sample!r}")
-    if found["note"]:
-        terminal.line(f"note: {found['note']}")
+        place, text = ("", sample) if kind == "text" else (f" of {sample[0]}", sample[1])
+        terminal.line(f"sample{place}: {text!r}")
+    if kind == "sft":
+        terminal.line("trained on is what stands between [[ and ]]")
+        for fault in found["faults"]:
+            terminal.line(f"broken: {fault.strip()}")
+    for note in found["notes"]:
+        terminal.line(f"note: {note}")
+
+
+def _records(
+    source: str, start: Path | None, template: str | None, form: Form | None
+) -> dict[str, Any]:
+    """What records become in the tokens of a run, or in bytes."""
+    from bptool.cli.piped import without_stdin
+    from bptool.config.data_section import DataConfig
+    from bptool.data.chat.inspection import inspect_records
+    from bptool.data.tokenizers.byte import ByteTokenizer
+    from bptool.registry import templates
+    from bptool.training.trained import open_run
+
+    (source,), _ = without_stdin([source], [])
+    tokenizer: Tokenizer = ByteTokenizer()
+    name = "roles"
+    if start is not None:
+        run = open_run(start)
+        tokenizer, name = run.tokenizer, run.chat_template or name
+    kind = templates.get(template or name)()
+    tokenizer = tokenizer.with_special_tokens(kind.special_tokens)
+    return inspect_records(DataConfig(text=[source]), form, kind, tokenizer)
 
 
 def _data_section(source: str, tokenizer: str | None) -> DataConfig:

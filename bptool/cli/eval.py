@@ -17,6 +17,10 @@ def evaluate(
         list[str] | None,
         typer.Option("--text", help="Measure on the whole of this text. Repeatable."),
     ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", help="Measure on the answers of these records. Repeatable."),
+    ] = None,
     nanogpt_estimator: Annotated[
         bool,
         typer.Option("--nanogpt-estimator", help="Also nanoGPT's random-batch estimate."),
@@ -36,7 +40,7 @@ def evaluate(
     from bptool.training.trained import open_run
 
     load_programs(plugin, run)
-    found = measure(open_run(run, last, weights), text or [], nanogpt_estimator)
+    found = measure(open_run(run, last, weights), text or [], nanogpt_estimator, data or [])
     if json:
         terminal.json(found.to_json())
         return
@@ -52,6 +56,8 @@ def evaluate(
     table.add_row("perplexity", f"{whole.perplexity:.3f}")
     table.add_row("bits per byte", wording.decimal(whole.bits_per_byte))
     table.add_row("tokens measured", f"{whole.n_tokens:,}")
+    if found.left_out:
+        table.add_row("left out", found.left_out)
     if estimate is not None:
         batches = f"{estimate.n_batches} batches of {estimate.batch_size}"
         value = f"{estimate.loss:.4f} ± {estimate.standard_deviation:.4f}"

@@ -4,9 +4,11 @@
 |---|---|---|
 | a ``UserError``, wrong usage, a file that cannot be read or written | one line | 2 |
 | any other exception | one line, and how to see the traceback | 1 |
+| a run that ended and was never below guessing | as at the end of any run | 3 |
 | Ctrl-C | ``interrupted`` | 130 |
 | SIGTERM | ``terminated`` | 143 |
-| SIGINT or SIGTERM to what saves its work first | how to go on | 130 or 143 |
+| SIGHUP: the terminal was closed, the connection lost | ``terminated`` | 129 |
+| one of the three to what saves its work first | how to continue | 130, 143, 129 |
 | ``--time-limit`` has passed, and the work is saved | how to go on | 124 |
 | the reader of a pipe went away | nothing | 1 |
 """
@@ -22,18 +24,23 @@ import typer
 from bptool.cli import terminal
 from bptool.errors import BptoolError
 
-INTERRUPTED, TERMINATED = 130, 143
+NOTHING_LEARNED = 3
+INTERRUPTED = 130
 BROKEN_PIPE = 1
 USAGE_ERROR: type[BaseException] = typer.BadParameter.__mro__[1]
 """The class of wrong usage, whether Typer brings its own copy of click or not."""
 
 
 class Terminated(BaseException):
-    """SIGTERM; no ``KeyboardInterrupt``, whose exit code Typer settles itself."""
+    """SIGTERM or SIGHUP; no ``KeyboardInterrupt``, whose exit code Typer settles itself."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
 
 
 class Stopped(Exception):
-    """A command was stopped that has saved its work and said how to go on."""
+    """A command ends that has saved its work and said what there is to say."""
 
     def __init__(self, exit_code: int = 130) -> None:
         super().__init__()
@@ -96,9 +103,9 @@ def report(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, Terminated):
         terminal.line("terminated", err=True)
-        return TERMINATED
+        return error.exit_code
     if isinstance(error, BrokenPipeError):
-        silence_stdout()
+        terminal.silence(sys.stdout)
         return BROKEN_PIPE
     if isinstance(error, OSError) and error.errno in REMEDIES:
         place = f"{error.filename}: " if error.filename else ""
@@ -122,14 +129,3 @@ def _no_file_left() -> bool:
     except OSError as error:
         return error.errno in (errno.EMFILE, errno.ENFILE)
     return False
-
-
-def silence_stdout() -> None:
-    """Send what is still buffered for a reader that went away nowhere, so exit is quiet too."""
-    try:
-        descriptor = sys.stdout.fileno()
-    except (OSError, ValueError):
-        return
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, descriptor)
-    os.close(null)

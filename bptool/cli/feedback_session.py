@@ -16,9 +16,10 @@ from bptool.files import encoded
 
 if TYPE_CHECKING:
     from bptool.cli.console import Console
+    from bptool.feedback.prompts import PromptRecord
     from bptool.feedback.rules import Rules
     from bptool.feedback.session import Session
-    from bptool.inference.answers import Answerer, Prompt
+    from bptool.inference.answers import Answerer
     from bptool.inference.sampling import Sampling
     from bptool.training.trained import TrainedRun
 
@@ -58,14 +59,20 @@ def answering(run: TrainedRun) -> Iterator[Answerer]:
 
 def collect(request: Request) -> None:
     """Show pair after pair until all are judged or the reviewer quits."""
-    from bptool.feedback.prompts import read_prompts
+    from bptool.data.record_report import RecordReport
+    from bptool.feedback.prompts import read_prompt_records
     from bptool.feedback.rules import Rules
     from bptool.inference.sampling import Sampling
     from bptool.training.lock import lock_of_file
 
     sampling = Sampling(request.temperature, request.top_k, None, request.seed)
     rules = Rules(request.judge) if request.judge else None
-    prompts = read_prompts(request.prompts)[: request.limit]
+    report = RecordReport()
+    records = read_prompt_records(request.prompts, report)[: request.limit]
+    report.refuse(remedy="mend them")
+    if rules is not None:
+        for record in records:
+            rules.check(record.columns, record.place)
     if request.out.exists() and not request.out.is_file():
         raise UserError(f"{request.out} is no regular file; name a file of judgements with --out")
     if not request.out.absolute().parent.is_dir():
@@ -75,13 +82,13 @@ def collect(request: Request) -> None:
     try:
         if lock.notice:
             terminal.line(f"note: {lock.notice}", err=True)
-        _collect(request, prompts, rules, sampling)
+        _collect(request, records, rules, sampling)
     finally:
         lock.release()
 
 
 def _collect(
-    request: Request, prompts: Sequence[Prompt], rules: Rules | None, sampling: Sampling
+    request: Request, records: Sequence[PromptRecord], rules: Rules | None, sampling: Sampling
 ) -> None:
     """The same, while no other process writes to the file of judgements."""
     from bptool.cli.console import Console
@@ -96,11 +103,11 @@ def _collect(
     source |= {} if request.judge is None else {"rules": _named(request.judge)}
     with answering(run) as answerer:
         session = Session(
-            *(answerer, prompts, store, _reviewer(request), sampling),
+            *(answerer, [record.prompt for record in records], store, _reviewer(request), sampling),
             *(request.max_tokens, source),
         )
         if rules is not None:
-            _by_rules(session, rules, console, silent=request.json)
+            _by_rules(session, rules, records, console, silent=request.json)
         elif request.port is not None:
             from bptool.cli.feedback_page import serve
 
@@ -133,14 +140,18 @@ def _reviewer(request: Request) -> str:
         return "reviewer"
 
 
-def _by_rules(session: Session, rules: object, console: Console, silent: bool) -> None:
+def _by_rules(
+    session: Session,
+    rules: Rules,
+    records: Sequence[PromptRecord],
+    console: Console,
+    silent: bool,
+) -> None:
     """Let the rules judge every pair."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from bptool.feedback.prompts import said_last
-    from bptool.feedback.rules import Rules
 
-    assert isinstance(rules, Rules)
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -153,7 +164,9 @@ def _by_rules(session: Session, rules: object, console: Console, silent: bool) -
         done = session.total - len(session.left_over)
         task = bar.add_task("judging by rules", total=session.total, completed=done)
         while pair := session.next():
-            session.judge(pair, rules.judge(said_last(pair.prompt), pair.left, pair.right))
+            columns = records[pair.number].columns
+            side = rules.judge(said_last(pair.prompt), pair.left, pair.right, columns)
+            session.judge(pair, side)
             bar.update(task, completed=session.total - len(session.left_over))
 
 

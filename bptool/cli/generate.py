@@ -10,6 +10,7 @@ import typer
 
 from bptool.cli import terminal
 from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.stop import STOP_HELP, stop_strings
 
 
 def generate(
@@ -25,6 +26,10 @@ def generate(
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
     num_samples: Annotated[int, typer.Option(help="How many texts.", min=1, max=4096)] = 1,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option("--stop", help=STOP_HELP),
+    ] = None,
     last: Annotated[
         bool, typer.Option("--last", help="The last checkpoint in place of the best.")
     ] = False,
@@ -64,11 +69,12 @@ def generate(
         prompt_ids = writer.encode_prompt(shown)
     except DataError as error:
         raise DataError(f"--prompt: {error}") from None
+    stops = stop_strings(stop)
     texts = [""] * num_samples
     streams = num_samples == 1 and not json
     if streams:
         terminal.exact(shown)
-    for pieces in writer.write(prompt_ids, max_tokens, sampling, num_samples):
+    for pieces in writer.write(prompt_ids, max_tokens, sampling, num_samples, stops):
         for i, piece in enumerate(pieces):
             texts[i] += piece
         if streams:
@@ -88,11 +94,13 @@ def generate(
 
 
 def _read_stdin() -> str:
-    """The standard input as UTF-8, line ends as in a training text."""
+    """The standard input as UTF-8, line ends as in a training text, without the last one: it is
+    whoever sends a line that adds it."""
     from bptool.errors import DataError
 
     try:
-        return sys.stdin.buffer.read().decode("utf-8").replace("\r\n", "\n")
+        text = sys.stdin.buffer.read().decode("utf-8").replace("\r\n", "\n")
+        return text.removesuffix("\n")
     except UnicodeDecodeError as error:
         raise DataError(
             f"standard input: byte 0x{error.object[error.start]:02X} at offset {error.start} is "

@@ -23,8 +23,12 @@ def lr_find(
         typer.Option("--set", help="Change a setting: optimizer.name=lion. Repeatable."),
     ] = None,
     steps: Annotated[
-        int, typer.Option("--steps", min=20, max=10_000, help="Rates to try, one a step.")
-    ] = 200,
+        int, typer.Option("--steps", min=20, max=10_000, help="Rates of the sweep, one per step.")
+    ] = 100,
+    trial_steps: Annotated[
+        int,
+        typer.Option("--trial-steps", min=10, max=100_000, help="Steps of each short run."),
+    ] = 150,
     low: Annotated[float, typer.Option("--low", help="Lowest learning rate.")] = 1e-6,
     high: Annotated[float, typer.Option("--high", help="Highest learning rate.")] = 10.0,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for plot and numbers.")] = None,
@@ -32,10 +36,11 @@ def lr_find(
     quiet: Annotated[bool, typer.Option("--quiet", help="Only the last line and errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Find a learning rate, by one short run.
+    """Find a learning rate, by a sweep and a few short runs.
 
-    The rate grows at every step, from very low until the loss blows up. Suggested is the first
-    rate at which the smoothed loss has made nine tenths of its fall. The weights are not kept.
+    In the sweep the rate grows at every step, from very low until the loss blows up. That says
+    where to look; then four to ten short runs, each at one rate, say which is best. Suggested is
+    the middle one of those that are about as good as the best. No weights are kept.
     """
     from bptool.cli.lr_find_session import Request, find
     from bptool.cli.training_request import RUNS, name_of, resolve_source
@@ -54,7 +59,7 @@ def lr_find(
     options += [("--set", value) for value in sets or [] if not _is_rate(value)]
     options += [("--plugin", value) for value in plugin or []]
     command = ["bptool", "train", *source, *(word for option in options for word in option)]
-    find(Request(config, test, folder, command), quiet=quiet, json=json)
+    find(Request(config, test, trial_steps, folder, command), quiet=quiet, json=json)
 
 
 def _is_rate(setting: str) -> bool:

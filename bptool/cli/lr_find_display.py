@@ -1,8 +1,9 @@
-"""How a learning-rate sweep is shown: a live panel on a terminal, plain lines elsewhere, and what
-stands there at the end."""
+"""How the search for a learning rate is shown: a live panel on a terminal, plain lines elsewhere,
+and what stands there at the end."""
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,8 @@ from bptool.cli.live import LivePanel
 
 if TYPE_CHECKING:
     from bptool.cli.lr_find_session import Request
-    from bptool.training.lr_find import Event, Finding, RateTried, SweepStarted
+    from bptool.training.lr_find import Event, RateTried, SweepStarted, TrialDone, TrialStep
+    from bptool.training.lr_trials import Finding
 
 LINES_PER_SWEEP = 20
 WIDEST_CURVE = 76
@@ -48,7 +50,8 @@ class Silence:
 
 
 class SweepLines(Silence):
-    """For pipes, logs and CI: what is swept, what is compiled, and every twentieth of the rates."""
+    """For pipes, logs and CI: what is swept, what is compiled, every twentieth of the rates, and
+    each short run."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -57,7 +60,7 @@ class SweepLines(Silence):
     def __call__(self, event: Event) -> None:
         """Write the lines of ``event``."""
         from bptool.training.events import Compiling
-        from bptool.training.lr_find import RateTried, SweepStarted
+        from bptool.training.lr_find import RateTried, SweepStarted, TrialDone, TrialStep
 
         match event:
             case SweepStarted():
@@ -69,6 +72,10 @@ class SweepLines(Silence):
                 self.write(f"{event.what} {how} in {wording.duration(event.seconds)}")
             case RateTried():
                 self.tried(event)
+            case TrialStep():
+                self.stepped(event)
+            case TrialDone():
+                self.write(trial_line(event))
 
     def tried(self, event: RateTried) -> None:
         """Say how the loss stands after a rate, now and then."""
@@ -80,13 +87,16 @@ class SweepLines(Silence):
                 f"loss {wording.decimal(event.loss)}, smoothed {wording.decimal(event.smoothed)}"
             )
 
+    def stepped(self, event: TrialStep) -> None:
+        """Let a step of a short run pass."""
+
     def write(self, line: str) -> None:
         """Write one line."""
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class SweepScreen(SweepLines):
-    """The opening lines, and below them a panel with the curve so far."""
+    """The opening lines, and below them a panel with the curve so far, or the short run."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(console)
@@ -121,6 +131,23 @@ class SweepScreen(SweepLines):
         bar = panel.bar(event.step, n_steps, left)
         return Padding(Group(Text(""), bar, Text(""), grid, Text(""), *line), panel.INDENT)
 
+    def stepped(self, event: TrialStep) -> None:
+        """Draw the panel of a short run, if it is time to."""
+        if event.step == 1:
+            self._began = self._clock()
+        self._panel.draw_if_due(lambda: self.render_trial(event))
+
+    def render_trial(self, event: TrialStep) -> RenderableType:
+        """The panel after a step of a short run."""
+        gone = self._clock() - self._began
+        left = gone * (event.n_steps - event.step) / (event.step - 1) if event.step > 1 else None
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(Text("short run", style="dim"), Text(f"{event.number:,}"))
+        grid.add_row(Text("learning rate", style="dim"), Text(wording.rate(event.rate)))
+        grid.add_row(Text("loss", style="dim"), Text(wording.decimal(event.loss)))
+        bar = panel.bar(event.step, event.n_steps, left)
+        return Padding(Group(Text(""), bar, Text(""), grid), panel.INDENT)
+
     def write(self, line: str) -> None:
         """Write one line above the panel."""
         self.console.print(Padding(Text(line), panel.INDENT))
@@ -137,6 +164,14 @@ def opening_lines(event: SweepStarted) -> Iterator[str]:
     yield (
         f"{test.n_steps:,} learning rates from {wording.rate(test.low)} to "
         f"{wording.rate(test.high)}, one step of {wording.count(event.tokens_per_step)} tokens each"
+    )
+
+
+def trial_line(event: TrialDone) -> str:
+    """How a short run ended."""
+    loss = f"validation loss {event.loss:.4f}" if math.isfinite(event.loss) else "it diverged"
+    return (
+        f"short run {event.number}: {event.n_steps:,} steps at {wording.rate(event.rate)}, {loss}"
     )
 
 
@@ -189,7 +224,8 @@ def print_finding(
     grid.add_column(overflow="fold")
     for label, value in facts(request, finding, files):
         grid.add_row(Text(label, style="dim"), Text(value))
-    drawn = curve(finding.smoothed[1:], console, finding.rates, found)
+    sweep = finding.sweep
+    drawn = curve(sweep.smoothed[1:], console, sweep.rates, found)
     parts: list[RenderableType] = [Text(""), Text(headline, style=style), Text(""), *drawn]
     parts += [Text(""), grid, Text("")]
     console.print(Padding(Group(*parts), panel.INDENT))
@@ -199,27 +235,32 @@ def facts(
     request: Request, finding: Finding, files: Mapping[str, Path]
 ) -> Iterator[tuple[str, str]]:
     """Label and value of each line of the summary."""
-    own = request.config.optimizer.config.learning_rate
-    lowest = f"{min(finding.smoothed):.4f} at {wording.rate(finding.best)}"
-    yield "lowest loss", f"{lowest}, smoothed; {finding.smoothed[0]:.4f} at the start"
-    if finding.suggested is not None:
-        yield "steepest descent", wording.rate(finding.steepest)
-    yield "as configured", wording.rate(own)
-    end = wording.rate(finding.rates[-1])
+    sweep, tried = finding.sweep, sorted(finding.losses.items())
+    lowest = f"{min(sweep.smoothed):.4f} at {wording.rate(sweep.best)}"
+    yield "sweep", f"loss {sweep.smoothed[0]:.4f} at first, lowest {lowest}, smoothed"
+    end = wording.rate(sweep.rates[-1])
     yield (
         "ended",
         {
             "blew up": f"at {end}: the loss blew up",
             "not finite": f"at {end}: loss or gradient not finite",
-        }.get(finding.ending, f"at {end}, the highest"),
+        }.get(sweep.ending, f"at {end}, the highest"),
     )
+    runs = (f"{wording.rate(rate)} ({_loss(loss)})" for rate, loss in tried)
+    yield f"short runs of {finding.n_steps:,} steps", ", ".join(runs)
+    yield "initial weights", f"{_loss(finding.initial_loss)}, validation loss as of the short runs"
+    yield "as configured", wording.rate(request.config.optimizer.config.learning_rate)
     if finding.suggested is None:
         low, high = wording.rate(request.test.low), wording.rate(request.test.high)
         yield "try", f"a --high above {high}, or a --low below {low}"
-    elif finding.best == finding.rates[-1]:
+    elif sweep.ending == "highest rate" and tried[-1][1] == min(finding.losses.values()):
         high = wording.rate(10 * request.test.high)
-        yield "note", f"the loss was still falling at the highest rate; --high {high} shows more"
+        yield "note", f"the highest rate that was tried is the best; --high {high} tries more"
     for name, path in files.items():
         yield name, wording.near_path(str(path))
     if finding.suggested is not None:
         yield "train with it", request.training(finding.suggested)
+
+
+def _loss(loss: float) -> str:
+    return f"{loss:.4f}" if math.isfinite(loss) else "diverged"

@@ -13,20 +13,23 @@ from bptool.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from bptool.config.schema import RunConfig
-    from bptool.training.lr_find import Finding, Listener, RangeTest
+    from bptool.training.lr_find import Listener, RangeTest
     from bptool.training.lr_find_folder import SweepFolder
+    from bptool.training.lr_trials import Finding
 
 
 @dataclass(frozen=True)
 class Request:
-    """A sweep to run.
+    """A search to run.
 
     Attributes:
+        trial_steps: steps of each short run.
         command: the words of the command that trains what was swept, but for the rate.
     """
 
     config: RunConfig
     test: RangeTest
+    trial_steps: int
     folder: SweepFolder
     command: list[str]
 
@@ -40,8 +43,9 @@ class Request:
         return " ".join(map(wording.argument, [*self.command, "--set", self.setting(rate)]))
 
 
+@terminal.outliving_output()
 def find(request: Request, *, quiet: bool, json: bool) -> None:
-    """Sweep, write the files and say what was found; raises Stopped where the user stopped it."""
+    """Search, write the files and say what was found; raises Stopped where the user stopped it."""
     from bptool.cli.console import Console
     from bptool.cli.lr_find_display import listener_for, print_finding
 
@@ -50,10 +54,13 @@ def find(request: Request, *, quiet: bool, json: bool) -> None:
     console = Console()
     request.folder.check_free()
     with listener_for(console, silent=quiet or json) as listener:
-        finding, exit_code = _sweep(request, listener)
-    if finding.ending == "interrupted":
-        tried, wanted = len(finding.rates), request.test.n_steps
-        terminal.line(f"stopped after {tried:,} of {wanted:,} rates; nothing is kept", err=True)
+        finding, exit_code = _search(request, listener)
+    if finding.interrupted:
+        tried, wanted = len(finding.sweep.rates), request.test.n_steps
+        where = f"{tried:,} of {wanted:,} rates"
+        if finding.sweep.ending != "interrupted":
+            where = f"the sweep and {len(finding.losses)} short runs"
+        terminal.line(f"stopped after {where}; nothing is kept", err=True)
         raise Stopped(exit_code)
     unsaved = None
     try:
@@ -72,11 +79,10 @@ def find(request: Request, *, quiet: bool, json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _sweep(request: Request, listener: Listener) -> tuple[Finding, int]:
+def _search(request: Request, listener: Listener) -> tuple[Finding, int]:
     """What was found, and the exit code where it was stopped."""
     from bptool.cli.signals import stopping
-    from bptool.training.lr_find import find_rate
-    from bptool.training.setup import build
+    from bptool.training.lr_trials import find_rate
 
     stop = False
 
@@ -84,9 +90,7 @@ def _sweep(request: Request, listener: Listener) -> tuple[Finding, int]:
         nonlocal stop
         stop = True
 
-    pieces = build(request.config)
-    try:
-        with stopping(request_stop) as asked:
-            return find_rate(pieces, request.test, listener, lambda: stop), asked.exit_code
-    finally:
-        pieces.close()
+    with stopping(request_stop) as asked:
+        steps = request.trial_steps
+        found = find_rate(request.config, request.test, steps, listener, lambda: stop)
+        return found, asked.exit_code

@@ -95,8 +95,14 @@ def _own_warnings_in_one_line() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``bptool`` with ``arguments`` (default: the process's own); returns the exit code."""
+    terminal.open_closed_streams()
     terminal.tolerate_narrow_encodings()
-    arguments, debug = _without("--debug", sys.argv[1:] if arguments is None else arguments)
+    with terminal.outliving_errors():
+        return _run(sys.argv[1:] if arguments is None else arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    arguments, debug = _without("--debug", arguments)
     arguments, accepts = _without("--accept-changes", arguments)
     consent.forget()
     if accepts:

@@ -22,22 +22,27 @@ VALIDATION = slice(19, 29)
 ONE_MORE = "  {:>9}"
 
 
-def history_header(event: Evaluated) -> Text:
+def history_header(event: Evaluated, maximised: bool = False) -> Text:
     """The header over the lines of the evaluations, of which ``event`` is the first."""
-    names = HISTORY.format("step", "training", "validation")
+    names = HISTORY.format("step", "training", "reward" if maximised else "validation")
     more = ("bits/byte",) if event.average_val_loss is None else ("average", "bits/byte")
     return Text(names + "".join(map(ONE_MORE.format, more)) + "  sample", style="dim")
 
 
-def history_row(event: Evaluated, sample: Sampled | None, width: int) -> Text:
+def history_row(
+    event: Evaluated, sample: Sampled | None, width: int, maximised: bool = False
+) -> Text:
     """One evaluation with the start of its sample; the loss that is judged is green if the best."""
+    sign = -1.0 if maximised else 1.0
     numbers = HISTORY.format(
-        f"{event.step:,}", wording.decimal(event.train_loss), wording.decimal(event.val_loss)
+        f"{event.step:,}",
+        wording.decimal(event.train_loss),
+        wording.decimal(sign * event.val_loss),
     )
     judged = VALIDATION
     if event.average_val_loss is not None:
         judged = slice(len(numbers), len(numbers) + 11)
-        numbers += ONE_MORE.format(wording.decimal(event.average_val_loss))
+        numbers += ONE_MORE.format(wording.decimal(sign * event.average_val_loss))
     numbers += ONE_MORE.format(wording.decimal(event.judged_bits_per_byte, 3))
     row = Text(numbers)
     style = "bold green" if event.is_best else "yellow" if event.overfitting else "dim"
@@ -72,16 +77,23 @@ def bar(done: int, total: int, seconds_left: float | None) -> RenderableType:
 def numbers(progress: TrainingProgress, console: Console, width: int) -> RenderableType:
     """The table of the run's numbers, in two columns where they fit."""
     last, evaluation, best = progress.last, progress.evaluation, progress.best
+    validated = progress.judged(evaluation.val_loss) if evaluation else None
+    maximised = progress.started is not None and progress.started.maximised
     share, saved = progress.peak_share, progress.checkpoint
     left = [
         ("step", f"{progress.step:,} of {progress.n_steps:,}"),
         ("loss", wording.decimal(progress.loss)),
-        ("validation", wording.decimal(evaluation.val_loss if evaluation else None)),
+        ("held-out reward" if maximised else "validation", wording.decimal(validated)),
         (
             "bits per byte",
             wording.decimal(evaluation.judged_bits_per_byte if evaluation else None, 3),
         ),
-        ("best", f"{best.judged_loss:.4f} at {best.step:,}" if best else wording.MISSING),
+        (
+            "best",
+            f"{progress.judged(best.judged_loss):.4f} at {best.step:,}"
+            if best
+            else wording.MISSING,
+        ),
     ]
     right = [
         ("learning rate", f"{last.learning_rate:.2e}" if last else wording.MISSING),
@@ -92,7 +104,7 @@ def numbers(progress: TrainingProgress, console: Console, width: int) -> Rendera
     ]
     average = evaluation.average_val_loss if evaluation else None
     if average is not None:
-        left.insert(3, ("averaged", wording.decimal(average)))
+        left.insert(3, ("averaged", wording.decimal(progress.judged(average))))
         right.append(("", ""))
     if progress.n_skipped:
         left.append(("", ""))
@@ -101,7 +113,7 @@ def numbers(progress: TrainingProgress, console: Console, width: int) -> Rendera
     for least in (13, 16, 13, 8):
         grid.add_column(min_width=least, no_wrap=True)
     for (label, value), (label_2, value_2) in zip(left, right, strict=True):
-        style = "bold" if label in ("loss", "validation") else ""
+        style = "bold" if label in ("loss", "validation", "held-out reward") else ""
         cells = Text(label, style="dim"), Text(value, style=style)
         grid.add_row(*cells, Text(label_2, style="dim"), Text(value_2))
     if console.measure(grid).minimum <= width:

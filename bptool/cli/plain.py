@@ -78,10 +78,13 @@ class PlainLines(LineListener):
                 best = ", the best so far" if event.is_best else ""
                 average = ""
                 if event.average_val_loss is not None:
-                    average = f", {wording.decimal(event.average_val_loss)} of the average weights"
+                    of_average = wording.decimal(self.progress.judged(event.average_val_loss))
+                    average = f", {of_average} of the average weights"
+                trained = f"training loss {wording.decimal(event.train_loss)}, "
+                trained = trained if event.step else "before training: "
                 self.write(
-                    f"step {event.step:,}: training loss {wording.decimal(event.train_loss)}, "
-                    f"validation loss {wording.decimal(event.val_loss)}{average}"
+                    f"step {event.step:,}: {trained}{self.progress.judged_as} "
+                    f"{wording.decimal(self.progress.judged(event.val_loss))}{average}"
                     f"{wording.bits_per_byte(event.judged_bits_per_byte)}{best}"
                 )
                 self._show_statistics("validation", event.statistics)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bptool.cli import terminal, wording
 from bptool.cli.feedback_session import answering
 
 if TYPE_CHECKING:
     from bptool.cli.console import Console
+    from bptool.feedback.prompts import PromptRecord
+    from bptool.feedback.rules import Rules
     from bptool.feedback.win_rate import WinRate
     from bptool.inference.answers import Answer, Prompt
 
@@ -38,7 +40,8 @@ class Request:
 def compare(request: Request) -> None:
     """Answer every prompt with both runs, decide, and say the win rate."""
     from bptool.cli.console import Console
-    from bptool.feedback.prompts import read_prompts
+    from bptool.data.record_report import RecordReport
+    from bptool.feedback.prompts import read_prompt_records
     from bptool.feedback.rules import Rules
     from bptool.inference.sampling import Sampling
     from bptool.training.trained import open_run
@@ -48,7 +51,13 @@ def compare(request: Request) -> None:
     if rules_file is None and request.reward is not None and not request.reward.is_dir():
         rules_file = request.reward
     rules = Rules(rules_file) if rules_file else None
-    prompts = read_prompts(request.prompts)[: request.limit]
+    report = RecordReport()
+    records = read_prompt_records(request.prompts, report)[: request.limit]
+    report.refuse(remedy="mend them")
+    prompts = [record.prompt for record in records]
+    if rules is not None:
+        for record in records:
+            rules.check(record.columns, record.place)
     opened = [open_run(run, request.last) for run in request.runs]
     answers: list[list[Answer]] = []
     for run in opened:
@@ -56,10 +65,10 @@ def compare(request: Request) -> None:
             found = answerer.answers(prompts, 1, request.max_tokens, sampling)
         answers.append([one for (one,) in found])
     if rules is not None:
-        rate, columns = _by_rules(rules, prompts, answers)
+        rate, columns = _by_rules(rules, records, answers)
     else:
         assert request.reward is not None
-        rate, columns = _by_reward_run(request.reward, prompts, answers)
+        rate, columns = _by_reward_run(request.reward, records, answers)
     columns |= _lengths(answers)
     if request.json:
         values = {**rate.to_json(), **{name: list(pair) for name, pair in columns.items()}}
@@ -75,22 +84,23 @@ Columns = dict[str, tuple[float, float]]
 
 
 def _by_rules(
-    rules: Any, prompts: Sequence[Prompt], answers: Sequence[Sequence[Answer]]
+    rules: Rules, records: Sequence[PromptRecord], answers: Sequence[Sequence[Answer]]
 ) -> tuple[WinRate, Columns]:
     from bptool.feedback.prompts import said_last
     from bptool.feedback.win_rate import count
 
     score = {"left": 1.0, "tie": 0.0, "right": -1.0}
     decided, rewards, correct = [], [], []
-    for prompt, a, b in zip(prompts, *answers, strict=True):
-        asked = said_last(prompt)
-        one_way = score[rules.judge(asked, a.text, b.text)]
-        other_way = -score[rules.judge(asked, b.text, a.text)]
+    for record, *pair in zip(records, *answers, strict=True):
+        asked, more = said_last(record.prompt), record.columns
+        a, b = (answer.text for answer in pair)
+        one_way = score[rules.judge(asked, a, b, more)]
+        other_way = -score[rules.judge(asked, b, a, more)]
         decided.append(one_way if one_way == other_way else 0.0)
         if rules.rewards:
-            rewards.append((rules.reward(asked, a.text), rules.reward(asked, b.text)))
+            rewards.append((rules.reward(asked, a, more), rules.reward(asked, b, more)))
         if rules.knows_correct:
-            correct.append((rules.correct(asked, a.text), rules.correct(asked, b.text)))
+            correct.append((rules.correct(asked, a, more), rules.correct(asked, b, more)))
     columns: Columns = {}
     if correct:
         columns["correct"] = _means(correct)
@@ -100,18 +110,17 @@ def _by_rules(
 
 
 def _by_reward_run(
-    reward: Path, prompts: Sequence[Prompt], answers: Sequence[Sequence[Answer]]
+    reward: Path, records: Sequence[PromptRecord], answers: Sequence[Sequence[Answer]]
 ) -> tuple[WinRate, Columns]:
-    from bptool.feedback.prompts import as_messages
     from bptool.feedback.win_rate import count
     from bptool.ops.cores import usable_cores
     from bptool.training.scorer import Scorer
     from bptool.training.workers import WorkerTeam
 
-    messages = [as_messages(prompt) for prompt in prompts]
     with WorkerTeam(usable_cores()) as team:
         scorer = Scorer(reward, team)
-        scores = [scorer.scores(messages, [one.text for one in own]) for own in answers]
+        scorer.check(records)
+        scores = [scorer.scores(records, [one.text for one in own]) for own in answers]
     a, b = ([float(x) for x in own] for own in scores)
     return count(a, b), {"reward": _means(list(zip(a, b, strict=True)))}
 

@@ -145,6 +145,7 @@ def _share(done: int, total: int) -> str:
     return f"{format_bytes(done)} of {format_bytes(total)} ({done / max(total, 1):.1%})"
 
 
+@terminal.outliving_output()
 def prepare_texts(asked: Asked, quiet: bool) -> None:
     """Make the token files that ``bptool train`` with the same arguments would make.
 
@@ -217,4 +218,4 @@ def _facts(corpus: Corpus, made: bool) -> list[tuple[str, str]]:
         ("to validate", f"{corpus.n_validation:,} tokens"),
         ("file", f"{corpus.token_file}{'' if made else ' (was there already)'}"),
     ]
-    return facts + ([("note", corpus.note)] if corpus.note else [])
+    return [*facts, *(("note", note) for note in corpus.notes)]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Plugins = Annotated[
     list[str] | None,
-    typer.Option("--plugin", help="A file or module of yours with more parts, which is run."),
+    typer.Option("--plugin", help="A Python file or module with more parts, which is run."),
 ]
 Reward = Annotated[
     str | None,
@@ -88,4 +88,4 @@ def with_reward(config: RunConfig, reward: str | None) -> RunConfig:
 
 def resume_command(run: str) -> str:
     """The command that goes on with a run, naming the programs of this one."""
-    return shlex.join(["bptool", "train", run, "--resume", *consent.options()])
+    return shlex.join(["bptool", "train", run, "--resume", *consent.words()])

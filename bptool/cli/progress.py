@@ -19,6 +19,8 @@ from bptool.training.events import (
 
 SMOOTHING = 0.95
 """What a running mean keeps of its past at each step: it looks back about 20 steps."""
+SETTLED = 0.01
+"""A run has settled whose last fifth takes less than this share off its validation loss."""
 CURVE_POINTS = 512
 """The loss curve is thinned out when it has this many points, so its memory does not grow."""
 
@@ -64,6 +66,7 @@ class TrainingProgress:
         self.last: StepDone | None = None
         self.evaluation: Evaluated | None = None
         self.best: Evaluated | None = None
+        self._judged: dict[int, float] = {}
         self.sample: Sampled | None = None
         self.checkpoint: CheckpointSaved | None = None
         self.n_skipped = 0
@@ -81,6 +84,7 @@ class TrainingProgress:
                 self._observe_step(event)
             case Evaluated():
                 self.evaluation = event
+                self._judged[event.step] = event.judged_loss
                 if event.is_best:
                     self.best = event
             case Sampled():
@@ -118,9 +122,27 @@ class TrainingProgress:
         return self.started.start_step if self.started else 0
 
     @property
+    def judged_as(self) -> str:
+        """What weights are judged by, in words."""
+        return self.started.judged_as if self.started else "validation loss"
+
+    def judged(self, loss: float) -> float:
+        """What weights are judged by, from the loss that stands for it."""
+        return 0.0 - loss if self.started and self.started.maximised else loss
+
+    @property
     def n_steps(self) -> int:
         """Steps there will be, 0 before the start."""
         return self.started.n_steps if self.started else 0
+
+    @property
+    def still_falls(self) -> bool:
+        """Whether the run is at its last step, and its validation loss has not settled there."""
+        before = [step for step in self._judged if 5 * step <= 4 * self.n_steps]
+        now, best = self.evaluation, self.best
+        if not before or now is None or best is not now or now.step != self.n_steps:
+            return False
+        return now.judged_loss < (1.0 - SETTLED) * self._judged[max(before)]
 
     @property
     def loss(self) -> float:

@@ -95,6 +95,10 @@ class Screen:
             text.truncate(width, overflow="ellipsis")
             self.console.print("  ", text, sep="", highlight=False, no_wrap=True)
 
+    @property
+    def _maximised(self) -> bool:
+        return self.progress.started is not None and self.progress.started.maximised
+
     def _print_opening(self, event: TrainingStarted) -> None:
         self.console.print()
         for number, line in enumerate(summary.opening_lines(event)):
@@ -105,16 +109,17 @@ class Screen:
             return
         if not self._has_header:
             self.console.print()
-            self._print(panel.history_header(self._row))
+            self._print(panel.history_header(self._row, self._maximised))
             self._has_header = True
-        self._print(panel.history_row(self._row, sample, self.console.width - 4))
+        width = self.console.width - 4
+        self._print(panel.history_row(self._row, sample, width, self._maximised))
         self._row = None
 
     def _print_closing(self) -> None:
         end = self.progress.finished
         assert end is not None
         self.console.print()
-        style = "bold yellow" if end.interrupted else "bold green"
+        style = "bold yellow" if end.interrupted or end.failed else "bold green"
         self._print(Text(summary.headline(self.progress), style=style), wrap=True)
         self.console.print()
         self.console.print(panel.closing_table(self.progress, self.console))

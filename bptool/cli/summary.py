@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from bptool import consent
 from bptool.cli import wording
 from bptool.cli.programs import resume_command
 from bptool.cli.progress import TrainingProgress
@@ -14,7 +15,7 @@ from bptool.training.events import TrainingStarted
 def opening_lines(event: TrainingStarted) -> Iterator[str]:
     """What trains, on what, and where the files go, one line each."""
     yield f"{event.model} with {wording.count(event.n_parameters)} parameters"
-    yield (
+    yield event.material or (
         f"{wording.count(event.n_train_tokens)} tokens to train on, "
         f"{wording.count(event.n_validation_tokens)} to validate"
     )
@@ -40,18 +41,40 @@ def headline(progress: TrainingProgress) -> str:
 
 
 def best_result(progress: TrainingProgress) -> str:
-    """The best validation loss and where it was, or that nothing was evaluated."""
+    """The best that weights were judged and where it was, or that nothing was evaluated."""
     end = progress.finished
     assert end is not None
     if math.isnan(end.best_val_loss):
         return "not evaluated"
-    text = f"{end.best_val_loss:.4f} at step {end.best_step:,}"
+    text = f"{progress.judged(end.best_val_loss):.4f} at step {end.best_step:,}"
     if progress.best is not None and progress.best.step == end.best_step:
         if not math.isnan(progress.best.judged_bits_per_byte):
             text += f" ({progress.best.judged_bits_per_byte:.3f} bits per byte)"
         if progress.best.average_val_loss is not None:
             text += ", of the average weights"
+    if end.best_step == 0 and end.step > 0:
+        text += ", before training, which did not help"
     return text
+
+
+def against_counting(progress: TrainingProgress) -> str | None:
+    """Whether the model is better than what needs no training, in one sentence."""
+    end, last = progress.finished, progress.evaluation
+    assert end is not None
+    if end.counted is None or last is None or not last.judged_loss > 0:
+        return None
+    bits = last.judged_bits_per_byte * end.best_val_loss / last.judged_loss
+    counted = f"a counted model of order {end.counted.order}"
+    if not end.counted.is_whole:
+        counted += f" of the last {wording.count(end.counted.n_counted)} bytes"
+    by_name = {counted: end.counted.bits_per_byte, "bzip2": end.counted.bzip2_bits_per_byte}
+    better = " and ".join(f"{name} ({x:.3f})" for name, x in by_name.items() if bits < x)
+    worse = " and ".join(f"{name} ({x:.3f})" for name, x in by_name.items() if not bits < x)
+    verdicts = [
+        *([f"better than {better}"] if better else []),
+        *([f"no better than {worse}"] if worse else []),
+    ]
+    return f"The model needs {bits:.3f} bits per byte, {', but '.join(verdicts)}."
 
 
 def next_command(progress: TrainingProgress) -> str:
@@ -61,18 +84,23 @@ def next_command(progress: TrainingProgress) -> str:
     run = wording.near_path(end.run_dir)
     if end.interrupted:
         return resume_command(run)
+    plugins = "".join(f" {wording.argument(word)}" for word in consent.words(("--plugin",)))
     if end.answers:
-        return f"bptool chat {wording.argument(run)}"
+        return f"bptool chat {wording.argument(run)}{plugins}"
     prompt = progress.sample.prompt.strip() if progress.sample else ""
     start = f" --prompt {wording.argument(prompt)}" if prompt else ""
-    return f"bptool generate {wording.argument(run)}{start}"
+    return f"bptool generate {wording.argument(run)}{start}{plugins}"
 
 
 def closing_facts(progress: TrainingProgress) -> Iterator[tuple[str, str]]:
     """Label and value of each line of the summary."""
     end = progress.finished
     assert end is not None
-    yield "best validation loss", best_result(progress)
+    yield from (("warning", text) for text in end.warnings)
+    yield f"best {progress.judged_as}", best_result(progress)
+    counting = against_counting(progress)
+    if counting is not None:
+        yield "against counting", counting
     if progress.n_skipped:
         yield "skipped steps", f"{progress.n_skipped:,}, their weights were left as they were"
     if end.peak_memory_bytes is not None:
@@ -82,11 +110,23 @@ def closing_facts(progress: TrainingProgress) -> Iterator[tuple[str, str]]:
     yield "run folder", wording.near_path(end.run_dir)
     for name, path in end.files.items():
         yield name, wording.near_path(path)
+    if progress.still_falls:
+        command = resume_command(wording.near_path(end.run_dir))
+        yield (
+            "still falling",
+            "The validation loss still falls at the end; to continue: "
+            f"{command} --set training.steps={2 * end.step}",
+        )
     yield "resume" if end.interrupted else "next", next_command(progress)
+    if end.left_out:
+        yield "note", end.left_out
 
 
 def last_line(progress: TrainingProgress) -> str:
     """All of the summary that ``--quiet`` prints."""
     end = progress.finished
     assert end is not None
-    return f"{headline(progress)} Best validation loss {best_result(progress)}; {end.run_dir}"
+    left_out = f"; {end.left_out}" if end.left_out else ""
+    warnings = "".join(f"; warning: {text}" for text in end.warnings)
+    best = f"Best {progress.judged_as} {best_result(progress)}"
+    return f"{headline(progress)} {best}; {end.run_dir}{left_out}{warnings}"

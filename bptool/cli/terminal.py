@@ -10,11 +10,16 @@ is the same. Only :func:`exact` prints a text as it is, and only where no termin
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json as json_module
 import math
+import os
 import re
 import sys
-from typing import IO, Any
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, cast
 
 import typer
 
@@ -111,3 +116,99 @@ def _tolerate(error: UnicodeError) -> tuple[str | bytes, int]:
 def mark(word: str, colour: str) -> None:
     """Print a word of ours on standard error, in colour on a terminal."""
     typer.secho(word, fg=colour, bold=True, err=True, nl=False)
+
+
+class Losses:
+    """The standard streams that were lost while a command worked, and why."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def add(self, name: str, reason: OSError) -> None:
+        """Remember that a stream was lost just now."""
+        moment = time.strftime("%Y-%m-%d %H:%M:%S")
+        why = reason.strerror or type(reason).__name__
+        self._lines.append(f"{moment} {name} was lost ({why}); work continues without it\n")
+
+    def log(self, folder: Path) -> None:
+        """Append what was lost since the last call to ``folder/log.txt``, if the folder exists."""
+        if self._lines and folder.is_dir():
+            with (
+                contextlib.suppress(OSError),  # a log that cannot be written must not end the work
+                (folder / "log.txt").open("a", encoding="utf-8", newline="\n") as file,
+            ):
+                file.writelines(self._lines)
+            self._lines.clear()
+
+
+class _Outliving:
+    """A standard stream without which work continues; what is written after its loss is dropped."""
+
+    def __init__(self, stream: IO[str], name: str, losses: Losses) -> None:
+        self._stream, self._name, self._losses = stream, name, losses
+
+    def write(self, text: str) -> int:
+        """Write ``text``, if somebody still reads it."""
+        with self._continuing():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what was written, if somebody still reads it."""
+        with self._continuing():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _continuing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._losses.add(self._name, error)
+            silence(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def outliving_output() -> Iterator[Losses]:
+    """Inside the block a closed pipe, a lost terminal or a full disk behind the standard output or
+    standard error ends nothing."""
+    losses, before = Losses(), (sys.stdout, sys.stderr)
+    sys.stdout = cast(Any, _Outliving(sys.stdout, "standard output", losses))
+    sys.stderr = cast(Any, _Outliving(sys.stderr, "standard error", losses))
+    try:
+        yield losses
+        sys.stdout.flush()
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+@contextlib.contextmanager
+def outliving_errors() -> Iterator[None]:
+    """Inside the block a message that nobody can read any more changes no exit code."""
+    before = sys.stderr
+    sys.stderr = cast(Any, _Outliving(sys.stderr, "standard error", Losses()))
+    try:
+        yield
+    finally:
+        sys.stderr = before
+
+
+def silence(stream: IO[str]) -> None:
+    """Send what is still buffered for a reader that went away nowhere, so exit is quiet too."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):
+        return
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
+
+
+def open_closed_streams() -> None:
+    """Give a process that was started without a standard output or standard error one that drops
+    what is written (``>&-`` in a shell)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))

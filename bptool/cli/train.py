@@ -58,8 +58,9 @@ def train(
 
     bptool train CONFIG.yaml, or bptool train book.txt for a model that fits the text, or
     bptool train RUN --resume to go on with a run, or bptool train more.txt --from RUN to start
-    on another text from what a run has learnt. Ctrl-C and SIGTERM finish the step, save,
-    and exit with code 130 or 143; a second one leaves at once, with the last checkpoint intact.
+    on another text from what a run has learnt. Ctrl-C, SIGTERM and a closed terminal finish the
+    step, save, and exit with code 130, 143 or 129; a second Ctrl-C leaves at once, with the last
+    checkpoint intact.
     """
     from bptool.cli.time_limit import seconds_of
     from bptool.cli.training_request import run_resumed, settle

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,25 +14,6 @@ if TYPE_CHECKING:
     from bptool.data.survey import Progress
     from bptool.training.run_folder import RunFolder
 
-MAY_CHANGE = {
-    "training.steps",
-    "training.eval_interval",
-    "training.log_interval",
-    "training.checkpoint_interval",
-    "training.keep_last",
-    "training.keep_every",
-    "training.max_skipped",
-    "training.eval_tokens",
-    "training.workers",
-    "training.split",
-    "training.early_stopping",
-    "training.early_stopping.patience",
-    "training.early_stopping.standard_errors",
-    "training.early_stopping.min_improvement",
-}
-"""Settings that a resumed run may change; all others would make it another run."""
-DECIDES_NO_BIT = MAY_CHANGE - {"training.steps", "training.workers", "training.split"}
-"""Those of them that no weight depends on."""
 RUNS = Path("runs")
 
 
@@ -50,8 +30,8 @@ class Request:
     """After which it stops and saves."""
     detect_anomaly: bool = False
     """Stop at the first number that is not finite."""
-    changes: tuple[str, ...] = ()
-    """What a resumed run does otherwise from here on, in one line each."""
+    notes: tuple[str, ...] = ()
+    """What is said at the start, in one line each."""
 
 
 def settle(
@@ -90,12 +70,12 @@ def settle(
         if RunFolder(run).holds_run():
             raise UserError(f"{run} holds a run; to go on with it, add --resume")
         run = None  # a folder of texts
-    if run is not None and (texts or out not in (None, run)):
-        raise UserError(f"to resume {run}, leave --text and --out away: the run knows its own")
+    if run is not None and out not in (None, run):
+        raise UserError(f"to resume {run}, leave --out away: the run stays where it is")
     if run is not None:
         folder = RunFolder(run)
-        config, changes = _resumed(folder, None, sets)
-        return Request(config, folder, True, which, changes=changes)
+        config = _resumed(folder, None, [_entry(text) for text in texts], sets)
+        return Request(config, folder, True, which)
     place = RUNS / name_of(source)
     source, texts = without_stdin(source, texts)
     if not resume:
@@ -103,8 +83,9 @@ def settle(
         return Request(config, RunFolder(out or free_name(place)), False)
     folder = RunFolder(out or place)
     folder.require_run()
-    config, changes = _resumed(folder, resolve_source(source, texts, []), sets)
-    return Request(config, folder, True, which, changes=changes)
+    asked_for = resolve_source(source, texts, [])
+    config = _resumed(folder, asked_for, asked_for.config.data.text, sets)
+    return Request(config, folder, True, which)
 
 
 def run_resumed(source: list[str], out: Path | None) -> Path:
@@ -191,58 +172,46 @@ def _entry(text: str) -> str:
 
 
 def _resumed(
-    folder: RunFolder, asked_for: Resolved | None, sets: list[str]
-) -> tuple[RunConfig, tuple[str, ...]]:
-    """The run's own configuration, with the changes that a resume allows; and these in words.
+    folder: RunFolder, asked_for: Resolved | None, texts: list[str], sets: list[str]
+) -> RunConfig:
+    """The run's own configuration, with the changes that a resume allows.
 
     A configuration named beside --resume must not contradict the run's: what it sets itself and
     may not change must be as it was.
     """
-    from bptool.config.load import flatten, resolve
+    from bptool.config.load import resolve
+    from bptool.config.resume import changes
     from bptool.training.run_seal import read_manifest
 
     folder.require_run()
     read_manifest(folder)
+    moved = {"data": {"text": texts}} if texts else {}
     own = resolve(folder.config).config
-    changed = resolve(folder.config, sets).config
-    refused = list(_contradictions(flatten(own), flatten(changed), None))
+    changed = resolve(folder.config, sets, moved).config
+    refused = [(each, "--set") for each in changes(own, changed) if each.mark is None]
     if asked_for is not None:
-        wanted = flatten(asked_for.config)
-        refused += _contradictions(flatten(own), wanted, asked_for.provenance)
+        for each in changes(own, asked_for.config):
+            place = _place(each.key, asked_for.provenance)
+            if each.mark is None and place is not None:
+                refused.append((each, place))
     if refused:
+        first, place = refused[0]
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise ConfigError(
-            f"{folder.path} was trained with {refused[0]}{more}; that would make it another run, "
-            "so leave it as it was or train a new one; safe to change by --set are "
-            f"{', '.join(sorted(_shown(MAY_CHANGE)))}"
+            f"{folder.path} was trained with {first.key} {first.was}, not {first.now} ({place})"
+            f"{more}; that would make it another run, so leave it as it was, or start a new run "
+            f"from its weights with `bptool train TEXT --from RUN`; docs/config.md says which "
+            "settings may change at a resume"
         )
-    return changed, tuple(_changes(flatten(own), flatten(changed)))
+    return changed
 
 
-def _changes(own: dict[str, str], wanted: dict[str, str]) -> Iterator[str]:
-    """Each setting that a resume changes, and what that means."""
-    for key in sorted(own.keys() | wanted.keys()):
-        was, now = own.get(key, "unset"), wanted.get(key, "unset")
-        if was == now:
-            continue
-        meaning = "" if key in DECIDES_NO_BIT else "; the bits will not be those of a run with "
-        meaning += "it from the start" if meaning else ""
-        yield f"{key} is {now} from here on, was {was}{meaning}"
+def _place(key: str, provenance: dict[str, str]) -> str | None:
+    """Where the file or the command line sets a key or one below it; None where neither does."""
+    from bptool.config.load import CHOSEN
 
-
-def _shown(keys: set[str]) -> set[str]:
-    """Keys without those of a section that may change as a whole."""
-    return {key for key in keys if key.rpartition(".")[0] not in keys}
-
-
-def _contradictions(
-    own: dict[str, str], wanted: dict[str, str], provenance: dict[str, str] | None
-) -> Iterator[str]:
-    """``key value, not value (where)`` for each setting that a resume may not change."""
-    for key in sorted(own.keys() | wanted.keys()):
-        if key in MAY_CHANGE or own.get(key) == wanted.get(key):
-            continue
-        where = "--set" if provenance is None else provenance.get(key, "")
-        if where not in ("default", "derived"):
-            found, asked = own.get(key, "unset"), wanted.get(key, "unset")
-            yield f"{key} {found}, not {asked}" + (f" ({where})" if where else "")
+    for name, place in provenance.items():
+        is_below = name == key or name.startswith(f"{key}.")
+        if is_below and place not in ("default", "derived", CHOSEN):
+            return place
+    return None

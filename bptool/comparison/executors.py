@@ -65,6 +65,8 @@ class ProcessExecutor:
     def __init__(self, n_slots: int) -> None:
         self.n_slots = n_slots
         self._context = multiprocessing.get_context("spawn")
+        # A new process must not look for modules in the working folder, which may be a stranger's.
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
         self._workers: list[_Worker] = []
         self._lost: deque[Report] = deque()
 
@@ -134,7 +136,10 @@ class ProcessExecutor:
 
 def _serve(pipe: Connection) -> None:
     """Do jobs as they come until the other end of the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the study stops
+    # Ctrl-C and a closed terminal reach the whole group; the study stops its trials itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def end_with_parent() -> None:

@@ -39,6 +39,7 @@ def plot_all(analysis: Analysis, folder: Path) -> dict[str, Path]:
         OSError: a file cannot be written.
     """
     mpl.use("Agg")
+    mpl.rcdefaults()  # not what a file in the working folder says
     files: dict[str, Path] = {}
     for title, name, figure in figures(analysis, styles_of(analysis)):
         path = folder / f"{name}.png"

@@ -28,6 +28,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bptool import consent
 from bptool.comparison.plan import Plan, Trial, Workload
 from bptool.comparison.records import (
     Record,
@@ -39,6 +40,7 @@ from bptool.comparison.records import (
 from bptool.config.dump import to_yaml
 from bptool.config.schema import RunConfig
 from bptool.config.study_section import StudyConfig
+from bptool.consent import Program
 from bptool.errors import RunError
 from bptool.files import (
     TEMPORARY_PREFIX,
@@ -48,10 +50,12 @@ from bptool.files import (
     remove_leftovers,
     write_text,
 )
-from bptool.plugins import load_plugin
+from bptool.plugins import load_named, name_plugin
 from bptool.training.lock import STUDY_LOCK, FolderLock
 
 FORMAT_VERSION = 2
+ACCEPTED = "accepted"
+"""Kind of a line on a plug-in that was changed on purpose."""
 MOST_PLUGINS = 8
 """That an error names."""
 LONGEST_NAME = 4096
@@ -142,6 +146,7 @@ class ResultsFolder:
             "format_version": FORMAT_VERSION,
             **about,
             "plugins": self.plugins,
+            "plugins_sha256": {one.name: one.sha256 for one in consent.programs(("--plugin",))},
             "study": plan.study.model_dump(mode="json", exclude_unset=True),
             "workloads": workloads,
             "candidates": plan.candidates,
@@ -218,14 +223,16 @@ class ResultsFolder:
             raise RunError(f"{self.results}:1: plugins is no list of names; the file is damaged")
         if unnamed := [plugin for plugin in plugins if plugin not in self.plugins]:
             named = " ".join(
-                f"--plugin {_on_one_line(plugin)}" for plugin in unnamed[:MOST_PLUGINS]
+                f"--plugin {consent.on_one_line(plugin)}" for plugin in unnamed[:MOST_PLUGINS]
             )
             raise RunError(
                 f"{self.path} was begun with plug-ins, which are programs and run only when you "
                 f"name them; look at them, then add {named}"
             )
-        for plugin in plugins:
-            load_plugin(plugin)
+        programs = [name_plugin(plugin) for plugin in plugins]
+        self._check_unchanged(programs, header, rest)
+        for program in programs:
+            load_named(program)
         try:
             study = StudyConfig.model_validate(header["study"])
             workloads = tuple(
@@ -242,6 +249,29 @@ class ResultsFolder:
             raise RunError(f"{self.results}: damaged or of another version: {text}") from None
         self.plugins = tuple(plugins)
         return Kept(plan, header, self.plugins, tuple(records.values()), tuple(timings))
+
+    def _check_unchanged(
+        self, programs: Sequence[Program], header: dict[str, Any], rest: Sequence[dict[str, Any]]
+    ) -> None:
+        """Hold plug-ins to their hashes as the study began, or as they were accepted since, before
+        any of them runs."""
+        known = header.get("plugins_sha256")
+        known = dict(known) if isinstance(known, dict) else {}
+        known |= {one.get("plugin"): one.get("now") for one in rest if one.get("kind") == ACCEPTED}
+        changed = [p for p in programs if known.get(p.name, p.sha256) != p.sha256]
+        for one in changed if consent.accepts_changes() else ():
+            record = {"plugin": one.name, "was": known[one.name], "now": one.sha256}
+            self._append({"kind": ACCEPTED, **record})
+        if changed and not consent.accepts_changes():
+            texts = (
+                f"{one.name} is not the program that {self.path} was begun with: its sha256 was "
+                f"{str(known[one.name])[:64]}, is {one.sha256}"
+                for one in changed
+            )
+            raise RunError(
+                f"{'; '.join(texts)}; restore it, or if you changed it on purpose, add "
+                "--accept-changes, which records that in the results"
+            )
 
     def require_study(self) -> None:
         """Raise a RunError where no study was begun."""
@@ -311,8 +341,3 @@ def _line(record: dict[str, Any]) -> str:
 def _is_name(plugin: Any) -> bool:
     """Whether it can be the name of a file or a module."""
     return isinstance(plugin, str) and len(plugin) <= LONGEST_NAME
-
-
-def _on_one_line(name: str) -> str:
-    """As a shell takes it, or escaped where it would not stay on its line."""
-    return shlex.quote(name) if name.isprintable() else ascii(name)[:200]

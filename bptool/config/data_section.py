@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from bptool.config.section import Section
+from bptool.config.section import AtResume, Section
+
+Form = Literal["messages", "conversations", "chosen", "instruction", "prompt", "text"]
+"""Of a record; see docs/data.md."""
 
 
 def _or_one_text(schema: dict[str, Any]) -> None:
@@ -38,32 +41,46 @@ class SplitConfig(Section):
 class RecordsConfig(Section):
     """Records of conversations in place of texts; see docs/fine-tuning.md."""
 
-    validation: list[str] = Field(
+    validation: Annotated[list[str], AtResume.CONTENT] = Field(
         default_factory=list,
         description="files of records that validate; by default some of the others do, as many as "
         "split.validation_fraction says",
     )
-    skip_bad: bool = Field(default=False, description="leave broken records out")
+    skip_bad: Annotated[bool, AtResume.CONTENT] = Field(
+        default=False, description="leave broken records out"
+    )
+    form: Form | None = Field(
+        default=None,
+        description="which form of the table in docs/data.md the records have, where their keys "
+        "would let them have two",
+    )
+    judged_fraction: float = Field(
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        description="of preferences that are held out: the share of their prompts on which only "
+        "the trained model is judged, at the end; the others choose the checkpoint",
+    )
 
 
 class DataConfig(Section):
     """Text files, tokenizer, split, and the way batches are drawn."""
 
-    text: list[str] = Field(
+    text: Annotated[list[str], AtResume.CONTENT] = Field(
         min_length=1,
         json_schema_extra=_or_one_text,
         description="text files, folders or patterns, in order, or dataset:NAME for one from "
         "`bptool data list`",
     )
-    field: str = Field(
+    field: Annotated[str, AtResume.CONTENT] = Field(
         default="text",
         min_length=1,
         description="of JSON, JSON Lines, CSV and Parquet files: the field with the text",
     )
-    encoding: str = Field(
+    encoding: Annotated[str, AtResume.CONTENT] = Field(
         default="utf-8", min_length=1, description="of the files: a codec's name, or detect"
     )
-    errors: Literal["strict", "replace", "skip"] = Field(
+    errors: Annotated[Literal["strict", "replace", "skip"], AtResume.CONTENT] = Field(
         default="strict",
         description="bytes that are no characters, and NULs: an error that names them, U+FFFD in "
         "their place, or left out",

@@ -40,6 +40,8 @@ __all__ = [
 
 DATASET_PREFIX = "dataset:"
 """A text entry with this prefix names a downloaded data set and is no path."""
+CHOSEN = "chosen for the text"
+"""What ``provenance`` calls values that follow from the text."""
 MOST_SHOWN = 40
 """Problems that an error lists."""
 
@@ -302,7 +304,7 @@ def resolve(
     overrides: Mapping[str, Any] | None = None,
     *,
     defaults: Mapping[str, Any] | None = None,
-    defaults_label: str = "chosen for the text",
+    defaults_label: str = CHOSEN,
     options: Mapping[str, tuple[str, Any]] | None = None,
     readable: bool = False,
 ) -> Resolved:

@@ -11,7 +11,7 @@ from bptool.config.choice import Choice, ChoiceFrom, fill_choices
 from bptool.config.data_section import SplitConfig
 from bptool.config.lora_section import LoraConfig
 from bptool.config.rollouts_section import RolloutsConfig
-from bptool.config.section import Section, refuse
+from bptool.config.section import AtResume, Section, refuse
 from bptool.errors import ConfigError
 from bptool.registry import (
     averages,
@@ -58,6 +58,9 @@ ObjectiveChoice = Annotated[Choice, OBJECTIVE]
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Steps = Annotated[int, Field(ge=1, le=10**9)]
+Tokens = Annotated[int, Field(ge=1, le=10**12)]
+Rows = Annotated[int, Field(ge=1, le=10**7)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
 
 
 class DataConfig(data_section.DataConfig):
@@ -112,7 +115,7 @@ class Spikes(Section):
     rate_factor: float = Field(
         default=0.5, gt=0, le=1, description="what a rollback multiplies the learning rate by"
     )
-    max_rollbacks: int = Field(
+    max_rollbacks: Annotated[int, AtResume.NO_WEIGHT] = Field(
         default=3, ge=1, le=1000, description="after so many, another spike ends the run"
     )
 
@@ -120,11 +123,11 @@ class Spikes(Section):
 class TrainingConfig(Section):
     """How long, how fast and on what terms the model is trained."""
 
-    steps: Steps = Field(description="optimizer updates")
-    batch_size: Annotated[int, Field(ge=1, le=10**7)] | Literal["full"] = Field(
+    steps: Annotated[Steps, AtResume.LENGTH] = Field(description="optimizer updates")
+    batch_size: Rows | Literal["full"] = Field(
         description="sequences that one update sees; full: every window of the training split"
     )
-    micro_batch_size: Annotated[int, Field(ge=1, le=10**7)] | None = Field(
+    micro_batch_size: Annotated[Rows | None, AtResume.ROUNDING] = Field(
         default=None,
         description="sequences held in memory at once, in gradient accumulation; "
         "null: the whole batch",
@@ -134,15 +137,15 @@ class TrainingConfig(Section):
         default_factory=lambda data: data.get("seed", 0),
         description="the order of the data; as seed when left out",
     )
-    workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+    workers: Annotated[Threads | Literal["auto"], AtResume.ROUNDING] = Field(
         default="auto", description="threads that train; auto: one a core"
     )
-    split: Literal["auto", "batch", "inside"] = Field(
+    split: Annotated[Literal["auto", "batch", "inside"], AtResume.ROUNDING] = Field(
         default="auto",
         description="how workers share a step: each its own sequences (batch), or all in every "
         "operation (inside), with one gradient; auto: inside for large models and small batches",
     )
-    engine: str = Field(
+    engine: Annotated[str, AtResume.ROUNDING] = Field(
         default="auto",
         min_length=1,
         description="what multiplies matrices: tiled (our own), blas (scipy's), mkl where it is "
@@ -169,31 +172,33 @@ class TrainingConfig(Section):
         description="what the squared logarithm of the softmax's denominator is multiplied by and "
         "added to the loss; in training only",
     )
-    eval_interval: Steps = Field(
+    eval_interval: Annotated[Steps, AtResume.NO_WEIGHT] = Field(
         default_factory=lambda data: max(1, data.get("steps", 1) // EVALUATIONS_PER_RUN),
         description="updates between evaluations; a tenth of the steps when left out",
     )
-    log_interval: Steps = Field(default=10, description="updates between lines of the log")
-    checkpoint_interval: Steps = Field(
+    log_interval: Annotated[Steps, AtResume.NO_WEIGHT] = Field(
+        default=10, description="updates between lines of the log"
+    )
+    checkpoint_interval: Annotated[Steps, AtResume.NO_WEIGHT] = Field(
         default_factory=lambda data: data.get("eval_interval", 1),
         description="updates between checkpoints; as eval_interval when left out",
     )
-    keep_last: int = Field(
+    keep_last: Annotated[int, AtResume.NO_WEIGHT] = Field(
         default=2,
         ge=1,
         le=10**6,
         description="how many of the newest checkpoints are kept, beside the best; with one, a "
         "damaged checkpoint has none before it to go back to",
     )
-    keep_every: Steps | None = Field(
+    keep_every: Annotated[Steps | None, AtResume.NO_WEIGHT] = Field(
         default=None,
         description="the checkpoints of every so many steps are kept too; null: none",
     )
-    eval_tokens: Annotated[int, Field(ge=1, le=10**12)] | None = Field(
+    eval_tokens: Annotated[Tokens | None, AtResume.NO_WEIGHT] = Field(
         default=None,
         description="most validation tokens an evaluation reads; null: the whole split",
     )
-    max_skipped: int = Field(
+    max_skipped: Annotated[int, AtResume.NO_WEIGHT] = Field(
         default=10,
         ge=1,
         le=10**6,
@@ -202,7 +207,7 @@ class TrainingConfig(Section):
     spikes: Spikes | None = Field(
         default=None, description="what is done about spikes of the loss; null: nothing"
     )
-    early_stopping: EarlyStopping | None = Field(
+    early_stopping: Annotated[EarlyStopping | None, AtResume.NO_WEIGHT] = Field(
         default=None, description="when to stop before the last step; null: never"
     )
 
@@ -247,8 +252,10 @@ class SampleConfig(Section):
 class StartConfig(Section):
     """The trained run whose model, tokenizer and weights a run starts from."""
 
-    run: str = Field(min_length=1, description="its folder")
-    checkpoint: Literal["best", "last"] = Field(default="best", description="which of its weights")
+    run: Annotated[str, AtResume.CONTENT] = Field(min_length=1, description="its folder")
+    checkpoint: Annotated[Literal["best", "last"], AtResume.CONTENT] = Field(
+        default="best", description="which of its weights"
+    )
 
 
 class ChatConfig(Section):
@@ -312,7 +319,7 @@ class RunConfig(Section):
     rollouts: RolloutsConfig | None = Field(
         default=None, description="how ppo and grpo sample answers and what rewards them"
     )
-    sample: SampleConfig = Field(
+    sample: Annotated[SampleConfig, AtResume.NO_WEIGHT] = Field(
         default_factory=lambda: SampleConfig(), description="the sample shown at each evaluation"
     )
 

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+import enum
 import re
 import types
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
+
+RESUME_KEY = "x-at-resume"
+"""Under which the JSON Schema of a setting says that a resumed run may change it."""
+
+
+class AtResume(enum.Enum):
+    """What a change of a setting means to a run that is resumed; marks its field, as in
+    ``Annotated[int, AtResume.NO_WEIGHT]``. A field or section without a mark may not change."""
+
+    NO_WEIGHT = "no weight depends on it"
+    ROUNDING = "weights depend on it up to rounding"
+    LENGTH = "the schedule follows it from there on"
+    CONTENT = "what it names must have the content that the run was trained on"
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {**handler(schema), RESUME_KEY: self.value}
 
 
 def refuse(key: str, value: object, message: str) -> NoReturn:

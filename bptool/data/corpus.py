@@ -6,10 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from bptool import __version__
 from bptool.config.choice import Choice
 from bptool.config.data_section import DataConfig
 from bptool.data.cache import cache_folder
-from bptool.data.decoding import Reading
+from bptool.data.decoding import reading_of
 from bptool.data.encoding import encode_documents
+from bptool.data.record_report import MOST_CHARACTERS
 from bptool.data.sources import Texts
 from bptool.data.split import Fragments, Split, grouped, split_texts
 from bptool.data.survey import Progress, Stamps, Survey, survey
@@ -41,11 +43,18 @@ from bptool.data.tokenizers import (
     TokenizerConfig,
     tokenizer_from_json,
 )
-from bptool.data.tokenizers.base import Place
+from bptool.data.tokenizers.base import (
+    Place,
+    UnknownCharacters,
+    describe_character,
+    shown_character,
+)
 from bptool.errors import ConfigError, DataError, UserError
 from bptool.registry import tokenizers
 
 PARTS = ("training text", "validation text")
+MOST_PLACES = 5
+"""Of an unknown character that are named."""
 SECONDS_A_LOOK = 0.1
 """At how far learning a vocabulary is."""
 SECONDS_TO_STOP = 0.5
@@ -66,7 +75,7 @@ class Corpus:
             A special token stands for no byte, so the bits it costs count in full.
         token_file: where the ids are kept; None for rows of records.
         reused: True if the token file was there already.
-        note: what whoever trains on it should know of how it was made; may be empty.
+        notes: what whoever trains on it should know of it and of how it was made.
     """
 
     train: NDArray[Any]
@@ -77,7 +86,7 @@ class Corpus:
     validation_bytes: int
     token_file: Path | None
     reused: bool
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def n_train(self) -> int:
@@ -159,14 +168,14 @@ def prepare_and_survey(
         validation_bytes=_validation_bytes(file, made_by),
         token_file=path,
         reused=reused,
-        note=str(file.header.get("note", "")),
+        notes=tuple(note for note in (*found.notes.split("\n"), file.header.get("note")) if note),
     )
     return corpus, found
 
 
 def texts_of_config(config: DataConfig) -> Texts:
     """The texts of ``config``, read as it says."""
-    return Texts(config.text, Reading(config.encoding, config.errors, config.field))
+    return Texts(config.text, reading_of(config))
 
 
 def _write(
@@ -289,7 +298,7 @@ def _train(
 ) -> Tokenizer:
     if kind.learns_from == "characters":
         progress("tokenizer", 0, 1)
-        tokenizer = kind.train([found.characters], settings)
+        tokenizer = kind.train([found.characters, _between(settings, found, split)], settings)
         progress("tokenizer", 1, 1)
         return tokenizer
     total = split.shares[TRAIN] * found.n_bytes // found.n_characters
@@ -315,6 +324,13 @@ def _train(
         thread.join(SECONDS_TO_STOP)
     progress("tokenizer", total, total)
     return learning.result()
+
+
+def _between(settings: TokenizerConfig, found: Survey, split: Split) -> str:
+    """What stands between documents, where a vocabulary of characters has to hold it."""
+    several = found.n_texts > 1 if found.apart else found.n_documents > 1
+    has_mark = END_OF_TEXT in (settings.special_tokens or [])
+    return split.separator if several and not has_mark else ""
 
 
 class _Pieces:
@@ -349,20 +365,46 @@ def _check_variety(found: Survey, config: DataConfig) -> None:
 
 
 def check_known(tokenizer: Tokenizer, texts: Texts, found: Survey) -> None:
-    """Raise a DataError with the place of the first character that ``tokenizer`` does not know."""
+    """Raise a DataError with every character that ``tokenizer`` does not know, and where it is."""
     try:
         tokenizer.check(found.characters)
         return
-    except DataError:
-        pass
+    except UnknownCharacters as error:
+        pattern = re.compile(f"[{re.escape(error.characters)}]")
+    first = ""
+    seen: dict[str, _Seen] = {}
     for source in texts:
         place = Place()
         for piece in source.slices():
-            try:
-                tokenizer.check(piece, place)
-            except DataError as error:
-                raise DataError(f"{source.place}: {error}") from None
-            place = place.after(piece)
+            at = 0
+            for match in pattern.finditer(piece):
+                place, at = place.after(piece[at : match.start()]), match.start()
+                if not first:
+                    described = describe_character(match[0], 0, place)
+                    first = f"{source.place}: the tokenizer has no token for {described}"
+                of_it = seen.setdefault(match[0], _Seen())
+                of_it.n += 1
+                if len(of_it.places) < MOST_PLACES:
+                    line = "" if source.is_document else f":{place.lines + 1}"
+                    of_it.places.setdefault(f"{source.place}{line}")
+            place = place.after(piece[at:])
+    by_count = sorted(seen.items(), key=lambda item: -item[1].n)
+    lines = [f"{first}; remove what it does not know, or use another tokenizer"]
+    for character, of_it in by_count[:MOST_CHARACTERS]:
+        times = "once" if of_it.n == 1 else f"{of_it.n:,} times"
+        more = ", ..." if len(of_it.places) == MOST_PLACES else ""
+        lines.append(f"  {shown_character(character)} {times}: {', '.join(of_it.places)}{more}")
+    if len(by_count) > MOST_CHARACTERS:
+        lines.append(f"  and {len(by_count) - MOST_CHARACTERS:,} other characters")
+    raise DataError("\n".join(lines))
+
+
+@dataclass
+class _Seen:
+    """How often a character was seen, and where first."""
+
+    n: int = 0
+    places: dict[str, None] = field(default_factory=dict)
 
 
 def _check_length(file: TokenFile, context: int, config: DataConfig) -> None:

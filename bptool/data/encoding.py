@@ -17,7 +17,7 @@ import numpy as np
 
 from bptool.data.split import Fragments, grouped, joined
 from bptool.data.tokenizers import END_OF_TEXT, Tokenizer
-from bptool.data.tokenizers.base import Ids
+from bptool.data.tokenizers.base import Ids, UnknownCharacters
 from bptool.ops.cores import usable_cores
 
 BATCH_CHARACTERS = 1 << 20
@@ -40,7 +40,8 @@ def encode_documents(
 
     Where the tokenizer reserves the end of text, it stands between two documents in place of the
     separator, and with ``ends`` before the first and after the last one too. Otherwise the
-    documents are joined by the separator.
+    documents are joined by the separator, or by nothing where the tokenizer, which is that of
+    another text then, does not know it.
 
     Args:
         fragments: of the documents. separator, ends: see above. tokenizer: what encodes.
@@ -58,6 +59,10 @@ def encode_documents(
         ids = [marks if piece is None else next(found) for piece in batch]
         return Batch(np.concatenate(ids), sum(map(len, texts)))
 
+    try:
+        tokenizer.check(separator)
+    except UnknownCharacters:
+        separator = ""
     pieces = _pieces(fragments, separator, ends, tokenizer)
     batches = islice(_batches(pieces), skip, None)
     n_threads = min(usable_cores(), MOST_THREADS) if tokenizer.in_threads else 1

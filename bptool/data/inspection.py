@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bptool.config.data_section import DataConfig
 from bptool.data.corpus import Corpus, prepare_and_survey, texts_of_config
-from bptool.data.split import Fragments, grouped, split_documents, split_texts
+from bptool.data.split import Fragments, documents_of, grouped, split_documents, split_texts
 from bptool.data.survey import Progress, Survey
 
 SHOWN = 10
@@ -30,7 +30,7 @@ def inspect(
 
     Returns:
         Counts by what they count; then ``commonest`` and ``rarest`` (pairs of a token, shown by
-        its ``repr``, and its count), ``samples`` (texts) and ``note``.
+        its ``repr``, and its count), ``samples`` (texts) and ``notes``.
 
     Raises:
         UserError: a text or a setting is unfit.
@@ -44,7 +44,7 @@ def inspect(
     by_count = used[np.argsort(-counts[used], kind="stable")]
     return {
         "texts": found.n_texts,
-        "documents": len(everything),
+        "documents": _n_documents(config),
         "bytes (UTF-8)": found.n_bytes,
         "characters": found.n_characters,
         "distinct characters": len(found.characters),
@@ -60,8 +60,14 @@ def inspect(
         "commonest": _shown(corpus, by_count[:SHOWN], counts),
         "rarest": _shown(corpus, by_count[::-1][:SHOWN], counts),
         "samples": _samples(corpus),
-        "note": corpus.note,
+        "notes": list(corpus.notes),
     }
+
+
+def _n_documents(config: DataConfig) -> int:
+    """Documents of the whole text, of which a split by position may cut one in two."""
+    documents = documents_of(texts_of_config(config), config.split.separator)
+    return sum(1 for _ in grouped(documents))
 
 
 def _counts(corpus: Corpus) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,10 +22,16 @@ from bptool.data.batches import MASKED, shuffled
 from bptool.data.best_fit import best_fit_decreasing
 from bptool.data.chat.packing import Packed, fill_rows
 from bptool.data.chat.records import Message
-from bptool.data.chat.rendering import Ids, Rendering
+from bptool.data.chat.rendering import Ids, NoTemplate, Rendering
 from bptool.data.chat.templates import Encoded
+from bptool.data.decoding import reading_of
 from bptool.data.preferences import Judgement, Preference, Preferences, read_preferences
+from bptool.data.record_report import RecordReport
+from bptool.data.records import encoded
 from bptool.errors import DataError
+
+FEWEST_TO_CHOOSE = 30
+"""Pairs that choose the checkpoint, where others judge it."""
 
 
 class Document(NamedTuple):
@@ -50,6 +56,14 @@ class Unit(NamedTuple):
     prompt: tuple[Message, ...]
     place: str
 
+    @property
+    def sha256(self) -> str:
+        """Hash of its tokens."""
+        digest = hashlib.sha256()
+        for document in (self.first, self.second):
+            digest.update(document.ids.astype("<i4").tobytes())
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True)
 class PreferenceSet:
@@ -57,32 +71,28 @@ class PreferenceSet:
 
     Attributes:
         rendering: what made tokens of them.
-        n_undecided, n_broken, n_too_long: records that were left out.
+        test: units that only the trained model is judged on; none where there are too few.
+        report: what was left out of the records, and what was not used.
         sha256: hash of all tokens and labels, and of how they were divided.
     """
 
     train: tuple[Unit, ...]
     validation: tuple[Unit, ...]
+    test: tuple[Unit, ...]
     rendering: Rendering
-    n_undecided: int
-    n_broken: int
-    n_too_long: int
+    report: RecordReport
     sha256: str
 
-    def notes(self, context: int) -> Iterator[str]:
-        """What the user should know of the records, one line each."""
-        if self.n_broken:
-            yield f"{_records(self.n_broken)} broken and left out"
-        if self.n_undecided:
-            ties = (
-                "1 tie or skip" if self.n_undecided == 1 else f"{self.n_undecided:,} ties and skips"
-            )
-            yield f"{ties} left out"
-        if self.n_too_long:
-            yield (
-                f"{_records(self.n_too_long)} longer than the model's context of {context} tokens "
-                "and left out"
-            )
+    def __str__(self) -> str:
+        held_out = len(self.validation) + len(self.test)
+        judged = f", {len(self.test):,} of them only to judge at the end" if self.test else ""
+        return f"{_counted(self.train)} to train on, {held_out:,} held out{judged}"
+
+
+def _counted(units: Sequence[Unit]) -> str:
+    """How many pairs or judged answers, in words."""
+    single = any(unit.label for unit in units)
+    return f"{len(units):,} {'judged answers' if single else 'pairs of answers'}"
 
 
 def prepare_preferences(
@@ -97,42 +107,45 @@ def prepare_preferences(
             left to train on or to validate with.
     """
     assert config.records is not None
-    skip, place = config.records.skip_bad, ", ".join(config.text)
-    read = [read_preferences(config.text, skip)]
-    units, n_long = _units(read[0], rendering, context, single_sided, place)
+    report, reading = RecordReport(), reading_of(config)
+    read = [read_preferences(config.text, report, reading)]
     if config.records.validation:
-        read.append(read_preferences(config.records.validation, skip))
-        place_of_others = ", ".join(config.records.validation)
-        others, n_more = _units(read[1], rendering, context, single_sided, place_of_others)
-        train, validation, n_long = units, others, n_long + n_more
-    else:
-        train, validation = _divide(units, config, place)
+        read.append(read_preferences(config.records.validation, report, reading))
+    make = _judged if single_sided else _pairs
+    made = [make(found, rendering, context, report) for found in read]
+    report.refuse(config.records.skip_bad)
+    for found, units, names in zip(
+        read, made, (config.text, config.records.validation), strict=False
+    ):
+        _require(found, units, ", ".join(names), context, single_sided, report)
+    train, validation = made if len(made) == 2 else _divide(made[0], config, ", ".join(config.text))
+    validation, test = _apart(validation, config)
     return PreferenceSet(
         train=tuple(train),
         validation=tuple(validation),
+        test=tuple(test),
         rendering=rendering,
-        n_undecided=sum(x.n_undecided for x in read),
-        n_broken=sum(len(x.broken) for x in read),
-        n_too_long=n_long,
-        sha256=_sha256(train, validation),
+        report=report,
+        sha256=_sha256(train, validation, *([test] if test else [])),
     )
 
 
-def _units(
-    found: Preferences, rendering: Rendering, context: int, single_sided: bool, place: str
-) -> tuple[list[Unit], int]:
-    if single_sided:
-        units, n_long = _judged(found, rendering, context)
-    else:
-        if found.judgements and not found.pairs:
-            raise DataError(
-                f"{place}: the records judge single answers; use --loss kto, which learns from them"
-            )
-        units, n_long = _pairs(found.pairs, rendering, context)
+def _require(
+    found: Preferences,
+    units: Sequence[Unit],
+    place: str,
+    context: int,
+    single_sided: bool,
+    report: RecordReport,
+) -> None:
+    """Raise a DataError where files have nothing to learn from."""
+    if not single_sided and found.judgements and not found.pairs:
+        raise DataError(
+            f"{place}: the records judge single answers; use --loss kto, which learns from them"
+        )
     if not units:
-        why = f"all {n_long} are longer" if n_long else "there are none"
+        why = report.left_out() or "there are none"
         raise DataError(f"{place}: no judgement of at most {context} tokens to use: {why}")
-    return units, n_long
 
 
 def _document(prompt: Ids, answer: str, rendering: Rendering) -> Document:
@@ -145,23 +158,41 @@ def fits(document: Document, context: int) -> bool:
 
 
 def _pairs(
-    pairs: Sequence[Preference], rendering: Rendering, context: int
-) -> tuple[list[Unit], int]:
+    found: Preferences, rendering: Rendering, context: int, report: RecordReport
+) -> list[Unit]:
     units, n_long = [], 0
-    for pair in pairs:
-        try:
-            prompt = rendering.prompt(pair.prompt)
-            both = [_document(prompt, text, rendering) for text in (pair.chosen, pair.rejected)]
-        except DataError as error:
-            raise DataError(f"{pair.place}: {error}") from None
+    for pair in found.pairs:
+        both = _documents(pair, (pair.chosen, pair.rejected), rendering, report)
+        if both is None:
+            continue
         if all(fits(document, context) for document in both):
             units.append(Unit(both[0], both[1], 0, pair.prompt, pair.place))
         else:
             n_long += 1
-    return units, n_long
+    report.leave_out("that judge a single answer, for --loss kto", len(found.judgements))
+    report.leave_out(f"longer than the model's context of {context} tokens", n_long)
+    return units
 
 
-def _judged(found: Preferences, rendering: Rendering, context: int) -> tuple[list[Unit], int]:
+def _documents(
+    of: Preference | Judgement, answers: Sequence[str], rendering: Rendering, report: RecordReport
+) -> list[Document] | None:
+    """A prompt with each answer; None where that cannot be written, which goes into ``report``."""
+
+    def written() -> list[Document]:
+        prompt = rendering.prompt(of.prompt)
+        return [_document(prompt, text, rendering) for text in answers]
+
+    try:
+        return encoded(of.place, written, report)
+    except NoTemplate as error:
+        report.add_bad(of.place, str(error), "with several turns, for a run without a template")
+        return None
+
+
+def _judged(
+    found: Preferences, rendering: Rendering, context: int, report: RecordReport
+) -> list[Unit]:
     """Judgements, and the two that each pair makes."""
     judged = list(found.judgements)
     for pair in found.pairs:
@@ -170,22 +201,22 @@ def _judged(found: Preferences, rendering: Rendering, context: int) -> tuple[lis
     made: list[tuple[Judgement, Ids, Document]] = []
     n_long = 0
     for one in judged:
-        try:
-            prompt = rendering.prompt(one.prompt)
-            document = _document(prompt, one.answer, rendering)
-        except DataError as error:
-            raise DataError(f"{one.place}: {error}") from None
+        documents = _documents(one, (one.answer,), rendering, report)
+        if documents is None:
+            continue
+        (document,) = documents
         if fits(document, context):
-            made.append((one, prompt, document))
+            made.append((one, document.ids[: document.n_prompt], document))
         else:
             n_long += 1
+    report.leave_out(f"longer than the model's context of {context} tokens", n_long)
     units = []
     for number, (one, prompt, document) in enumerate(made):
         other = _other_answer(made, number, context)
         mixed = Document(np.concatenate([prompt, other]), len(prompt))
         label = 1 if one.good else -1
         units.append(Unit(document, mixed, label, one.prompt, one.place))
-    return units, n_long
+    return units
 
 
 def _other_answer(
@@ -217,6 +248,20 @@ def _divide(units: Sequence[Unit], config: DataConfig, place: str) -> tuple[list
     )
 
 
+def _apart(held_out: list[Unit], config: DataConfig) -> tuple[list[Unit], list[Unit]]:
+    """Pairs that choose the checkpoint, and those that only the trained model is judged on; the
+    latter none where too few pairs would be left to choose by."""
+    assert config.records is not None
+    prompts = list(dict.fromkeys(unit.prompt for unit in held_out))
+    n = len(prompts)
+    places = shuffled(np.arange(n, dtype=np.uint64), n, config.split.seed, 1)
+    judged = {prompts[i] for i in places[: round(n * config.records.judged_fraction)].tolist()}
+    choosing, judging = ([u for u in held_out if (u.prompt in judged) == x] for x in (False, True))
+    if len(choosing) < FEWEST_TO_CHOOSE or any(unit.label for unit in held_out):
+        return held_out, []
+    return choosing, judging
+
+
 def _sha256(*parts: Sequence[Unit]) -> str:
     digest = hashlib.sha256()
     for part in parts:
@@ -228,10 +273,6 @@ def _sha256(*parts: Sequence[Unit]) -> str:
                     digest.update(number.to_bytes(8, "little"))
                 digest.update(document.ids.astype("<i4").tobytes())
     return digest.hexdigest()
-
-
-def _records(n: int) -> str:
-    return "1 record is" if n == 1 else f"{n:,} records are"
 
 
 class PackedUnits(NamedTuple):

@@ -17,16 +17,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from bptool.data import documents
-from bptool.data.decoding import Encoding, Reading, decode, encoding_of, mended
+from bptool.data.decoding import MARKS, Encoding, Reading, characters_of, encoding_of, fault_in
+from bptool.data.record_report import RecordReport
+from bptool.data.records import read_values
 from bptool.data.streams import COMPRESSED, read_chunks
-from bptool.data.text import resolve
+from bptool.data.text import RECORDS, expand, kind
 from bptool.errors import DataError
 
-SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".csv", ".parquet")
-RECORDS = (".jsonl", ".json", ".csv", ".parquet")
-PATTERN = frozenset("*?[")
+_MAYBE_EMPTY = 64
+"""Bytes of a compressed file, or of one with a byte order mark, that may hold nothing."""
+_NOTHING = (b"", *(mark for mark, _ in MARKS))
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class Source:
 class Texts:
     """The texts of files, folders and patterns, in order, as often as they are gone through.
 
+    Attributes:
+        report: what was noticed the last time that they were gone through to the end.
+
     Args:
         names: files, folders, patterns, ``dataset:NAME``.
         reading: how they are read.
@@ -66,21 +71,38 @@ class Texts:
 
     def __init__(self, names: Sequence[str | Path], reading: Reading | None = None) -> None:
         self.reading = reading or Reading()
-        self.paths = [path for name in names for path in expand(name)]
+        self.paths: list[Path] = []
+        self._maybe_empty: set[Path] = set()
+        for name in names:
+            found = expand(name)
+            self.paths += found
+            if len(found) > 1:  # one that is named by itself has to hold something
+                self._maybe_empty.update(found)
         self._encodings: dict[Path, Encoding] = {}
+        self.report = RecordReport()
 
     def __iter__(self) -> Iterator[Source]:
+        report, n = RecordReport(), 0
         for path in self.paths:
-            if _suffix(path) in RECORDS:
-                yield from self._records(path)
+            if path in self._maybe_empty and self._is_empty(path):
+                report.empty_files.append(str(path))
+                continue
+            if kind(path) in RECORDS:
+                yield from self._records(path, report)
             else:
                 yield Source(str(path), partial(self._plain, path), n_bytes=self._guess(path))
+            n += 1
+        report.refuse(remedy="mend them")
+        if n == 0:
+            names = ", ".join(map(str, self.paths[:3]))
+            raise DataError(f"{names}: all files are empty; name one with text in it")
+        self.report = report
 
     def _characters(self, path: Path) -> Iterator[str]:
-        chunks = partial(read_chunks, path)
         if path not in self._encodings:
+            chunks = partial(read_chunks, path)
             self._encodings[path] = encoding_of(chunks, path, self.reading.encoding)
-        return decode(chunks(), self._encodings[path], path, self.reading)
+        return characters_of(path, self.reading, self._encodings[path])
 
     def _plain(self, path: Path) -> Iterator[str]:
         empty = True
@@ -89,6 +111,13 @@ class Texts:
             yield piece
         if empty:
             raise DataError(f"{path}: the file is empty; name a file with text in it")
+
+    def _is_empty(self, path: Path) -> bool:
+        try:
+            size = path.stat().st_size
+        except (OSError, ValueError):
+            return False  # said when it is read
+        return size == 0 or (size <= _MAYBE_EMPTY and next(read_chunks(path), b"") in _NOTHING)
 
     def _guess(self, path: Path) -> int:
         """Right for plain UTF-8 without a mark and with line ends of LF."""
@@ -99,22 +128,46 @@ class Texts:
         except (OSError, ValueError):
             return 0  # said when it is read
 
-    def _records(self, path: Path) -> Iterator[Source]:
-        kind, field = _suffix(path), self.reading.field
-        if kind == ".parquet":
-            found = documents.from_parquet(path, field)
-        elif kind == ".csv":
-            found = documents.from_csv(self._characters(path), path, field)
-        else:
-            found = documents.from_json(self._characters(path), path, field)
-        n = 0
-        for place, raw in found:
-            text = mended(raw, place, self.reading)
-            if text.strip():
+    def _records(self, path: Path, report: RecordReport) -> Iterator[Source]:
+        """The texts of records; ``report`` is told of those that have none, and of broken ones."""
+        field, n, n_bad = self.reading.field, 0, report.n_bad
+        for place, value in read_values(path, report, self.reading, field):
+            report.n_records += 1
+            text = value
+            if isinstance(value, dict) and field in value:
+                text = value[field]
+                for key, other in value.items():
+                    if key != field and other not in (None, "", [], {}):
+                        report.add_unused(key)
+            elif not isinstance(value, str):
+                report.add_bad(place, _no_field(value, field), f"without the field '{field}'")
+                continue
+            if text is None or (isinstance(text, str) and not text.strip()):
+                report.leave_out("without text")
+            elif not isinstance(text, str):
+                reason = f"the field '{field}' is not a text; name another with data.field"
+                report.add_bad(place, reason, f"of which the field '{field}' is not a text")
+            elif fault := fault_in(text):
+                report.add_bad(
+                    place, f"{fault.reason}; choose data.errors=replace or skip", fault.kind
+                )
+            else:
                 n += 1
                 yield Source(place, partial(_whole, text), True)
-        if n == 0:
+        if n == 0 and report.n_bad == n_bad:
             raise DataError(f"{path}: no record has text in its field '{field}'")
+
+
+def _no_field(value: Any, field: str) -> str:
+    if not isinstance(value, dict):
+        return f"no field '{field}' (no fields); name one with data.field"
+    names = ", ".join(map(repr, list(value)[:6])) or "no fields"
+    if {"messages", "conversations", "completion", "output", "chosen"}.isdisjoint(value):
+        return f"no field '{field}' ({names}); name one with data.field"
+    return (
+        f"no field '{field}' ({names}); `bptool finetune` learns from such records and "
+        "`bptool data inspect --as sft` shows them, or name a field of text with data.field"
+    )
 
 
 def read_sources(names: Sequence[str | Path], reading: Reading | None = None) -> list[Source]:
@@ -124,34 +177,3 @@ def read_sources(names: Sequence[str | Path], reading: Reading | None = None) ->
 
 def _whole(text: str) -> tuple[str]:
     return (text,)
-
-
-def expand(name: str | Path) -> list[Path]:
-    """The files that a name stands for: itself, those of a folder, or those of a pattern."""
-    path = resolve(name)
-    try:
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.is_file() and _suffix(p) in SUFFIXES)
-            if not found:
-                raise DataError(
-                    f"{path}: the folder holds no text; name one with files that end in "
-                    f"{', '.join(SUFFIXES)}, or these with .gz or .zst"
-                )
-            return found
-        if path.exists() or not PATTERN & set(str(path)):
-            return [path]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{str(path)!r}: cannot be the name of a file ({error})") from None
-    anchor = Path(path.anchor)
-    found = sorted(p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file())
-    if not found:
-        raise DataError(f"{path}: no file matches the pattern; check it and the folder")
-    return found
-
-
-def _suffix(path: Path) -> str:
-    """What a file holds, whatever it is compressed with."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSED:
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""

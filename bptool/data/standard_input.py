@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import BinaryIO
 
 from bptool import files
 from bptool.data.cache import cache_folder
-from bptool.data.streams import CHUNK_BYTES
+from bptool.data.streams import CHUNK_BYTES, GZIP, PARQUET, ZSTD, read_chunks
 from bptool.errors import DataError
 
 NAME = "-"
@@ -21,7 +22,8 @@ NAME = "-"
 def keep(stream: BinaryIO, cache: Path | None = None) -> Path:
     """Copy ``stream`` to its end into ``<cache>/texts/<sha256>.txt``, and return that path.
 
-    The file appears whole or not at all; the same bytes are kept once.
+    Records in JSON Lines or Parquet, and what is compressed, get the suffix of such files. The file
+    appears whole or not at all; the same bytes are kept once.
 
     Raises:
         DataError: it is a terminal or empty, cannot be read, or there is no room for it.
@@ -44,7 +46,7 @@ def keep(stream: BinaryIO, cache: Path | None = None) -> Path:
                 raise DataError("standard input is empty; send a text to it, or name a file")
             file.flush()
             os.fsync(file.fileno())
-        path = folder / f"{digest.hexdigest()}.txt"
+        path = folder / f"{digest.hexdigest()}{_suffix(temporary)}"
         if not path.exists():
             files.publish(temporary, path)
         return path
@@ -57,3 +59,18 @@ def keep(stream: BinaryIO, cache: Path | None = None) -> Path:
         if temporary is not None:
             with contextlib.suppress(OSError):  # as of a disk that is read-only now
                 temporary.unlink(missing_ok=True)
+
+
+def _suffix(path: Path) -> str:
+    """What a file without a name is called by, from how it begins."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start.startswith(PARQUET):
+        return ".parquet"
+    packed = ".gz" if start.startswith(GZIP) else ".zst" if start.startswith(ZSTD) else ""
+    line = next(read_chunks(path), b"").lstrip().split(b"\n", 1)[0]
+    try:
+        value = json.loads(line) if line.startswith(b"{") else None
+    except (ValueError, RecursionError):
+        value = None
+    return (".jsonl" if isinstance(value, dict) else ".txt") + packed

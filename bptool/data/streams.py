@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import gzip
 import importlib
-import io
 import shlex
 import zlib
 from collections.abc import Iterator
@@ -16,13 +15,16 @@ from bptool.errors import DataError
 from bptool.files import open_regular
 
 COMPRESSED = (".gz", ".zst")
+GZIP, ZSTD, PARQUET = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"PAR1"
+"""What files of each begin with."""
 CHUNK_BYTES = 1 << 20
 _FED = 1 << 11
 """Compressed bytes that a zstd decoder is given at once: no more than 64 MiB can come of them."""
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:
-    """What ``path`` holds, decompressed where its name ends in ``.gz`` or ``.zst``.
+    """What ``path`` holds, decompressed where its name ends in ``.gz`` or ``.zst``, or where it
+    begins as such files do.
 
     All chunks but the last have :data:`CHUNK_BYTES` bytes, so that what is made of them does not
     depend on how a file was compressed.
@@ -32,11 +34,14 @@ def read_chunks(path: Path) -> Iterator[bytes]:
     """
     suffix = path.suffix.lower()
     try:
-        if suffix == ".zst":
-            yield from _rechunked(_zstd(path))
-            return
         with open_regular(path) as packed:
-            file = gzip.GzipFile(fileobj=packed) if suffix == ".gz" else packed
+            start = packed.read(len(ZSTD))
+            packed.seek(0)
+            if suffix == ".zst" or start == ZSTD:
+                yield from _rechunked(_zstd(path))
+                return
+            is_gzip = suffix == ".gz" or start.startswith(GZIP)
+            file = gzip.GzipFile(fileobj=packed) if is_gzip else packed
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
     except FileNotFoundError:
@@ -89,28 +94,6 @@ def _zstd(path: Path) -> Iterator[bytes]:
             raise DataError(f"{path}: not a whole zstd file (it ends too early); copy it again")
     except library.ZstdError as error:
         raise DataError(f"{path}: not a whole zstd file ({error}); copy it again") from None
-
-
-def open_zstd(path: Path) -> io.BufferedReader:
-    """A zstd file as one of bytes to read; errors as of :func:`read_chunks`."""
-    return io.BufferedReader(_Parts(_zstd(path)), CHUNK_BYTES)
-
-
-class _Parts(io.RawIOBase):
-    """A file whose bytes are those of ``parts``, one after the other."""
-
-    def __init__(self, parts: Iterator[bytes]) -> None:
-        self._parts, self._held = parts, memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._held:
-            self._held = memoryview(next(self._parts, b""))
-        n = min(len(buffer), len(self._held))
-        buffer[:n], self._held = self._held[:n], self._held[n:]
-        return n
 
 
 def _rechunked(parts: Iterator[bytes]) -> Iterator[bytes]:

@@ -13,7 +13,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -27,11 +28,14 @@ from bptool.data.sources import Source, Texts
 from bptool.data.split import documents_of
 from bptool.errors import DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 REMEMBERED_FROM = 32 * 2**20
 SETTLED_SECONDS = 3.0
 MAX_FILE_BYTES = 64 * 2**20
 _CODE_POINTS = 0x110000
+MARKS = ("<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>", "<eos>", "</s>")
+"""That other programs put between documents."""
+_LONGEST_MARK = max(map(len, MARKS))
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -47,6 +51,7 @@ class Survey:
         n_documents: that the split by document would tell apart; 0 where it is by position.
         apart: whether a text is a document of its own.
         characters: all different ones, in the order of their code points.
+        notes: what a person should know of them, a line each.
     """
 
     sha256: str
@@ -56,6 +61,7 @@ class Survey:
     n_documents: int
     apart: bool
     characters: str
+    notes: str
 
 
 def survey(
@@ -140,9 +146,17 @@ class _Tally:
     present: Any = field(default_factory=lambda: np.zeros(_CODE_POINTS, bool))
     n_characters: int = 0
     n_bytes: int = 0
+    marks: Counter[str] = field(default_factory=Counter)
+    end: str = ""
+    """Of what was added last: a mark may begin there."""
 
     def add(self, text: str) -> None:
         self.n_characters += len(text)
+        if "<" in text or "<" in self.end:
+            for mark in MARKS:
+                self.marks[mark] += (self.end[1 - len(mark) :] + text).count(mark)
+        before = self.end if len(text) < _LONGEST_MARK else ""
+        self.end = (before + text)[-_LONGEST_MARK:]
         self.present[np.frombuffer(text.encode("utf-32-le"), np.uint32)] = True
 
 
@@ -152,6 +166,7 @@ def _look(texts: Texts, split: SplitConfig, shown: _Shown | None) -> Survey:
     for source in texts:
         n_texts += 1
         apart |= source.is_document
+        tally.end = ""
         digest = _hashed(digest, source, tally, shown)
     n_documents = 0
     if split.by == "document":
@@ -167,7 +182,24 @@ def _look(texts: Texts, split: SplitConfig, shown: _Shown | None) -> Survey:
         n_documents=n_documents,
         apart=apart,
         characters="".join(map(chr, np.flatnonzero(tally.present).tolist())),
+        notes="\n".join([*texts.report.notes(), *_of_marks(tally.marks, split, apart)]),
     )
+
+
+def _of_marks(marks: Mapping[str, int], split: SplitConfig, apart: bool) -> Iterator[str]:
+    """That marks of other programs stand in a text, and how to make them borders."""
+    for mark, n in marks.items():
+        if n == 0 or mark in split.separator:
+            continue
+        times = "once" if n == 1 else f"{n:,} times"
+        has = f"{mark} stands in the text {times}, as ordinary characters"
+        if apart:
+            yield f"{has}; a record is a document of its own and needs no such mark"
+        else:
+            yield (
+                f"{has}; if it ends a document, make it a border with --set data.split.by=document "
+                f"--set 'data.split.separator={mark}'"
+            )
 
 
 def _hashed(digest: Any, source: Source, tally: _Tally, shown: _Shown | None) -> Any:

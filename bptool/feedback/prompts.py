@@ -1,16 +1,62 @@
-"""Prompts to answer: a text file with one a line, or JSON Lines with ``prompt`` or ``messages``."""
+"""Prompts to answer: texts with one a line, or records with ``prompt``, ``messages``,
+``conversations`` or ``instruction``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from bptool.data.chat.objects import BadRecord, read_parsed, refuse_broken
-from bptool.data.chat.records import Message, parse_messages
+from bptool.data.chat.records import Message, parse_messages, system_of, text_of
+from bptool.data.record_report import BadRecord, RecordReport
+from bptool.data.records import RawRecord, parse_records
 from bptool.data.sources import read_sources
+from bptool.data.text import RECORDS, expand, kind
 from bptool.errors import DataError
 from bptool.inference.answers import Prompt
+
+OF_PROMPTS = frozenset(("prompt", "messages", "conversations", "instruction", "input", "system"))
+"""Keys that a prompt is made of."""
+
+
+class PromptRecord(NamedTuple):
+    """A prompt, and the record that it stands in.
+
+    Attributes:
+        columns: the record by column; of a line of a text its ``prompt`` alone.
+        place: ``file:line``.
+    """
+
+    prompt: Prompt
+    columns: Mapping[str, Any]
+    place: str
+
+
+def read_prompt_records(names: Sequence[Path | str], report: RecordReport) -> list[PromptRecord]:
+    """The prompts of files with their records, each prompt once; records that are broken go into
+    ``report``, and how many repeat a prompt with other columns.
+
+    Raises:
+        DataError: a file cannot be read, or they hold no prompt.
+    """
+    found: list[PromptRecord] = []
+    for name in names:
+        for path in expand(name):
+            if kind(path) in RECORDS or (kind(path) == "" and path.suffix):
+                found += parse_records([path], _parse, report)
+                continue
+            (source,) = read_sources([path])
+            for number, line in enumerate(source.text.split("\n"), 1):
+                if text := line.strip():
+                    found.append(PromptRecord(text, {"prompt": text}, f"{path}:{number}"))
+    unique: dict[tuple[Message, ...], PromptRecord] = {}
+    for record in found:
+        first = unique.setdefault(as_messages(record.prompt), record)
+        other = first.columns != record.columns
+        report.leave_out("with a prompt that another record has with other columns", int(other))
+    if not unique and not report.n_bad:
+        raise DataError(f"{', '.join(map(str, names))}: no prompt; give one a line")
+    return list(unique.values())
 
 
 def read_prompts(paths: Sequence[Path | str], skip_bad: bool = False) -> list[Prompt]:
@@ -19,19 +65,10 @@ def read_prompts(paths: Sequence[Path | str], skip_bad: bool = False) -> list[Pr
     Raises:
         DataError: a file cannot be read, holds no prompt, or a record in it is broken.
     """
-    found: list[Prompt] = []
-    for path in map(Path, paths):
-        if path.suffix.lower() in (".jsonl", ".json", ".gz"):
-            parsed, broken = read_parsed([path], _parse)
-            refuse_broken(broken, skip_bad)
-            found += parsed
-        else:
-            (source,) = read_sources([path])
-            found += [line.strip() for line in source.text.split("\n") if line.strip()]
-    unique = list(dict.fromkeys(found))
-    if not unique:
-        raise DataError(f"{', '.join(map(str, paths))}: no prompt; give one a line")
-    return unique
+    report = RecordReport()
+    found = read_prompt_records(paths, report)
+    report.refuse(skip_bad)
+    return [record.prompt for record in found]
 
 
 def said_last(prompt: Prompt) -> str:
@@ -53,13 +90,27 @@ def to_json(prompt: Prompt) -> Any:
     return [{"role": m.role, "content": m.content} for m in prompt]
 
 
-def _parse(value: dict[str, Any], place: str) -> Prompt:
-    if "messages" in value:
-        messages = parse_messages(value["messages"], "messages")
-        if messages[-1].role != "user":
-            raise BadRecord("messages does not end with what the user says")
-        return messages
-    return from_json(value.get("prompt"))
+def _parse(record: RawRecord) -> PromptRecord:
+    """The prompt of a record; what else it has is for whoever rewards the answer."""
+    columns = dict(record.all)
+    record.ignore(*record)
+    key = next((k for k in ("messages", "conversations") if k in record), None)
+    prompt: Prompt
+    if key is not None:
+        prompt = parse_messages(record[key], key)
+        if prompt[-1].role != "user":
+            raise BadRecord(
+                f"{key} does not end with what the user says", "that do not end with the user"
+            )
+    elif "instruction" in record and "prompt" not in record:
+        more = f"\n\n{text_of(record, 'input')}" if record.get("input") else ""
+        prompt = text_of(record, "instruction") + more
+    else:
+        prompt = from_json(record.get("prompt"))
+    messages = as_messages(prompt)
+    if system := system_of(record, messages):
+        prompt = (*system, *messages)
+    return PromptRecord(prompt, columns, record.place)
 
 
 def from_json(value: Any) -> Prompt:
@@ -67,7 +118,9 @@ def from_json(value: Any) -> Prompt:
     if isinstance(value, list):
         return parse_messages(value, "prompt")
     if not isinstance(value, str) or not value.strip():
-        raise BadRecord(f"prompt is {'missing' if value is None else 'not a text or empty'}")
+        raise BadRecord(
+            f"prompt is {'missing' if value is None else 'not a text or empty'}", "without a prompt"
+        )
     return value
 
 

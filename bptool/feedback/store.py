@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from bptool.data.chat.objects import BadRecord
+from bptool.data.record_report import BadRecord
 from bptool.errors import DataError
 from bptool.feedback.lines import append_line, change_lines, read_lines
 from bptool.feedback.prompts import as_messages, from_json, to_json

@@ -117,6 +117,7 @@ def objective_kinks(
         off = scores - batch.old_values
         kept = np.clip(off, -clip, clip) + batch.old_values - batch.returns
         larger = np.abs(scores - batch.returns) >= np.abs(kept)
+        larger |= np.abs(off) <= clip  # the two are one there, but for rounding
         signs["clip of a value"] = np.array([off > clip, off < -clip, larger])
     return signs
 

@@ -378,7 +378,7 @@ class _Head:
         shapes = {"x": (8, 5), "W": (10, 5), "b": (10,)}
         self.inputs = {name: rng.normal(size=shape) for name, shape in shapes.items()}
         self.dw, self.db = Addend(rng, shapes["W"]), Addend(rng, shapes["b"])
-        self.targets = np.array([0, 9, -1, 3, 3, -1, 2, 7], np.int32)
+        self.targets = np.array([0, 9, -1, 3, -1, 3, -1, 7], np.int32)
         rows = (overwritten((8,)) for _ in range(4))
         self.acts = _HeadActs(overwritten((3, 10)), *rows)
 

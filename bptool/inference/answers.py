@@ -14,6 +14,7 @@ from bptool.data.tokenizers import Tokenizer
 from bptool.errors import DataError
 from bptool.inference.generate import generate
 from bptool.inference.sampling import Sampling
+from bptool.inference.stop_strings import StopStrings
 from bptool.models.base import Array, Model
 from bptool.models.decoder import Workers
 
@@ -130,9 +131,15 @@ class Answerer:
 
 
 def stream_answer(
-    answerer: Answerer, prompt: Array, max_tokens: int, sampling: Sampling
+    answerer: Answerer,
+    prompt: Array,
+    max_tokens: int,
+    sampling: Sampling,
+    stop_strings: Sequence[str] = (),
 ) -> Iterator[str]:
-    """One answer, piece by piece as it is generated, whole characters only."""
+    """One answer, piece by piece as it is generated, whole characters only; it ends before any of
+    ``stop_strings``."""
+    cut = StopStrings(stop_strings)
     text = answerer.tokenizer.stream(skip_special=True)
     room = min(max_tokens, answerer.model.context - len(prompt))
     stop = set(answerer.tokenizer.special_tokens.values())
@@ -142,8 +149,10 @@ def stream_answer(
     )
     for (token,) in steps:
         if token is not None:
-            yield text.push(token)
-    yield text.finish()
+            yield cut.push(text.push(token))
+        if cut.ended:
+            return
+    yield cut.push(text.finish()) + cut.finish()
 
 
 def as_ids(tokens: Sequence[int]) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bptool.data.chat.records import Message
@@ -32,11 +32,12 @@ class Conversation:
 
     Attributes:
         messages: the turns so far, without the system's. system: what it says; empty for nothing.
+        stop: strings before which an answer ends.
     """
 
-    def __init__(self, answerer: Answerer, system: str = "") -> None:
+    def __init__(self, answerer: Answerer, system: str = "", stop: Sequence[str] = ()) -> None:
         assert answerer.template is not None
-        self.answerer, self.system = answerer, system
+        self.answerer, self.system, self.stop = answerer, system, stop
         self.messages: list[Message] = []
 
     def fitted(self, max_tokens: int) -> Fitted:
@@ -76,7 +77,7 @@ class Conversation:
     def _answer(self, fitted: Fitted, max_tokens: int, sampling: Sampling) -> Iterator[str]:
         pieces: list[str] = []
         try:
-            for piece in stream_answer(self.answerer, fitted.ids, max_tokens, sampling):
+            for piece in stream_answer(self.answerer, fitted.ids, max_tokens, sampling, self.stop):
                 pieces.append(piece)
                 yield piece
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ from bptool.data.tokenizers import END_OF_TEXT
 from bptool.errors import DataError
 from bptool.inference.generate import generate
 from bptool.inference.sampling import Sampling
+from bptool.inference.stop_strings import StopStrings
 from bptool.models.base import Array, Model
 from bptool.models.decoder import Workers
 
@@ -54,9 +55,16 @@ class Writer:
             return np.zeros(1, np.int32)
 
     def write(
-        self, prompt: Array, max_tokens: int, sampling: Sampling, n_samples: int = 1
+        self,
+        prompt: Array,
+        max_tokens: int,
+        sampling: Sampling,
+        n_samples: int = 1,
+        stop: Sequence[str] = (),
     ) -> Iterator[list[str]]:
-        """Yield pieces of text, one a sample, whole characters only; ends at a special token."""
+        """Yield pieces of text, one per sample, whole characters only; a text ends at a special
+        token, or before a string of ``stop``."""
+        cuts = [StopStrings(stop) for _ in range(n_samples)]
         streams = [self._tokenizer.stream(skip_special=True) for _ in range(n_samples)]
         steps = generate(
             *(self._model, self._params, self._workers, [prompt], max_tokens),
@@ -64,7 +72,10 @@ class Writer:
         )
         for tokens in steps:
             yield [
-                "" if token is None else stream.push(token)
-                for stream, token in zip(streams, tokens, strict=True)
+                "" if token is None else cut.push(stream.push(token))
+                for cut, stream, token in zip(cuts, streams, tokens, strict=True)
             ]
-        yield [stream.finish() for stream in streams]
+            if all(cut.ended for cut in cuts):
+                return
+        ends = zip(cuts, streams, strict=True)
+        yield [cut.push(stream.finish()) + cut.finish() for cut, stream in ends]

@@ -98,10 +98,9 @@ class KTO(Objective):
 
     def statistics(self, batch: Answers, logp: Array, scores: Array) -> dict[str, float]:
         rewards = self.config.beta * log_ratios(batch, logp)
-        chosen, rejected = mean(rewards[batch.labels > 0]), mean(rewards[batch.labels < 0])
-        return {
-            "reward margin": chosen - rejected,
-            "chosen reward": chosen,
-            "rejected reward": rejected,
-            "reference point": self.reference_point(batch, logp),
-        }
+        kinds = {"chosen reward": batch.labels > 0, "rejected reward": batch.labels < 0}
+        found = {name: mean(rewards[which]) for name, which in kinds.items() if which.any()}
+        if len(found) == len(kinds):  # of one kind alone there is no margin
+            margin = found["chosen reward"] - found["rejected reward"]
+            found = {"reward margin": margin, **found}
+        return {**found, "reference point": self.reference_point(batch, logp)}

@@ -74,3 +74,15 @@ def _is_finite(array: Array) -> bool:
     return all(
         bool(np.isfinite(flat[at : at + _CHUNK]).all()) for at in range(0, flat.size, _CHUNK)
     )
+
+
+def diagnosis(step: TrainingStep, number: int, in_a_row: int) -> str:
+    """What to say where ``in_a_row`` steps up to ``number`` had no finite loss or gradient."""
+    found = first_anomaly(step)
+    where = f"; the first that is not finite is {found}" if found else ""
+    steps = f"the last {in_a_row} steps" if in_a_row > 1 else "the step"
+    return (
+        f"step {number:,}: {steps} had no finite loss or gradient{where}; go on from a checkpoint "
+        "before with --checkpoint, or train again from the start with a lower "
+        "optimizer.learning_rate or with training.clip_norm"
+    )

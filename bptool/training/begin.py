@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from bptool import consent
 from bptool.config.dump import to_yaml
+from bptool.config.load import resolve
+from bptool.config.resume import Change, changes
 from bptool.config.schema import RunConfig
 from bptool.data.tokenizers import load_tokenizer
 from bptool.errors import RunError
@@ -21,17 +24,26 @@ from bptool.training.events import Listener, Notice
 from bptool.training.lessons.rollouts import Rollouts
 from bptool.training.lock import RUN_LOCK, FolderLock
 from bptool.training.loop import Training
-from bptool.training.manifest import describe, differences
+from bptool.training.manifest import changed_keys, describe, differences
+from bptool.training.moved import find_again
 from bptool.training.parts import build_model
 from bptool.training.progress import Progress
 from bptool.training.restore import checkpoint_bytes, load_checkpoint
 from bptool.training.run_folder import RunFolder, writing
-from bptool.training.run_seal import check_programs, is_sealed, reseal, write_manifest
+from bptool.training.run_seal import (
+    check_programs,
+    is_sealed,
+    reseal,
+    rewrite_config,
+    write_manifest,
+)
 from bptool.training.setup import Pieces, build
 from bptool.training.split import Split
 from bptool.training.start import Start, open_start
 from bptool.training.trained import load_base
 
+RATE_JUMP = 0.1
+"""Share by which a longer run may move the learning rate off its course without a word."""
 NO_REFERENCE = ("next-token", "reward")
 """Objectives that never look back at the weights a run started from."""
 
@@ -52,7 +64,7 @@ def start_run(
     pieces = build(config, progress=progress)
     try:
         pieces.lesson.check()
-        of_text = [Notice(pieces.corpus.note)] if pieces.corpus.note else []
+        of_text = map(Notice, pieces.corpus.notes)
         for notice in (*of_text, *pieces.lesson.notices()):
             for listener in listeners:
                 listener(notice)
@@ -63,6 +75,9 @@ def start_run(
             with writing(folder.path):
                 write_text(made.config, to_yaml(config))
                 pieces.corpus.tokenizer.save(made.tokenizer)
+                if held_out := pieces.lesson.held_out():
+                    lines = [{"format_version": 1, "kind": "bptool held-out"}, *held_out]
+                    write_text(made.held_out, "".join(json.dumps(x) + "\n" for x in lines))
                 if isinstance(pieces.model, AdaptedGPT2):
                     _keep_base(pieces.model, made)
                 write_manifest(made, describe(pieces), config)
@@ -96,11 +111,13 @@ def resume_run(
 
     ``checkpoint`` names another to go on from; later ones are given up.
 
-    ``config`` is the run's own, with whatever may change on a resume changed. Where the bits will
-    differ from an unbroken run, a Notice says why.
+    ``config`` is the run's own, with whatever may change on a resume changed. What is changed
+    belongs to the run from its next step on: it is written into the run once all is checked, and
+    a Notice says it. Where the bits will differ from an unbroken run, a Notice says why.
 
     Raises:
-        UserError: the folder, its text or its checkpoint is missing, damaged or of another run.
+        UserError: the folder, its text or its checkpoint is missing, damaged or of another run, or
+            more steps are done than ``config`` wants.
     """
     folder.require_run()
     saved = check_programs(folder, resumes=True)
@@ -109,6 +126,10 @@ def resume_run(
             f"{folder.path} was made by `bptool merge` and has no optimizer state to go on with; "
             f"start a run from it with `bptool finetune sft {folder.path}`"
         )
+    own = resolve(folder.config).config
+    data = saved.get("data")
+    config = find_again(config, folder, data.get("text_sha256") if isinstance(data, dict) else None)
+    made = changes(own, config)
     _require_named(config)
     n_workers, split = None, None
     engine = machine.engine_of_run(config.training.engine, saved.get("engine"))
@@ -138,7 +159,9 @@ def resume_run(
         metrics.rewind(folder.metrics, standing.step)
         samples.rewind(folder.samples, standing.step)
         training = Training(pieces, folder, listeners, standing)
-        for notice in _notices(saved, now):
+        if made:
+            rewrite_config(folder, config, changed_keys(saved, now, standing.step, made))
+        for notice in (*_news(own, pieces, folder, standing, made), *_notices(saved, now)):
             for listener in listeners:
                 listener(notice)
     except BaseException:
@@ -176,8 +199,9 @@ def _check_same_data(
     pieces: Pieces, folder: RunFolder, saved: dict[str, Any], now: dict[str, Any]
 ) -> None:
     if saved.get("data") not in (now["data"], _data_of_old(pieces, now["data"])):
+        place = ", ".join(pieces.config.data.text)
         raise RunError(
-            f"the text or its split is not the one that {folder.path} was trained on; "
+            f"{place}: the text or its split is not the one that {folder.path} was trained on; "
             "restore the text, or train a new run"
         )
     if load_tokenizer(folder.tokenizer).to_json() != pieces.corpus.tokenizer.to_json():
@@ -223,11 +247,44 @@ def _load(pieces: Pieces, folder: RunFolder, which: str) -> Progress:
     checkpoint = store.resolve(which)
     with store.offering(checkpoint):
         standing = load_checkpoint(checkpoint, pieces)
+    wanted = pieces.config.training.steps
+    if standing.step > wanted:
+        raise RunError(
+            f"{folder.path} has done {standing.step:,} steps, and training.steps={wanted:,} is "
+            f"fewer; give more, or go back with --checkpoint to one of step {wanted:,} or before"
+        )
     if which != "last":
         training = pieces.config.training
         store = CheckpointStore(folder.checkpoints, training.keep_last, training.keep_every)
         store.go_back(checkpoint.name, standing.best_step)
     return standing
+
+
+def _news(
+    own: RunConfig, pieces: Pieces, folder: RunFolder, standing: Progress, made: Sequence[Change]
+) -> Iterator[Notice]:
+    """What a resumed run does otherwise from here on."""
+    for change in made:
+        yield Notice(str(change))
+    steps, step = pieces.config.training.steps, standing.step
+    if steps == own.training.steps or not 0 < step < steps:
+        return
+    factor = standing.watch.rate_factor
+    now = factor * pieces.learning_rate(step + 1)
+    base = factor * pieces.step.optimizer.config.learning_rate
+    was = base * pieces.schedule.factor(step, own.training.steps)
+    for record in metrics.read_metrics(folder.metrics):  # of a run that was extended before
+        if record["kind"] == "step" and record["step"] == step:
+            was = record["learning_rate"]
+    expected = was
+    if step < own.training.steps:
+        expected = base * pieces.schedule.factor(step + 1, own.training.steps)
+    if abs(now - expected) > RATE_JUMP * expected:
+        yield Notice(
+            f"the learning rate was {was:.2e} at step {step:,} and is {now:.2e} at step "
+            f"{step + 1:,}, since the {pieces.config.schedule.name} schedule now ends at step "
+            f"{steps:,}"
+        )
 
 
 def _notices(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[Notice]:

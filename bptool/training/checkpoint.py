@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from bptool import consent
 from bptool.errors import DamagedError, RunError
 from bptool.files import (
     TEMPORARY_PREFIX,
@@ -203,10 +204,10 @@ class CheckpointStore:
             later = [path for path in others if name and path.name > name]
             for path in [*reversed(earlier), *later]:
                 if is_whole(path):
-                    run = shlex.quote(str(self.folder.parent))
+                    words = ["bptool", "train", str(self.folder.parent), "--resume"]
+                    words += ["--checkpoint", path.name, *consent.words()]
                     raise RunError(
-                        f"{error}; {path.name} is whole: go on from it by "
-                        f"`bptool train {run} --resume --checkpoint {path.name}`"
+                        f"{error}; {path.name} is whole: go on from it by `{shlex.join(words)}`"
                     ) from None
             raise RunError(f"{error}; no other checkpoint is whole: restore it") from None
 

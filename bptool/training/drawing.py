@@ -33,6 +33,7 @@ def new_figure(**settings: Any) -> Figure:
         import matplotlib
 
         matplotlib.use("Agg")
+        matplotlib.rcdefaults()  # not what a file in the working folder says
         from matplotlib.figure import Figure
 
     return Figure(**settings)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from bptool.data.counted import Counted
+
 
 @dataclass(frozen=True)
 class TrainingStarted:
@@ -26,6 +28,12 @@ class TrainingStarted:
     """Measured multiply-adds of all workers at once, in floating-point operations a second."""
     engine_choice: str = ""
     """What the engine was taken for, where it was not named."""
+    judged_as: str = "validation loss"
+    """What weights are judged by, in words."""
+    maximised: bool = False
+    """Whether it is the better the higher it is; the ``val_loss`` of evaluations is less it."""
+    material: str = ""
+    """What is trained on and validated with, where a count of tokens would not say."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +158,18 @@ class TrainingFinished:
     """Most memory that the process had in use so far; None where the system does not tell."""
     answers: bool = False
     """Whether the run has a chat template, so that one can talk with it."""
+    counted: Counted | None = None
+    """What counting reaches on the bytes that the run was judged on; None where it was interrupted,
+    or is not judged on a text."""
+    left_out: str = ""
+    """How many records were left out and why, or nothing."""
+    guessing_loss: float | None = None
+    """Validation loss of guessing each token by its frequency; None where losses are of no tokens.
+    """
+    failed: bool = False
+    """Whether no evaluation was ever below that, in a run that was long enough to be."""
+    warnings: tuple[str, ...] = ()
+    """What was wrong with the run, one sentence each."""
 
 
 Event = (

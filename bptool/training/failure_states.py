@@ -6,7 +6,9 @@ what is sampled falls to a small part of what it was, so that all answers are on
 optimisation* (Gao et al. 2023, arXiv:2210.10760): on prompts held out the reward falls back from
 its best by more than its noise, while the model still moves away from its reference.
 
-Each is said once a run.
+*Constant rewards*: all answers of a step have one reward, so that there is nothing to prefer.
+
+Each is said once a run, and constant rewards at its end once more.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ LENGTH_FACTOR = 2.0
 KL_BOUND = 20.0
 """Nats an answer; with a target, four times that."""
 ENTROPY_SHARE = 0.1
+CONSTANT_STEPS = 3
 NOISE = 2.0
 """Standard errors that a mean reward must fall by."""
 
@@ -41,6 +44,10 @@ class Watched:
     best: float = -math.inf
     best_kl: float = 0.0
     said: list[str] = field(default_factory=list)
+    n_steps: int = 0
+    n_constant: int = 0
+    """Steps whose answers all had one reward; their last."""
+    constant: float = 0.0
 
 
 class FailureWatch:
@@ -57,17 +64,48 @@ class FailureWatch:
     def after_step(self, step: int, statistics: Mapping[str, float]) -> list[Notice]:
         """What is to be said after a training step."""
         seen = self._seen
+        said = self._of_constant(step, statistics)
         keys = ("reward", "answer length", "entropy per token", "KL, k3 per answer")
         values = {key: statistics[key] for key in keys}
         if not all(map(math.isfinite, values.values())):
-            return []  # or every mean from here on were NaN
+            return said  # or every mean from here on were NaN
         seen.n += 1
         if seen.n <= FIRST_STEPS:
             mean = {k: v + (values[k] - v) / seen.n for k, v in (seen.first or values).items()}
             seen.first, seen.now = mean, dict(mean)
-            return []
+            return said
         seen.now = {k: KEEP * v + (1 - KEEP) * values[k] for k, v in seen.now.items()}
-        return [Notice(f"step {step}: {text}", "warning") for text in self._of_training()]
+        texts = [f"step {step}: {text}" for text in self._of_training()]
+        return said + [Notice(text, "warning") for text in texts]
+
+    def _of_constant(self, step: int, statistics: Mapping[str, float]) -> list[Notice]:
+        """Count steps whose answers all have one reward; said where that is so from the start."""
+        seen, reward = self._seen, statistics["reward"]
+        seen.n_steps += 1
+        in_groups = statistics.get("groups without variance") == 1.0
+        if _varies(statistics) and not in_groups:
+            return []
+        seen.n_constant, seen.constant = seen.n_constant + 1, reward
+        always = seen.n_constant == seen.n_steps >= CONSTANT_STEPS
+        if not (always and self._once("constant")):
+            return []
+        text = (
+            f"step {step}: so far all answers {'to a prompt' if in_groups else 'of a step'} have "
+            f"the same reward ({reward:.4g} in the mean): there is nothing to learn from; look at "
+            "what rewards, and at samples.txt"
+        )
+        return [Notice(text, "warning")]
+
+    def at_end(self) -> list[Notice]:
+        """What is to be said once the run has ended."""
+        seen = self._seen
+        if 2 * seen.n_constant < max(seen.n_steps, 1):
+            return []
+        text = (
+            f"in {seen.n_constant:,} of {seen.n_steps:,} steps all answers that were compared had "
+            f"the same reward ({seen.constant:.4g} at last): these steps had nothing to learn from"
+        )
+        return [Notice(text, "warning")]
 
     def _of_training(self) -> Iterator[str]:
         first, now = self._seen.first, self._seen.now
@@ -96,18 +134,25 @@ class FailureWatch:
         """What is to be said after ``n`` held-out answers, whose rewards have such a deviation."""
         seen, reward = self._seen, statistics["reward"]
         kl = statistics["KL, k3 per answer"]
+        said: list[Notice] = []
+        if n > 1 and not _varies(statistics) and self._once("constant held out"):
+            text = (
+                f"all {n:,} answers to held-out prompts have the same reward, {reward:.4g}; as "
+                "long as rewards are equal there is nothing to learn from them"
+            )
+            said.append(Notice(text, "warning"))
         if reward > seen.best:
             seen.best, seen.best_kl = reward, kl
-            return []
+            return said
         fallen = seen.best - reward > NOISE * deviation * math.sqrt(2.0 / max(n, 1))
         if not (fallen and kl > seen.best_kl and self._once("over-optimisation")):
-            return []
+            return said
         text = (
             f"over-optimisation: on held-out prompts the reward fell from {seen.best:.3g} to "
             f"{reward:.3g} while the KL divergence rose from {seen.best_kl:.3g} to {kl:.3g} nats "
             "an answer; the best checkpoint is kept"
         )
-        return [Notice(text, "warning")]
+        return [*said, Notice(text, "warning")]
 
     def _once(self, name: str) -> bool:
         if name in self._seen.said:
@@ -131,3 +176,8 @@ class FailureWatch:
             self._seen = Watched(**{**state, "best": -math.inf if best is None else best})
         except (TypeError, KeyError) as error:
             raise RunError(f"the checkpoint's watch is damaged: {error}; restore it") from None
+
+
+def _varies(statistics: Mapping[str, float]) -> bool:
+    """Whether rewards differ by more than the rounding of their mean."""
+    return not statistics["reward deviation"] <= 1e-12 * abs(statistics["reward"])

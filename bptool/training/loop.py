@@ -10,20 +10,16 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from bptool.data.chat.records import Message
-from bptool.errors import DataError, DivergedError, RunError
-from bptool.inference.sampling import Sampling
-from bptool.inference.writer import Writer
-from bptool.models.base import Array
+from bptool.errors import DivergedError, RunError
 from bptool.ops import jit
-from bptool.registry import templates
 from bptool.training import early_stopping, machine
-from bptool.training.anomaly import first_anomaly
+from bptool.training.anomaly import diagnosis
 from bptool.training.checkpoint import CheckpointStore
+from bptool.training.closing import closing_notices
 from bptool.training.evaluation import Evaluation
 from bptool.training.events import (
     CheckpointSaved,
@@ -32,23 +28,21 @@ from bptool.training.events import (
     Event,
     Listener,
     Notice,
-    Sampled,
     StepDone,
     StoppedEarly,
     TrainingFinished,
     TrainingStarted,
 )
+from bptool.training.health import Health
 from bptool.training.metrics import MetricsFile, read_metrics
 from bptool.training.plot import plot_losses
-from bptool.training.progress import Progress
+from bptool.training.progress import OVERFITTING_AFTER, Progress
 from bptool.training.restore import load_checkpoint, save_checkpoint
 from bptool.training.run_folder import RunFolder
+from bptool.training.sampler import Sampler
 from bptool.training.samples import SamplesFile
 from bptool.training.samples import rewind as rewind_samples
 from bptool.training.setup import Pieces
-
-OVERFITTING_AFTER = 3
-"""Evaluations without a better validation loss, while the training loss falls."""
 
 
 class Training:
@@ -75,6 +69,8 @@ class Training:
         self._unmarked: str | None = None
         """A best checkpoint that could not be marked."""
         """Where the run stood before its last evaluation."""
+        self.failed = False
+        """Whether the run ended without ever having been below guessing; see ``health.py``."""
         self.detect_anomaly = False
         """Stop at the first number that is not finite, and say which operation made it."""
         self.save_seconds = 0.0
@@ -85,10 +81,9 @@ class Training:
         )
         self._saved_step = self.progress.step if self._store.index().last else None
         self._stop = self._stopped_early = False
-        tokenizer = pieces.corpus.tokenizer
-        params = pieces.step.average_params()
-        self._writer = Writer(pieces.model, params, pieces.team, tokenizer)
-        self._prompt_at(0)  # a prompt that cannot be encoded is refused now
+        lowest = self.progress.best_val_loss
+        self._health = Health(pieces.lesson.guessing_loss, settings.steps, lowest)
+        self._sampler = Sampler(pieces)
 
     def request_stop(self) -> None:
         """Finish the step at hand, save, and return from :meth:`run`."""
@@ -107,12 +102,20 @@ class Training:
             self._announce()
             self._compile()
             interrupted = self._loop()
+        except DivergedError:
+            self.failed = not (self._health.ever_below or self.detect_anomaly)
+            raise
         finally:
             self._metrics.close()
+        if not interrupted:
+            for notice in closing_notices(self.pieces.lesson, self.progress):
+                self._emit(notice)
         files = self._draw()
+        step = self.progress.step
+        self.failed = not interrupted and self._health.has_failed(step)
         self._emit(
             TrainingFinished(
-                step=self.progress.step,
+                step=step,
                 seconds=time.perf_counter() - start,
                 best_step=self.progress.best_step,
                 best_val_loss=_or_nan(self.progress.best_val_loss),
@@ -122,6 +125,11 @@ class Training:
                 files=files,
                 peak_memory_bytes=machine.peak_memory_bytes(),
                 answers=self.pieces.config.chat is not None,
+                counted=None if interrupted else self.pieces.counted(),
+                left_out=self.pieces.lesson.left_out,
+                guessing_loss=self.pieces.lesson.guessing_loss,
+                failed=self.failed,
+                warnings=() if interrupted else tuple(self._health.at_end(step)),
             )
         )
         return interrupted
@@ -133,9 +141,13 @@ class Training:
             self.pieces.step.accepts = lambda loss: not self.progress.watch.is_spike(loss, settings)
         if self.progress.step > 0 and self._is_evaluation(self.progress.step):
             self._evaluate()  # the checkpoint was written before it
+        if self.progress.step == 0 and self.pieces.lesson.judges_start:
+            self._save_or_say_why_not()  # it may turn out to be the best
+            self._evaluate()
         while self.progress.step < training.steps and not (self._stop or self._stopped_early):
             done = self._step()
             self._emit(done)
+            self._warn(self._health.after_step(done))
             self._say_notices()
             if done.skipped and self._went_back(done):
                 continue
@@ -272,9 +284,7 @@ class Training:
             self._mark_best()
         else:
             progress.evaluations_since_best += 1
-        overfitting = progress.evaluations_since_best >= OVERFITTING_AFTER and _or_infinity(
-            train_loss
-        ) < _or_infinity(progress.train_loss_at_best)
+        overfitting = progress.overfits(train_loss) and not pieces.lesson.maximised
         self._emit(
             Evaluated(
                 step=progress.step,
@@ -290,6 +300,7 @@ class Training:
                 statistics=statistics,
             )
         )
+        self._warn(self._health.after_evaluation(progress.step, judged.loss, raw.loss))
         self._say_notices()
         if overfitting and progress.evaluations_since_best == OVERFITTING_AFTER:
             self._emit(
@@ -300,7 +311,8 @@ class Training:
                 )
             )
         self._sample()
-        self._judge(judged)
+        if progress.step > 0:
+            self._judge(judged)
 
     def _mark_best(self) -> None:
         """Make this step's checkpoint the best, if it could be written."""
@@ -323,6 +335,10 @@ class Training:
         for notice in self.pieces.lesson.notices():
             self._emit(notice)
 
+    def _warn(self, sentences: Iterable[str]) -> None:
+        for text in sentences:
+            self._emit(Notice(text, "warning"))
+
     def _judge(self, found: Evaluation) -> None:
         """Stop early where that is wanted and due."""
         progress, settings = self.progress, self.pieces.config.training.early_stopping
@@ -344,32 +360,14 @@ class Training:
             )
 
     def _sample(self) -> None:
-        settings, seed = self.pieces.config.sample, self.pieces.config.training.seed
-        if settings.max_tokens == 0:
+        if self.pieces.config.sample.max_tokens == 0:
             return
-        sampling = Sampling(settings.temperature, settings.top_k, None, seed)
-        shown, prompt = self._prompt_at(self.progress.step)
-        pieces = self._writer.write(prompt, settings.max_tokens, sampling)
-        text = "".join(piece for (piece,) in pieces)
-        sample = Sampled(self.progress.step, shown, text)
+        sample = self._sampler.sample(self.progress.step)
         try:
             self._samples(sample)
         except RunError as error:
             self._emit(Notice(str(error), "warning"))
         self._emit(sample)
-
-    def _prompt_at(self, step: int) -> tuple[str, Array]:
-        """What the sample at ``step`` goes on from: as it is shown, and its ids."""
-        config, text = self.pieces.config, self.pieces.config.sample.prompt
-        messages = (Message("user", text),) if text else self.pieces.lesson.opening(step)
-        try:
-            if config.chat is None or not messages:
-                return text, self._writer.encode_prompt(text)
-            template = templates.get(config.chat.template)()
-            ids = template.prompt(messages, self.pieces.corpus.tokenizer)
-            return f"{messages[-1].content}\n", ids
-        except DataError as error:
-            raise DataError(f"sample.prompt: {error}") from None
 
     def _see_to_non_finite(self) -> None:
         """Say that a step was skipped; stop where nothing else is left, or was asked for."""
@@ -377,14 +375,7 @@ class Training:
         progress.skipped_in_a_row += 1
         in_a_row = progress.skipped_in_a_row
         if self.detect_anomaly or in_a_row >= limit:
-            found = first_anomaly(self.pieces.step)
-            where = f"; the first that is not finite is {found}" if found else ""
-            steps = f"the last {in_a_row} steps" if in_a_row > 1 else "the step"
-            raise DivergedError(
-                f"step {progress.step:,}: {steps} had no finite loss or gradient{where}; go on "
-                "from a checkpoint before with --checkpoint, or train anew with a lower "
-                "optimizer.learning_rate or with training.clip_norm"
-            )
+            raise DivergedError(diagnosis(self.pieces.step, progress.step, in_a_row))
         if in_a_row == 1:
             text = f"step {progress.step}: loss or gradient not finite; skipped"
             self._emit(Notice(text, "warning"))
@@ -406,6 +397,9 @@ class Training:
                 engine=pieces.engine.name,
                 peak_flops=peak,
                 engine_choice=pieces.engine.why,
+                judged_as=pieces.lesson.judged_as,
+                maximised=pieces.lesson.maximised,
+                material=pieces.lesson.material,
             )
         )
 
@@ -424,10 +418,10 @@ class Training:
 
     def _draw(self) -> dict[str, str]:
         """Draw the curves; a plot that fails must not cost the run."""
+        title = f"{self.folder.path.name}: {self.pieces.model.n_parameters:,} parameters"
         try:
-            title = f"{self.folder.path.name}: {self.pieces.model.n_parameters:,} parameters"
             records = read_metrics(self.folder.metrics)
-            plot_losses(records, self.folder.plot, title, self.pieces.lesson.loss_unit)
+            plot_losses(records, self.folder.plot, title, self.pieces.lesson)
         except (OSError, RunError) as error:  # the weights are what matters
             self._emit(Notice(f"could not draw {self.folder.plot}: {error}", "warning"))
             return {}

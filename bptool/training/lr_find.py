@@ -4,7 +4,7 @@
 
 The loss that belongs to a rate is that of the batch after its update, which the next step computes
 anyway: one run of n steps and a forward. The optimizer, its parameter groups, clipping, penalties
-and batches are those of the configuration; its schedule and its own rate are not used.
+and batches are those of the configuration; its schedule and its rate are not used.
 
 Losses are smoothed by a Gaussian of ``WIDTH`` decades over the rate's logarithm; while the sweep
 runs, over what there is. One above ``CAP`` times the initial weights' counts as that, so that the
@@ -12,10 +12,11 @@ explosion at the end does not reach back. The sweep ends at the highest rate, at
 that is not finite, or where the loss has blown up: its smoothed value has lost ``LOST`` of what it
 had gained, and more than ``CLEAR`` of the initial loss.
 
-**Suggested** is the first rate at which the smoothed loss has made ``GAINED`` of its fall, from its
-first value to its lowest. The lowest point itself lies near the rate at which runs begin to fail,
-and the steepest descent up to forty times below the best; ``docs/experiments.md`` has what runs
-at several rates came to.
+**Promising** is the first rate at which the smoothed loss has made ``GAINED`` of its fall, from its
+first value to its lowest. One sweep is noisy, and what a step at a rate gains is not what a run at
+it comes to: from one seed to the next the promising rate differs up to fourfold. So it is only
+where ``lr_trials.py`` begins to train short runs, and the rate at which the sweep ended is one that
+those do not go beyond.
 
 Paper: Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, arXiv:1506.01186
 (section 3.3; its rate grows linearly, over a few epochs). The exponential sweep and the smoothing
@@ -28,7 +29,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -44,7 +45,7 @@ CAP = 1.5
 LOST, CLEAR = 0.5, 0.1
 GAINED = 0.9
 LEAST_FALL = 0.02
-"""Nothing is suggested where the loss fell by less than this share of its first value."""
+"""A loss that fell by less than this share of its first value has not fallen."""
 MIN_STEPS = 20
 
 Ending = Literal["highest rate", "blew up", "not finite", "interrupted"]
@@ -79,6 +80,10 @@ class RangeTest:
         return (self.n_steps - 1) / math.log10(self.high / self.low)
 
 
+DEFAULT = RangeTest(1e-6, 10.0, 100)
+"""What ``bptool lr-find`` sweeps unless told otherwise."""
+
+
 @dataclass(frozen=True)
 class SweepStarted:
     model: str
@@ -104,13 +109,35 @@ class RateTried:
     best_rate: float
 
 
-Event = SweepStarted | Compiling | RateTried
+@dataclass(frozen=True)
+class TrialStep:
+    """A step of a short run."""
+
+    number: int
+    """Of the run, from 1."""
+    rate: float
+    step: int
+    n_steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class TrialDone:
+    """A short run at a rate, and the validation loss after it; infinite where it diverged."""
+
+    number: int
+    rate: float
+    n_steps: int
+    loss: float
+
+
+Event = SweepStarted | Compiling | RateTried | TrialStep | TrialDone
 Listener = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What a sweep found. Losses are mean negative log-likelihoods in nats per token.
+class Sweep:
+    """What a sweep came to. Losses are mean negative log-likelihoods in nats per token.
 
     Attributes:
         rates: those that were tried, in order.
@@ -142,7 +169,7 @@ class Finding:
         return self.rates[int(falls.argmax())]
 
     @property
-    def suggested(self) -> float | None:
+    def promising(self) -> float | None:
         """The first rate that made ``GAINED`` of the fall; None where the loss did not fall."""
         if self.fall < LEAST_FALL * self.smoothed[0]:
             return None
@@ -150,24 +177,6 @@ class Finding:
         return next(
             r for r, loss in zip(self.rates, self.smoothed[1:], strict=True) if loss <= enough
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values; a loss that is not finite is null."""
-        losses = [loss if math.isfinite(loss) else None for loss in self.losses]
-        return {
-            "suggested_rate": self.suggested,
-            "lowest_loss_rate": self.best,
-            "steepest_descent_rate": self.steepest,
-            "ending": self.ending,
-            "low": self.test.low,
-            "high": self.test.high,
-            "n_steps": self.test.n_steps,
-            "initial_loss": losses[0],
-            "initial_smoothed_loss": self.smoothed[0],
-            "rates": self.rates,
-            "losses": losses[1:],
-            "smoothed_losses": self.smoothed[1:],
-        }
 
     @property
     def _lowest(self) -> int:
@@ -188,12 +197,12 @@ def smooth(losses: Sequence[float], width: float) -> list[float]:
     return [float(level) for level in sums / counts]
 
 
-def find_rate(
+def sweep_rates(
     pieces: Pieces,
     test: RangeTest,
     listener: Listener = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Finding:
+) -> Sweep:
     """Sweep the rate over one run from the initial weights, which are trained meanwhile.
 
     Args:
@@ -234,7 +243,7 @@ def find_rate(
             "loss or gradient of the initial weights is not finite, at any learning rate"
         )
     n_tried = len(losses) - 1
-    return Finding(test, rates[:n_tried], losses, smoothed, ending or "highest rate")
+    return Sweep(test, rates[:n_tried], losses, smoothed, ending or "highest rate")
 
 
 def _steps(pieces: Pieces, rates: Sequence[float]) -> Iterator[StepResult]:

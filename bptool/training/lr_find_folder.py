@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from io import BytesIO
 from pathlib import Path
@@ -11,10 +12,10 @@ from bptool.config.schema import RunConfig
 from bptool.errors import RunError
 from bptool.files import write_bytes, write_json
 from bptool.training.drawing import new_figure
-from bptool.training.lr_find import Finding
+from bptool.training.lr_trials import Finding
 from bptool.training.run_folder import FORMAT_VERSION, require_empty, writing
 
-SUGGESTED, CONFIGURED, RAW, SMOOTH, LOST = "#d1495b", "#777777", "#9db7d5", "#1f4e8c", "#b08900"
+SUGGESTED, CONFIGURED, RAW, SMOOTH, TRIED = "#d1495b", "#777777", "#9db7d5", "#1f4e8c", "#b08900"
 HEADROOM = 0.15
 """Share of the fall that the frame shows above the first loss; a loss that blew up leaves it."""
 
@@ -59,26 +60,28 @@ def draw(finding: Finding, config: RunConfig) -> bytes:
     """The loss over the rate, with the suggestion marked, as a PNG file."""
     figure = new_figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    rates, levels = finding.rates, finding.smoothed
+    sweep = finding.sweep
+    rates, levels = sweep.rates, sweep.smoothed
     axes.set_xscale("log")
-    axes.plot(rates, finding.losses[1:], color=RAW, linewidth=0.7, label="next batch")
-    axes.plot(rates, levels[1:], color=SMOOTH, label="smoothed")
+    axes.plot(rates, sweep.losses[1:], color=RAW, linewidth=0.7, label="sweep, next batch")
+    axes.plot(rates, levels[1:], color=SMOOTH, label="sweep, smoothed")
+    tried = sorted((r, loss) for r, loss in finding.losses.items() if math.isfinite(loss))
+    axes.plot([r for r, _ in tried], [loss for _, loss in tried], "o-", color=TRIED, markersize=4,
+              label=f"validation after {finding.n_steps:,} steps at a rate")  # fmt: skip
     own = config.optimizer.config.learning_rate
     if rates[0] <= own <= rates[-1]:
         axes.axvline(own, color=CONFIGURED, linewidth=0.9, linestyle=":",
                      label=f"as configured: {own:.2g}")  # fmt: skip
     if (found := finding.suggested) is not None:
-        level = levels[rates.index(found) + 1]
         axes.axvline(found, color=SUGGESTED, linewidth=1.0, linestyle="--")
-        axes.plot([found], [level], "o", color=SUGGESTED, label=f"suggested: {found:.2g}")
-    lowest = min(levels)
-    axes.plot([finding.best], [lowest], "v", color=SMOOTH, markersize=5,
-              label=f"lowest, {lowest:.3f}: {finding.best:.2g}")  # fmt: skip
-    fall = max(finding.fall, 0.05 * levels[0])
+        axes.plot([found], [finding.losses[found]], "o", color=SUGGESTED,
+                  label=f"suggested: {found:.2g}")  # fmt: skip
+    lowest = min([*levels, *(loss for _, loss in tried)])
+    fall = max(levels[0] - lowest, 0.05 * levels[0])
     axes.set_ylim(lowest - HEADROOM * fall, levels[0] + HEADROOM * fall)
     axes.set_xlabel("learning rate (optimizer.learning_rate, log scale)")
-    axes.set_ylabel("training loss (nats per token)")
-    axes.set_title(f"{config.optimizer.name}: loss while the learning rate grows", fontsize=10)
+    axes.set_ylabel("loss (nats per token)")
+    axes.set_title(f"{config.optimizer.name}: loss by learning rate", fontsize=10)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8, loc="lower left")
     data = BytesIO()

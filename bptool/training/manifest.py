@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import llvmlite
@@ -13,6 +13,7 @@ import scipy
 
 import bptool
 from bptool import consent
+from bptool.config.resume import Change
 from bptool.ops import jit
 from bptool.training import machine
 from bptool.training.setup import Pieces
@@ -59,6 +60,7 @@ def describe(pieces: Pieces) -> dict[str, Any]:
             "vocab_size": corpus.tokenizer.vocab_size,
             "split": pieces.config.data.split.model_dump(mode="json"),
         },
+        "guessing_loss": pieces.lesson.guessing_loss,
         **({} if pieces.start is None else {"start": pieces.start.origin}),
         "n_parameters": pieces.model.n_parameters,
         **({} if pieces.config.lora is None else {"n_trained": pieces.model.n_trained}),
@@ -68,6 +70,21 @@ def describe(pieces: Pieces) -> dict[str, Any]:
         ],
         "parameter_groups": parameter_groups(pieces.step.optimizer, pieces.model.layout),
     }
+
+
+_FOLLOW_SETTINGS = ("workers", "split", "rows_in_memory", "engine", "engine_version")
+"""Keys of a manifest that a setting may change at a resume."""
+
+
+def changed_keys(
+    saved: dict[str, Any], now: dict[str, Any], step: int, made: Sequence[Change]
+) -> dict[str, Any]:
+    """Keys of the manifest ``saved`` that differ once settings are changed after ``step``, with the
+    history: what the steps up to there were trained with, and what those from there on."""
+    settings = {change.key: {"was": change.was, "now": change.now} for change in made}
+    history = saved.get("changes")
+    history = [*(history if isinstance(history, list) else []), {"after_step": step, **settings}]
+    return {**{key: now[key] for key in _FOLLOW_SETTINGS}, "changes": history}
 
 
 def differences(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bptool.data.chat.dataset import ChatSet, prepare_records
+from bptool.config.data_section import DataConfig
+from bptool.data.chat.dataset import pack_records, prepare_records
+from bptool.data.chat.packing import Packed
 from bptool.data.corpus import prepare
 from bptool.data.whole import encode_all
 from bptool.errors import DataError
@@ -43,6 +45,8 @@ class Measurement:
     """``raw`` or ``average``."""
     whole: Evaluation
     estimate: RandomBatchEstimate | None
+    left_out: str = ""
+    """How many records were left out and why, or nothing."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values; bits per byte is null where the text has no bytes of its own."""
@@ -55,6 +59,8 @@ class Measurement:
             "step": self.step,
             "weights": self.weights,
         }
+        if self.left_out:
+            values["left_out"] = self.left_out
         if self.estimate is not None:
             values |= {
                 "nanogpt_estimate": self.estimate.loss,
@@ -65,47 +71,53 @@ class Measurement:
         return values
 
 
-def measure(run: TrainedRun, texts: list[str], estimator: bool = False) -> Measurement:
-    """Loss over the run's validation split, or over the whole of ``texts``.
+def measure(
+    run: TrainedRun, texts: list[str], estimator: bool = False, data: list[str] | None = None
+) -> Measurement:
+    """Loss over the run's validation split, over the whole of ``texts``, or over the answers of the
+    records of ``data``.
 
     Args:
         run: what to measure. texts: paths, or ``dataset:NAME``; none for the run's own split.
         estimator: draw nanoGPT's random-batch estimate too, in batches of the run's size.
+        data: files of records, in place of texts.
 
     Raises:
         DataError: a text cannot be read, is too short, or is not the one of the run.
     """
     context = run.model.context
     objective = run.config.objective.name
-    if not texts and objective != "next-token":
+    if texts and data:
+        raise DataError("a run is measured on --text or on --data, not on both; name one")
+    if not texts and not data and objective != "next-token":
         raise DataError(
             f"{run.folder.path} was trained by {objective}, which has no loss of the next token; "
-            "name a text with --text"
+            "name a text with --text, or records with --data"
         )
-    records = None if texts else _own_records(run)
+    rows, left_out = _other_records(run, data) if data else (_own_records(run, texts), "")
     tokens = np.zeros(0, np.int32)
-    if records is None:
+    if rows is None:
         tokens = _other_text(run, texts) if texts else _own_split(run)
     elif estimator:
         raise DataError(f"{run.folder.path} was trained on records; name a text with --text")
     fitting = WORKER_BYTES // run.model.workspace_bytes(1, context, 4)
     rows_a_worker = max(1, min(ROWS_A_WORKER, fitting))
     with WorkerTeam(usable_cores()) as team:
-        rows = rows_a_worker * team.n
+        n_rows = rows_a_worker * team.n
         shards = Shards(
-            *(run.model, team, run.engine, rows, context),
+            *(run.model, team, run.engine, n_rows, context),
             with_gradients=False,
-            documents=records is not None,
+            documents=rows is not None,
         )
         bytes_per_token = run.tokenizer.token_bytes()
-        if records is not None:
-            whole = evaluate_rows(shards, run.params, records.validation, bytes_per_token)
+        if rows is not None:
+            whole = evaluate_rows(shards, run.params, rows, bytes_per_token)
         else:
             whole = evaluate_split(shards, run.params, tokens, bytes_per_token)
         if not estimator:
-            return Measurement(run.step, run.kind, whole, None)
+            return Measurement(run.step, run.kind, whole, None, left_out)
         training = run.config.training
-        size = training.batch_size if isinstance(training.batch_size, int) else rows
+        size = training.batch_size if isinstance(training.batch_size, int) else n_rows
         estimate = nanogpt_estimate(
             shards, run.params, tokens, NANOGPT_BATCHES, size, training.seed
         )
@@ -120,15 +132,29 @@ def _other_text(run: TrainedRun, texts: list[str]) -> Array:
     return tokens
 
 
-def _own_records(run: TrainedRun) -> ChatSet | None:
-    """The records that the run validates with; None where it was trained on a text."""
+def _other_records(run: TrainedRun, data: list[str]) -> tuple[Packed, str]:
+    """Records in rows, and how many were left out and why."""
+    if run.chat_template is None:
+        raise DataError(
+            f"{run.folder.path} was not trained to answer and has no chat template; teach it "
+            f"with `bptool finetune sft {run.folder.path}`, or name a text with --text"
+        )
+    template = templates.get(run.chat_template)()
+    config = DataConfig(text=data)
+    rows, report = pack_records(config, template, run.tokenizer, run.model.context)
+    return rows, report.left_out()
+
+
+def _own_records(run: TrainedRun, texts: list[str]) -> Packed | None:
+    """The records that the run validates with; None where it was trained on a text, or is measured
+    on one."""
     config = run.config
-    if config.data.records is None or config.chat is None:
+    if texts or config.data.records is None or config.chat is None:
         return None
     template = templates.get(config.chat.template)()
     records = prepare_records(config.data, template, run.tokenizer, run.model.context)
     _check_same(run, records.sha256)
-    return records
+    return records.validation
 
 
 def _check_same(run: TrainedRun, sha256: str) -> None:

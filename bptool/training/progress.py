@@ -9,6 +9,9 @@ from bptool.errors import DamagedError
 from bptool.training.early_stopping import Waiting
 from bptool.training.spikes import Watch
 
+OVERFITTING_AFTER = 3
+"""Evaluations without a better validation loss, while the training loss falls."""
+
 
 @dataclasses.dataclass
 class Progress:
@@ -29,6 +32,13 @@ class Progress:
     """Steps left out so far, whatever for."""
     watch: Watch = dataclasses.field(default_factory=Watch)
     """For spikes of the loss."""
+
+    def overfits(self, train_loss: float | None) -> bool:
+        """Whether the validation loss has long been better than it is, while that of training has
+        fallen to ``train_loss``; not where the model before training was best."""
+        since, before = self.evaluations_since_best, self.train_loss_at_best
+        falls = train_loss is not None and (before is None or train_loss < before)
+        return since >= OVERFITTING_AFTER and self.best_step > 0 and falls
 
     @classmethod
     def from_state(cls, state: dict[str, Any], place: object) -> Progress:

@@ -5,28 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
 from bptool.config.data_section import DataConfig
 from bptool.data.batches import shuffled
-from bptool.data.chat.records import Message
-from bptool.data.chat.rendering import Ids, Rendering
+from bptool.data.chat.rendering import Ids, NoTemplate, Rendering
+from bptool.data.record_report import RecordReport
+from bptool.data.records import encoded
 from bptool.errors import DataError
-from bptool.feedback.prompts import as_messages, read_prompts
+from bptool.feedback.prompts import PromptRecord, as_messages, read_prompt_records
 from bptool.models.base import Array
 
 _HASHED_TOKENS = 1 << 20
 """At once."""
-Asked = tuple[Message, ...]
-"""A prompt as messages."""
-
-
-def read_all(paths: Sequence[Path | str], skip_bad: bool) -> list[Asked]:
-    """The prompts of files as messages, each once."""
-    found = [as_messages(prompt) for prompt in read_prompts(paths, skip_bad)]
-    return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)
@@ -34,17 +27,20 @@ class PromptSet:
     """Prompts that train and prompts that validate, with their ids.
 
     Attributes:
-        n_too_long: prompts that leave no room for an answer, and were left out.
+        report: what was left out of the records, and what was not used.
         sha256: hash of all ids, and of how they were divided.
     """
 
-    train: tuple[Asked, ...]
-    validation: tuple[Asked, ...]
+    train: tuple[PromptRecord, ...]
+    validation: tuple[PromptRecord, ...]
     train_ids: tuple[Ids, ...]
     validation_ids: tuple[Ids, ...]
     rendering: Rendering
-    n_too_long: int
+    report: RecordReport
     sha256: str
+
+    def __str__(self) -> str:
+        return f"{len(self.train):,} prompts to train on, {len(self.validation):,} held out"
 
     def digest(self, mix: Array | None, rewarded_by: str) -> str:
         """A hash of all that ppo and grpo learn from: these prompts, the pretraining mix, and what
@@ -67,48 +63,57 @@ def prepare_prompts(
         DataError: a file cannot be read, a record is broken, or too few prompts are left.
     """
     assert config.records is not None
-    skip, place = config.records.skip_bad, ", ".join(config.text)
-    named = config.records.validation
-    parts = [_fitting(read_all(config.text, skip), rendering, context - max_tokens)]
+    report, place = RecordReport(), ", ".join(config.text)
+    most, named = context - max_tokens, config.records.validation
+    read = [_fitting(read_prompt_records(config.text, report), rendering, most, report)]
     if named:
-        aside = _fitting(read_all(named, skip), rendering, context - max_tokens)
-        parts.append(aside)
-    else:
-        kept, ids, n_long = parts[0]
+        read.append(_fitting(read_prompt_records(named, report), rendering, most, report))
+    report.refuse(config.records.skip_bad)
+    kept, ids = read[0]
+    if not named:
         n = len(kept)
         if n < 2:
             raise DataError(
-                f"{place}: {n} prompts of at most {context - max_tokens} tokens, which leaves room "
+                f"{place}: {n} prompts of at most {most} tokens, which leaves room "
                 f"for {max_tokens}; give more or shorter ones, or lower rollouts.max_tokens"
             )
         wanted = max(1, min(n - 1, round(n * config.split.validation_fraction)))
         chosen = set(shuffled(np.arange(wanted, dtype=np.uint64), n, config.split.seed, 0).tolist())
         train, others = ([i for i in range(n) if (i in chosen) == x] for x in (False, True))
-        parts = [
-            ([kept[i] for i in numbers], [ids[i] for i in numbers], n_long * first)
-            for first, numbers in ((1, train), (0, others))
-        ]
-    (train_prompts, train_ids, n_long), (judged, judged_ids, n_more) = parts
+        read = [([kept[i] for i in part], [ids[i] for i in part]) for part in (train, others)]
+    (train_prompts, train_ids), (judged, judged_ids) = read
     if not train_prompts or not judged:
         raise DataError(f"{place}: no prompt leaves room for {max_tokens} tokens of an answer")
     return PromptSet(
         *(tuple(train_prompts), tuple(judged), tuple(train_ids), tuple(judged_ids)),
         rendering=rendering,
-        n_too_long=n_long + n_more,
+        report=report,
         sha256=_sha256(train_ids, judged_ids),
     )
 
 
 def _fitting(
-    prompts: Sequence[Asked], rendering: Rendering, most: int
-) -> tuple[list[Asked], list[Ids], int]:
-    kept, ids = [], []
+    prompts: Sequence[PromptRecord], rendering: Rendering, most: int, report: RecordReport
+) -> tuple[list[PromptRecord], list[Ids]]:
+    """Prompts that can be written and leave room for an answer, and their ids."""
+    kept, ids, n_long = [], [], 0
     for prompt in prompts:
-        own = rendering.prompt(prompt)
+        try:
+            write = partial(rendering.prompt, as_messages(prompt.prompt))
+            own = encoded(prompt.place, write, report)
+        except NoTemplate as error:
+            kind = "with several turns, for a run without a template"
+            report.add_bad(prompt.place, str(error), kind)
+            continue
+        if own is None:
+            continue
         if 1 <= len(own) <= most:
             kept.append(prompt)
             ids.append(own)
-    return kept, ids, len(prompts) - len(kept)
+        else:
+            n_long += 1
+    report.leave_out("that leave too little room for an answer", n_long)
+    return kept, ids
 
 
 def _sha256(*parts: Sequence[Ids]) -> str:

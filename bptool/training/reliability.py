@@ -1,29 +1,39 @@
-"""How well a reward run agrees with judgements that it has not seen."""
+"""How well a run that learnt from pairs agrees with judgements that it has not seen, and how well
+what needs no training does on the same pairs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
-from bptool.data.preference_set import pack_documents
+from bptool.data.preference_set import PreferenceSet, Unit, pack_documents
+from bptool.errors import RunError, UserError
 from bptool.feedback.win_rate import wilson
 from bptool.files import write_bytes
 from bptool.models.base import Array
+from bptool.objectives.answers import Answers, answer_sums
 from bptool.objectives.base import accuracy
 from bptool.ops.cores import usable_cores
 from bptool.training.answers_now import rows_of
+from bptool.training.baselines import Share, baselines, margins_of
 from bptool.training.calibration import Bin, calibration_error, reliability
 from bptool.training.drawing import new_figure
 from bptool.training.fine_tuning import read_units
+from bptool.training.run_seal import read_manifest
 from bptool.training.scorer import ROWS
+from bptool.training.start import open_start
 from bptool.training.token_shards import TokenShards
-from bptool.training.trained import open_run
+from bptool.training.trained import TrainedRun, open_run
 from bptool.training.workers import WorkerTeam
 
 PLOT = "calibration.png"
+JUDGED = ("reward", "dpo", "ipo")
+"""Objectives that learn from pairs."""
+UNITS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,8 @@ class Reliability:
     Attributes:
         n: pairs. accuracy: share where the chosen answer scores higher, ties half, and its 95 %
             interval. error: expected calibration error. bins: pairs by how sure the model is.
+        step: of the checkpoint. chosen_on_them: whether it was chosen on these very pairs.
+        baselines: what needs no training, on the same pairs.
     """
 
     n: int
@@ -40,27 +52,48 @@ class Reliability:
     interval: tuple[float, float]
     error: float
     bins: tuple[Bin, ...]
+    step: int
+    chosen_on_them: bool
+    baselines: tuple[Share, ...]
+
+    @property
+    def is_guessing(self) -> bool:
+        """Whether the interval contains what guessing gives."""
+        return self.interval[0] <= 0.5 <= self.interval[1]
 
 
-def judge_reward_run(path: Path) -> Reliability:
-    """Score the validation pairs of a reward run by its best checkpoint.
+def judge_pairs_run(path: Path) -> Reliability:
+    """Judge the best checkpoint of a run of dpo, ipo or reward on pairs that were held out.
 
     Raises:
-        UserError: the run or its judgements are missing or damaged.
+        UserError: the run, its judgements, or (but for reward) the run that it started from is
+            missing or damaged.
     """
     run = open_run(path)
-    context = run.model.context
-    units = read_units(run.config, run.tokenizer, context)
+    units = read_units(run.config, run.tokenizer, run.model.context)
+    judged = units.test or units.validation
+    of_scores = run.config.objective.name == "reward"
     with WorkerTeam(usable_cores()) as team:
         shards = TokenShards(
-            *(run.model, team, run.engine, ROWS * team.n, context),
+            *(run.model, team, run.engine, ROWS * team.n, run.model.context),
             with_gradients=False,
             documents=True,
         )
-        documents = [document for unit in units.validation for document in unit[:2]]
-        packed = pack_documents(documents, context, scored=True)
-        outputs = shards.outputs(run.params, rows_of(packed), of_logp=False)
-    margins: Array = outputs.scores[packed.last].astype(np.float64).reshape(-1, 2) @ [1.0, -1.0]
+        before = _sums_before(run, shards, judged, needed=not of_scores)
+        if of_scores:
+            margins = _of_scores(run, shards, judged)
+        else:
+            assert before is not None
+            beta = float(run.config.objective.config.beta)
+            margins = beta * margins_of(_sums(shards, run.params, judged) - before)
+    return judgement(margins, judged, units, run.step, before)
+
+
+def judgement(
+    margins: Array, judged: Sequence[Unit], units: PreferenceSet, step: int, before: Array | None
+) -> Reliability:
+    """What margins of the chosen answers over the rejected ones say; ``before``: log-probabilities
+    that the model before training gave to the answers."""
     share = accuracy(margins)
     return Reliability(
         n=len(margins),
@@ -68,7 +101,46 @@ def judge_reward_run(path: Path) -> Reliability:
         interval=wilson(share, len(margins)),
         error=calibration_error(margins),
         bins=tuple(reliability(margins)),
+        step=step,
+        chosen_on_them=not units.test,
+        baselines=tuple(baselines(judged, units.rendering, before)),
     )
+
+
+def _sums_before(
+    run: TrainedRun, shards: TokenShards, judged: Sequence[Unit], needed: bool
+) -> Array | None:
+    """Log-probability of each answer before training, (2 * pairs,); None where it is not needed and
+    the run that was started from is gone."""
+    try:
+        start = open_start(run.config)
+        manifest = read_manifest(run.folder)
+        if start.origin["weights_sha256"] != manifest["start"]["weights_sha256"]:
+            raise RunError(f"{start.origin['run']} has been trained on since")
+    except UserError:
+        if needed:
+            raise
+        return None
+    assert start.weights is not None
+    return _sums(shards, run.model.params(start.weights), judged)
+
+
+def _sums(shards: TokenShards, params: object, judged: Sequence[Unit]) -> Array:
+    found = []
+    for first in range(0, len(judged), UNITS_AT_ONCE):
+        units = judged[first : first + UNITS_AT_ONCE]
+        packed = pack_documents([d for u in units for d in u[:2]], shards.n_time, scored=False)
+        logp = shards.outputs(params, rows_of(packed)).logp
+        none = np.zeros(len(packed.last))
+        found.append(answer_sums(Answers(packed.owner, none, none.astype(np.int8)), logp))
+    return np.concatenate(found)
+
+
+def _of_scores(run: TrainedRun, shards: TokenShards, judged: Sequence[Unit]) -> Array:
+    documents = [document for unit in judged for document in unit[:2]]
+    packed = pack_documents(documents, run.model.context, scored=True)
+    outputs = shards.outputs(run.params, rows_of(packed), of_logp=False)
+    return margins_of(outputs.scores[packed.last].astype(np.float64))
 
 
 def draw(found: Reliability, path: Path) -> None:

@@ -5,6 +5,7 @@ tokenizer.json   the tokenizer
 manifest.json    versions, engine, vector width, workers, split, hashes
 metrics.jsonl    one object a line: steps, evaluations
 samples.txt      the sample of each evaluation
+held-out.jsonl   which records of preferences or prompts were held out, and what for
 loss.png         the curves
 checkpoints/     see ``checkpoint.py``
 base/            frozen weights that adapters belong to, as a checkpoint
@@ -58,6 +59,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples.txt"
         self.plot = self.path / "loss.png"
+        self.held_out = self.path / "held-out.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.base = self.path / "base"
 
@@ -120,7 +122,7 @@ class RunFolder:
                 f"{self.path} holds no run: it has no {self.manifest.name}; name the folder of one"
             )
         files = (self.config, self.tokenizer, self.manifest, self.metrics, self.samples, self.plot)
-        for path in (*files, self.checkpoints, self.checkpoints / "index.json"):
+        for path in (*files, self.held_out, self.checkpoints, self.checkpoints / "index.json"):
             require_inside(path, self.path)
 
 

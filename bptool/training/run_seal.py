@@ -28,8 +28,8 @@ from bptool.training.tensor_file import sha256_of
 OF_THE_FILES = ("format_version", "files", "settings")
 """Keys of a manifest that are about the run's files and not about what was trained."""
 _REMEDY = (
-    "restore it from a copy, or if you changed it on purpose, add --accept-changes, which the "
-    "manifest then says"
+    "restore it from a copy, or if you changed it on purpose, add --accept-changes, which records "
+    "that in the manifest"
 )
 _TRIES = 3
 """Readings of a run whose configuration another process is writing."""
@@ -61,8 +61,8 @@ def write_manifest(folder: RunFolder, about: dict[str, Any], config: RunConfig) 
 def read_manifest(folder: RunFolder) -> dict[str, Any]:
     """The manifest of a run whose ``config.yaml`` and ``tokenizer.json`` are as it wrote them.
 
-    With :func:`bptool.consent.accepts_changes` changed files are taken as they are, which the
-    manifest then says. A run of an earlier version has no hashes; a warning says so.
+    With :func:`bptool.consent.accepts_changes` changed files are taken as they are, which is
+    recorded in the manifest. A run of an earlier version has no hashes; a warning says so.
 
     Raises:
         RunError: the manifest is damaged, or one of the files was changed.
@@ -89,8 +89,11 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
     return manifest
 
 
-def rewrite_config(folder: RunFolder, config: RunConfig) -> None:
-    """Replace the ``config.yaml`` of a run; only under the run's lock.
+def rewrite_config(
+    folder: RunFolder, config: RunConfig, about: dict[str, Any] | None = None
+) -> None:
+    """Replace the ``config.yaml`` of a run, and the keys ``about`` of its manifest; only under the
+    run's lock.
 
     The manifest first takes both the old file and the new one for the run's, then the file is
     replaced, then the manifest forgets the old one: a kill at any moment leaves a run that opens.
@@ -103,6 +106,7 @@ def rewrite_config(folder: RunFolder, config: RunConfig) -> None:
     manifest = _read(folder)
     if is_sealed(manifest) and manifest["files"][folder.config.name] == {"sha256": after}:
         return
+    manifest = {**manifest, **(about or {})}
     with writing(folder.path, "the run is as it was"):
         both = _sealing(folder, manifest.get("settings", settings))
         both["files"][folder.config.name]["sha256_after"] = after
@@ -126,6 +130,8 @@ def _read(folder: RunFolder) -> dict[str, Any]:
     programs = manifest.get("programs", [])
     if not isinstance(programs, list) or not all(map(_is_program, programs)):
         raise DamagedError(f"{folder.manifest} is damaged: its programs are no list of them")
+    if not isinstance(manifest.get("accepted", []), list):
+        raise DamagedError(f"{folder.manifest} is damaged: what was accepted is no list")
     return manifest
 
 
@@ -237,11 +243,7 @@ def _programs_changed(
         known = {one["sha256"] for one in recorded if one["option"] == option}
         others = [one for one in named if one.sha256 not in known]
         if resumes and len(missing) > len(others):
-            words = (f"{option} {consent.on_one_line(one['name'])}" for one in missing)
-            raise RunError(
-                f"{folder.path} was trained with programs, which run only when you name them on "
-                f"this command line; look at them, then add {' '.join(words)}"
-            )
+            raise RunError(f"{folder.path}: {unnamed_programs(manifest)}")
         for one in others:
             if not missing:
                 break
@@ -249,6 +251,22 @@ def _programs_changed(
             missing.remove(was)
             what = f"its sha256 was {was['sha256']}, is {one.sha256}"
             yield Change(Path(one.name), was["sha256"], one.sha256, what, program=one)
+
+
+def unnamed_programs(manifest: dict[str, Any], *options: str) -> str:
+    """What to do about the programs of a run that are not named, in words; empty where all are."""
+    named = {one.sha256 for one in consent.programs()}
+    words = [
+        f"{one['option']} {consent.on_one_line(one['name'])}"
+        for one in manifest.get("programs", [])[:_MOST_NAMED]
+        if one["sha256"] not in named and one["option"] in (options or consent.LASTING)
+    ]
+    if not words:
+        return ""
+    return (
+        "it was trained with programs, which run only when you name them on this command line; "
+        f"look at them, then add {' '.join(words)}"
+    )
 
 
 def _accept(folder: RunFolder, programs: Sequence[Change] = ()) -> dict[str, Any]:

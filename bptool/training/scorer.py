@@ -13,7 +13,8 @@ import numpy as np
 from bptool.data.chat.records import Message
 from bptool.data.chat.rendering import Rendering
 from bptool.data.preference_set import Document, fits, pack_documents
-from bptool.errors import ConfigError, RunError
+from bptool.errors import ConfigError, DataError, RunError
+from bptool.feedback.prompts import PromptRecord, as_messages, said_last
 from bptool.feedback.rules import Rules
 from bptool.models.base import Array
 from bptool.training.answers_now import rows_of
@@ -23,6 +24,7 @@ from bptool.training.trained import TrainedRun, open_run
 from bptool.training.workers import WorkerTeam
 
 Prompt = Sequence[Message]
+Records = Sequence[PromptRecord]
 ROWS = 8
 """Rows that go through a reward model at once, for each worker."""
 
@@ -30,11 +32,14 @@ ROWS = 8
 class Rewards(Protocol):
     """Scores answers to prompts."""
 
-    def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Array:
-        """A score of each answer, float64 (A,)."""
+    def check(self, prompts: Records = ()) -> None:
+        """Raise a UserError where it cannot score, or not answers to one of ``prompts``."""
 
-    def check(self) -> None:
-        """Raise a UserError where it cannot score."""
+    def uses(self, column: str) -> bool:
+        """Whether it looks at a further column of the records."""
+
+    def scores(self, prompts: Records, answers: Sequence[str]) -> Array:
+        """A score of each answer, float64 (A,)."""
 
 
 class Scorer:
@@ -60,10 +65,27 @@ class Scorer:
             documents=True,
         )
 
-    def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Array:
+    def check(self, prompts: Records = ()) -> None:
+        """Raise a UserError where a prompt cannot be written as the reward model reads it."""
+        for record in prompts:
+            try:
+                self._rendering.prompt(as_messages(record.prompt))
+            except DataError as error:
+                run = self.run.folder.path
+                raise DataError(
+                    f"{record.place}: the reward model {run} cannot read it: {error}"
+                ) from None
+
+    def uses(self, column: str) -> bool:
+        return False
+
+    def scores(self, prompts: Records, answers: Sequence[str]) -> Array:
         """A score of each answer, float64 (A,). Of a prompt that leaves too little room only the
         end is read."""
-        documents = [self._document(p, a) for p, a in zip(prompts, answers, strict=True)]
+        documents = [
+            self._document(as_messages(record.prompt), answer)
+            for record, answer in zip(prompts, answers, strict=True)
+        ]
         if not documents:
             return np.zeros(0)
         packed = pack_documents(documents, self.run.model.context, scored=True)
@@ -78,9 +100,6 @@ class Scorer:
         document = Document(np.concatenate([ids, said]).astype(np.int32), len(ids))
         assert fits(document, context)
         return document
-
-    def check(self) -> None:
-        """Opening the run has checked it."""
 
 
 class RuledRewards:
@@ -100,13 +119,22 @@ class RuledRewards:
             raise ConfigError(f"{self._path} has no function reward(prompt, answer); write one")
         return rules
 
-    def check(self) -> None:
-        """Run the file."""
+    def check(self, prompts: Records = ()) -> None:
+        """Run the file, and raise a UserError where it asks for what a record does not have."""
         assert self._rules is not None
+        for record in prompts:
+            self._rules.check(record.columns, record.place, rewards_only=True)
 
-    def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Array:
-        asked = [prompt[-1].content for prompt in prompts]
-        return np.array([self._rules.reward(p, a) for p, a in zip(asked, answers, strict=True)])
+    def uses(self, column: str) -> bool:
+        return self._rules.uses(column)
+
+    def scores(self, prompts: Records, answers: Sequence[str]) -> Array:
+        return np.array(
+            [
+                self._rules.reward(said_last(record.prompt), answer, record.columns)
+                for record, answer in zip(prompts, answers, strict=True)
+            ]
+        )
 
 
 def open_rewards(place: str, team: WorkerTeam) -> Rewards:

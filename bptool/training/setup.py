@@ -13,6 +13,7 @@ from bptool.config.schema import CLIPPING, RunConfig
 from bptool.data.batches import Batches, count_windows
 from bptool.data.chat.dataset import ChatSet, prepare_records
 from bptool.data.corpus import Corpus, prepare
+from bptool.data.counted import Counted, counted
 from bptool.errors import ConfigError
 from bptool.files import format_bytes as format_bytes
 from bptool.models.base import Model
@@ -183,6 +184,12 @@ class Pieces:
         if isinstance(self.lesson, NextToken):
             return self.lesson.batches
         raise ConfigError("this works on a text, and the configuration trains on records")
+
+    def counted(self) -> Counted | None:
+        """What counting reaches on the bytes that the run is judged on; None without a text."""
+        if not isinstance(self.lesson, NextToken):
+            return None
+        return counted(self.corpus, self.config.training.eval_tokens)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of ``step``, from 1."""

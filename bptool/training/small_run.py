@@ -74,10 +74,11 @@ def run_small(model: Model, engine: str, n_workers: int, plugins: Sequence[str] 
 
 def _train(folder: Path, run: str, plugins: Sequence[str]) -> tuple[SmallRun, bool]:
     """Train into a folder; what it took, arrays and all, and whether kernels were compiled."""
-    command = [sys.executable, "-m", "bptool", "train", str(folder / "config.yaml"), "--json"]
+    # -P: a working folder, which may be a stranger's, is no place to look for modules.
+    command = [sys.executable, "-P", "-m", "bptool", "train", str(folder / "config.yaml"), "--json"]
     command += ["--out", str(folder / run), *(word for p in plugins for word in ("--plugin", p))]
-    paths = [str(Path(bptool.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    paths = [str(Path(bptool.__file__).parent.parent), *filter(None, sys.path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     environment["BPTOOL_CACHE_DIR"] = str(folder / "cache")  # of the tokens
     start = time.perf_counter()
     process = subprocess.Popen(

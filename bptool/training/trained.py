@@ -9,7 +9,7 @@ from typing import Any, Literal
 from bptool.config.load import resolve
 from bptool.config.schema import RunConfig
 from bptool.data.tokenizers import Tokenizer, load_tokenizer
-from bptool.errors import RunError
+from bptool.errors import RunError, UserError
 from bptool.models.base import Array, Model
 from bptool.optim.averages.none import NoAverage
 from bptool.training.checkpoint import (
@@ -24,7 +24,7 @@ from bptool.training.machine import Engine, choose_engine, engine_of_run
 from bptool.training.parts import build_adapted, build_model
 from bptool.training.progress import Progress
 from bptool.training.run_folder import RunFolder
-from bptool.training.run_seal import read_manifest
+from bptool.training.run_seal import read_manifest, unnamed_programs
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,13 @@ def open_run(
     folder = RunFolder(path)
     folder.require_run()
     manifest = read_manifest(folder)
-    config = resolve(folder.config, readable=True).config
-    tokenizer = load_tokenizer(folder.tokenizer)
+    try:
+        config = resolve(folder.config, readable=True).config
+        tokenizer = load_tokenizer(folder.tokenizer)
+    except UserError as error:
+        if missing := unnamed_programs(manifest, "--plugin"):
+            raise RunError(f"{error}; {missing}") from None
+        raise
     model = build_model(config, tokenizer.vocab_size)
     store = CheckpointStore(folder.checkpoints)
     checkpoint = store.resolve("last" if last else "best")

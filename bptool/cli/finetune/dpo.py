@@ -38,6 +38,9 @@ def dpo(
     epochs: Annotated[
         float, typer.Option("--epochs", help="Times that each judgement is seen.")
     ] = 1,
+    template: Annotated[
+        str | None, typer.Option("--template", help="Chat template: roles, chatml or plain.")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave broken records out.")] = False,
     last: Annotated[
         bool, typer.Option("--last", help="Start from the last checkpoint, not from the best.")
@@ -75,6 +78,7 @@ def dpo(
         validation=validation or [],
         epochs=epochs,
         skip_bad=skip_bad,
+        template=template,
         checkpoint="last" if last else "best",
         sets=sets or [],
         out=out,

@@ -39,6 +39,10 @@ def grpo(
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", min=1, help="Longest answer, its end included.")
     ] = 64,
+    template: Annotated[
+        str | None, typer.Option("--template", help="Chat template: roles, chatml or plain.")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave broken records out.")] = False,
     last: Annotated[
         bool, typer.Option("--last", help="Start from the last checkpoint, not from the best.")
     ] = False,
@@ -68,6 +72,8 @@ def grpo(
         prompts=prompts,
         validation=validation or [],
         steps=steps,
+        skip_bad=skip_bad,
+        template=template,
         checkpoint="last" if last else "best",
         rollouts={
             "prompts": n_prompts,

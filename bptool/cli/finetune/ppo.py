@@ -47,6 +47,10 @@ def ppo(
         float | None,
         typer.Option("--kl-target", help="Nats an answer that the weight is adapted to reach."),
     ] = None,
+    template: Annotated[
+        str | None, typer.Option("--template", help="Chat template: roles, chatml or plain.")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave broken records out.")] = False,
     last: Annotated[
         bool, typer.Option("--last", help="Start from the last checkpoint, not from the best.")
     ] = False,
@@ -76,6 +80,8 @@ def ppo(
         prompts=prompts,
         validation=validation or [],
         steps=steps,
+        skip_bad=skip_bad,
+        template=template,
         checkpoint="last" if last else "best",
         rollouts={
             "prompts": n_prompts,

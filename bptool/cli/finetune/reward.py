@@ -23,6 +23,9 @@ def reward(
     epochs: Annotated[
         float, typer.Option("--epochs", help="Times that each judgement is seen.")
     ] = 2,
+    template: Annotated[
+        str | None, typer.Option("--template", help="Chat template: roles, chatml or plain.")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave broken records out.")] = False,
     last: Annotated[
         bool, typer.Option("--last", help="Start from the last checkpoint, not from the best.")
@@ -42,7 +45,6 @@ def reward(
     conversations. At the end comes how often it agrees with judgements that it has not seen, and
     how far its probabilities can be believed.
     """
-    from bptool.cli.finetune.reliability import show_reliability
     from bptool.cli.finetune.request import settle_preferences
     from bptool.cli.training_session import train
 
@@ -54,9 +56,9 @@ def reward(
         validation=validation or [],
         epochs=epochs,
         skip_bad=skip_bad,
+        template=template,
         checkpoint="last" if last else "best",
         sets=sets or [],
         out=out,
     )
     train(request, quiet, json)
-    show_reliability(request.folder.path, quiet, json)

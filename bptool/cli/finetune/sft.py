@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,7 +14,9 @@ def sft(
     run: Annotated[Path, typer.Argument(help="Folder of the run to start from.")],
     data: Annotated[
         list[str],
-        typer.Option("--data", help="Records to train on: JSON or JSON Lines. Repeatable."),
+        typer.Option(
+            "--data", help="Records to train on: a file, folder or pattern, or -. Repeatable."
+        ),
     ],
     validation: Annotated[
         list[str] | None,
@@ -22,6 +24,10 @@ def sft(
     ] = None,
     template: Annotated[
         str | None, typer.Option("--template", help="Chat template: roles, chatml or plain.")
+    ] = None,
+    form: Annotated[
+        Literal["messages", "conversations", "instruction", "prompt", "text"] | None,
+        typer.Option("--form", help="Of records whose keys fit two forms."),
     ] = None,
     epochs: Annotated[float, typer.Option("--epochs", help="Times that each record is seen.")] = 3,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave broken records out.")] = False,
@@ -46,8 +52,9 @@ def sft(
 ) -> None:
     """Teach a trained model to answer, from records of questions and answers.
 
-    Records are {"messages": [...]}, {"prompt", "completion"}, {"instruction", "input", "output"}
-    or {"text"}. Only what the assistant says is trained on. A run that was stopped goes on with
+    Records are {"messages": [...]}, {"conversations": [...]}, {"prompt", "completion"},
+    {"instruction", "input", "output"} or {"text"}, from JSON Lines, JSON, CSV, TSV or Parquet; see
+    docs/data.md. Only what the assistant says is trained on. A run that was stopped goes on with
     `bptool train RUN --resume`.
     """
     from bptool.cli.finetune.request import settle_sft
@@ -63,6 +70,7 @@ def sft(
         skip_bad=skip_bad,
         checkpoint="last" if last else "best",
         lora=lora,
+        form=form,
         sets=sets or [],
         out=out,
     )

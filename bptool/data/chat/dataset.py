@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from bptool.data.batches import shuffled
 from bptool.data.chat.packing import Packed, pack, too_long
 from bptool.data.chat.records import Record, read_records
 from bptool.data.chat.templates import Encoded, Template
+from bptool.data.decoding import reading_of
+from bptool.data.record_report import RecordReport, records_counted
+from bptool.data.records import encoded
 from bptool.data.tokenizers import Tokenizer
 from bptool.errors import DataError
 
@@ -25,7 +29,7 @@ class ChatSet:
         train, validation: rows. tokenizer: what made them.
         examples: conversations that validate, to show answers to.
         n_records, n_validation: records that train, and that validate.
-        n_broken, n_too_long: records that were left out.
+        report: what was left out of them, and what was not used.
         sha256: hash of all tokens, of which are trained on, and of how they were divided.
     """
 
@@ -35,19 +39,15 @@ class ChatSet:
     examples: tuple[Record, ...]
     n_records: int
     n_validation: int
-    n_broken: int
-    n_too_long: int
+    report: RecordReport
     sha256: str
 
-    def notes(self, context: int) -> Iterator[str]:
-        """What the user should know of the records, one line each."""
-        if self.n_broken:
-            yield f"{_records(self.n_broken)} broken and left out"
-        if self.n_too_long:
-            yield (
-                f"{_records(self.n_too_long)} longer than the model's context of {context} tokens "
-                "and left out"
-            )
+    def __str__(self) -> str:
+        train, validation = self.train.n_targets, self.validation.n_targets
+        return (
+            f"{records_counted(self.n_records)}, {train:,} tokens trained on; "
+            f"{records_counted(self.n_validation)}, {validation:,} tokens to validate"
+        )
 
 
 def prepare_records(
@@ -60,29 +60,29 @@ def prepare_records(
             validate with.
     """
     assert config.records is not None
-    skip = config.records.skip_bad
-    records, broken = read_records(config.text, skip)
-    kept, encoded = _encode(records, template, tokenizer)
+    report = RecordReport()
+    kept, kept_ids = _encode(config, config.text, template, tokenizer, report)
+    aside: list[Record] = []
+    aside_ids: list[Encoded] = []
     if config.records.validation:
-        others, more_broken = read_records(config.records.validation, skip)
-        aside, encoded_aside = _encode(others, template, tokenizer)
-        broken += more_broken
-    else:
+        names = config.records.validation
+        aside, aside_ids = _encode(config, names, template, tokenizer, report)
+    report.refuse(config.records.skip_bad)
+    if not config.records.validation:
         numbers = _set_aside(len(kept), config)
-        aside, encoded_aside = [kept[i] for i in numbers], [encoded[i] for i in numbers]
-        left = [i for i in range(len(kept)) if i not in set(numbers)]
-        kept, encoded = [kept[i] for i in left], [encoded[i] for i in left]
-    n_long = 0
+        aside, aside_ids = [kept[i] for i in numbers], [kept_ids[i] for i in numbers]
+        left = sorted(set(range(len(kept))) - set(numbers))
+        kept, kept_ids = [kept[i] for i in left], [kept_ids[i] for i in left]
     parts: list[tuple[list[Record], list[Encoded]]] = []
-    for name, own, ids in (("train on", kept, encoded), ("validate", aside, encoded_aside)):
+    for name, own, ids in (("train on", kept, kept_ids), ("validate", aside, aside_ids)):
         long = set(too_long(ids, context))
-        n_long += len(long)
+        report.leave_out(f"longer than the model's context of {context} tokens", len(long))
         fitting = [i for i in range(len(own)) if i not in long]
         if not fitting:
-            why = f"all {len(long)} are longer than its context" if long else "there are none"
+            why = report.left_out() or "there are none"
             raise DataError(
-                f"{', '.join(config.text)}: no record of at most {context} tokens to {name}: "
-                f"{why}; give more or shorter records"
+                f"{', '.join(config.text)}: no record of at most {context} tokens to {name} "
+                f"({why}); give more or shorter records"
             )
         parts.append(([own[i] for i in fitting], [ids[i] for i in fitting]))
     (train, train_ids), (validation, validation_ids) = parts
@@ -93,24 +93,55 @@ def prepare_records(
         examples=tuple(r for r in validation if r.text is None),
         n_records=len(train),
         n_validation=len(validation),
-        n_broken=len(broken),
-        n_too_long=n_long,
+        report=report,
         sha256=_sha256(train_ids, validation_ids),
     )
 
 
+def pack_records(
+    config: DataConfig, template: Template, tokenizer: Tokenizer, context: int
+) -> tuple[Packed, RecordReport]:
+    """All records of ``config`` in rows, undivided, and what was left out of them.
+
+    Raises:
+        DataError: a file cannot be read, a record is broken, or none fits into the context.
+    """
+    report = RecordReport()
+    _, encoded_ids = _encode(config, config.text, template, tokenizer, report)
+    report.refuse(remedy="mend them")
+    long = set(too_long(encoded_ids, context))
+    report.leave_out(f"longer than the model's context of {context} tokens", len(long))
+    fitting = [ids for number, ids in enumerate(encoded_ids) if number not in long]
+    if not fitting:
+        raise DataError(f"{', '.join(config.text)}: no record to use ({report.left_out()})")
+    return pack(fitting, context), report
+
+
 def _encode(
-    records: Sequence[Record], template: Template, tokenizer: Tokenizer
+    config: DataConfig,
+    names: Sequence[str],
+    template: Template,
+    tokenizer: Tokenizer,
+    report: RecordReport,
 ) -> tuple[list[Record], list[Encoded]]:
-    return list(records), [template.encode(record, tokenizer) for record in records]
+    """The records of files that can be encoded, and what they become."""
+    form = config.records.form if config.records else None
+    kept, ids = [], []
+    for record in read_records(names, report, form, reading_of(config)):
+        found = encoded(record.place, partial(template.encode, record, tokenizer), report)
+        if found is not None:
+            kept.append(record)
+            ids.append(found)
+    return kept, ids
 
 
 def _set_aside(n: int, config: DataConfig) -> list[int]:
     """Numbers of the records that validate, spread by the split's seed."""
     if n < 2:
         raise DataError(
-            f"{', '.join(config.text)}: {_records(n)} too few to train on some and validate with "
-            "others; give at least 2, or name others with data.records.validation"
+            f"{', '.join(config.text)}: {records_counted(n)} to use, too few to train on "
+            "some and validate with others; give at least 2, or name others with "
+            "data.records.validation"
         )
     wanted = max(1, min(n - 1, round(n * config.split.validation_fraction)))
     places = np.arange(wanted, dtype=np.uint64)
@@ -126,7 +157,3 @@ def _sha256(*parts: Sequence[Encoded]) -> str:
             digest.update(ids.astype("<i4").tobytes())
             digest.update(trained.tobytes())
     return digest.hexdigest()
-
-
-def _records(n: int) -> str:
-    return "1 record is" if n == 1 else f"{n:,} records are"

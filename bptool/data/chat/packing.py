@@ -51,6 +51,11 @@ class Packed:
         return len(self.tokens)
 
     @property
+    def n_targets(self) -> int:
+        """Tokens that are trained on."""
+        return int((self.targets != MASKED).sum())
+
+    @property
     def filled(self) -> float:
         """Share of the places that hold a token of a record."""
         return float(self.used.sum()) / max(self.tokens.size, 1)

@@ -10,16 +10,21 @@ from numpy.typing import NDArray
 from bptool.data.chat.records import Message
 from bptool.data.chat.templates import Template
 from bptool.data.tokenizers import END_OF_TEXT, Tokenizer
+from bptool.errors import DataError
 from bptool.registry import templates
 
 Ids = NDArray[np.int32]
 
 
+class NoTemplate(DataError):
+    """A conversation has several turns, and the run no way to write them."""
+
+
 class Rendering:
     """Prompts and answers of one run.
 
-    Without a template a prompt is the text of its messages, a line each, and an answer goes on from
-    there up to the end-of-text token, if the tokenizer has one.
+    Without a template a prompt is a text, which an answer continues up to the end-of-text token, if
+    the tokenizer has one. A conversation of several turns is refused: nothing would say who speaks.
 
     Args:
         template: the name of a chat template, or None. tokenizer: the run's.
@@ -45,11 +50,16 @@ class Rendering:
         """Ids up to where the answer begins, (t,), t >= 1.
 
         Raises:
-            DataError: a character is unknown to the tokenizer.
+            DataError: a character is unknown to the tokenizer; NoTemplate: there are several turns.
         """
         if self._template is not None:
             return self._template.prompt(messages, self.tokenizer)
-        return self.tokenizer.encode("\n".join(message.content for message in messages))
+        if len(messages) != 1 or messages[0].role != "user":
+            raise NoTemplate(
+                f"has {len(messages)} turns, and a run without a chat template cannot tell who "
+                "speaks; give it one with --template roles"
+            )
+        return self.tokenizer.encode(messages[0].content)
 
     def answer(self, text: str) -> Ids:
         """Ids of an answer, its end included."""

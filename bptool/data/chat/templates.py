@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bptool.config.section import Section
-from bptool.data.chat.records import Message, Record
+from bptool.data.chat.records import Message, Record, is_trained
 from bptool.data.tokenizers import END_OF_TEXT, Tokenizer
-from bptool.errors import DataError
+from bptool.data.tokenizers.base import UnknownCharacters
 from bptool.registry import templates
 
 
@@ -61,16 +61,13 @@ class Template(ABC):
         """A whole record.
 
         Raises:
-            DataError: it has a character that the tokenizer does not know; names the place.
+            UnknownCharacters: it has characters that the tokenizer does not know.
         """
         if record.text is not None:
             parts = [Part(record.text, trained=True), Part(self.end, special=True, trained=True)]
         else:
             parts = [part for message in record.messages for part in self.message(message)]
-        try:
-            return encode_parts(parts, tokenizer)
-        except DataError as error:
-            raise DataError(f"{record.place}: {error}") from None
+        return encode_parts(parts, tokenizer)
 
     def prompt(self, messages: Sequence[Message], tokenizer: Tokenizer) -> NDArray[np.int32]:
         """Ids of a conversation up to where the assistant answers."""
@@ -89,13 +86,21 @@ class Template(ABC):
 def encode_parts(parts: Sequence[Part], tokenizer: Tokenizer) -> Encoded:
     """Ids of parts, one after the other. Text that spells a special token stays text."""
     ids, trained = [np.empty(0, np.int32)], [np.empty(0, np.bool_)]
+    unknown: list[UnknownCharacters] = []
     for part in parts:
-        if part.special:
-            own = np.array([tokenizer.special_tokens[part.text]], np.int32)
-        else:
-            own = tokenizer.encode(part.text)
+        try:
+            if part.special:
+                own = np.array([tokenizer.special_tokens[part.text]], np.int32)
+            else:
+                own = tokenizer.encode(part.text)
+        except UnknownCharacters as error:
+            unknown.append(error)
+            continue
         ids.append(own)
         trained.append(np.full(len(own), part.trained))
+    if unknown:
+        characters = "".join(dict.fromkeys("".join(error.characters for error in unknown)))
+        raise UnknownCharacters(str(unknown[0]), characters)
     return Encoded(np.concatenate(ids), np.concatenate(trained))
 
 
@@ -107,7 +112,7 @@ class Roles(Template):
     end = "<|end|>"
 
     def message(self, message: Message) -> Iterator[Part]:
-        trained = message.role == "assistant"
+        trained = is_trained(message)
         yield Part(f"<|{message.role}|>", special=True)
         yield Part(message.content, trained=trained)
         yield Part(self.end, special=True, trained=trained)
@@ -124,7 +129,7 @@ class ChatML(Template):
     end = "<|im_end|>"
 
     def message(self, message: Message) -> Iterator[Part]:
-        trained = message.role == "assistant"
+        trained = is_trained(message)
         yield Part("<|im_start|>", special=True)
         yield Part(f"{message.role}\n")
         yield Part(message.content, trained=trained)
@@ -146,8 +151,8 @@ class Plain(Template):
     def message(self, message: Message) -> Iterator[Part]:
         if message.role == "assistant":
             yield from self.opening()
-            yield Part(message.content, trained=True)
-            yield Part(self.end, special=True, trained=True)
+            yield Part(message.content, trained=message.trained)
+            yield Part(self.end, special=True, trained=message.trained)
         else:
             yield Part(f"{message.role.capitalize()}: ")
             yield Part(message.content)

@@ -270,6 +270,18 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise DataError(f"{path}: {error}") from None
 
 
+class UnknownCharacters(DataError):
+    """A text holds characters for which a tokenizer has no token.
+
+    Attributes:
+        characters: each once, in the order of the text.
+    """
+
+    def __init__(self, message: str, characters: str) -> None:
+        super().__init__(message)
+        self.characters = characters
+
+
 class Place(NamedTuple):
     """A place in a text: how many characters, lines and characters of its line stand before."""
 
@@ -289,20 +301,27 @@ def encodable(text: str, start: Place | None = None) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise DataError(
+        halves = "".join(dict.fromkeys(c for c in text if 0xD800 <= ord(c) <= 0xDFFF))
+        raise UnknownCharacters(
             f"{describe_character(text, error.start, start)} is half of a surrogate pair, "
-            "not a character; remove it"
+            "not a character; remove it",
+            halves,
         ) from None
 
 
 def describe_character(text: str, index: int, start: Place | None = None) -> str:
     """``'é' (U+00E9) at character 7 (line 2, column 3)``, all counting from 1."""
     place = (start or Place()).after(text[:index])
-    shown = ascii(text[index]) if not text[index].isprintable() else repr(text[index])
     return (
-        f"{shown} (U+{ord(text[index]):04X}) at character {place.characters + 1} "
+        f"{shown_character(text[index])} at character {place.characters + 1} "
         f"(line {place.lines + 1}, column {place.column + 1})"
     )
+
+
+def shown_character(character: str) -> str:
+    """``'é' (U+00E9)``."""
+    shown = repr(character) if character.isprintable() else ascii(character)
+    return f"{shown} (U+{ord(character):04X})"
 
 
 def _check_special_tokens(special_tokens: Sequence[str]) -> None:

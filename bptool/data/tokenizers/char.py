@@ -15,11 +15,15 @@ from bptool.data.tokenizers.base import (
     Place,
     Tokenizer,
     TokenizerConfig,
+    UnknownCharacters,
     describe_character,
     encodable,
+    shown_character,
 )
-from bptool.errors import DataError
 from bptool.registry import tokenizers
+
+MOST_NAMED = 10
+"""Unknown characters beside the first that an error names."""
 
 
 class CharConfig(TokenizerConfig):
@@ -89,10 +93,15 @@ class CharTokenizer(Tokenizer):
     def _encoded(self, text: str, start: Place | None) -> Ids:
         ids = self._look_up(text)
         if self._unknown_id < 0 and (missing := np.flatnonzero(ids < 0)).size:
+            first, *others = dict.fromkeys(text[i] for i in missing.tolist())
             described = describe_character(text, int(missing[0]), start)
-            raise DataError(
-                f"the tokenizer has no token for {described}; "
-                "remove it, or train with the tokenizer option unknown set to a character"
+            also = ", ".join(map(shown_character, others[:MOST_NAMED]))
+            if len(others) > MOST_NAMED:
+                also += f" and {len(others) - MOST_NAMED:,} more"
+            raise UnknownCharacters(
+                f"the tokenizer has no token for {described}{also and ', nor for ' + also}; "
+                "remove it, or train with the tokenizer option unknown set to a character",
+                "".join([first, *others]),
             )
         return ids
 

@@ -48,7 +48,20 @@ class Lesson(ABC):
     """
 
     loss_unit: ClassVar[str] = "nats per token"
-    """Of what is minimised and of what weights are judged by."""
+    """Of what is minimised."""
+    judged_as: ClassVar[str] = "validation loss"
+    """What weights are judged by, in words."""
+    maximised: ClassVar[bool] = False
+    """Whether that is the better the higher it is; then the loss that they are judged by is less
+    it."""
+    judges_start: ClassVar[bool] = False
+    """Whether the weights that the run starts from are judged too, before the first step."""
+
+    @property
+    def guessing_loss(self) -> float | None:
+        """What its evaluations would give a model that only knows how frequent each token is; None
+        where they are no mean loss of tokens."""
+        return None
 
     @property
     @abstractmethod
@@ -77,8 +90,26 @@ class Lesson(ABC):
         """A conversation that the sample at ``step`` answers; none where there are no such."""
         return ()
 
+    @property
+    def material(self) -> str:
+        """What it learns from, counted as a person would; nothing for the tokens of a text."""
+        return ""
+
+    @property
+    def left_out(self) -> str:
+        """How many records were left out and why, or nothing."""
+        return ""
+
     def notices(self) -> Iterable[Notice]:
         """What the user should know, since it was last asked."""
+        return ()
+
+    def closing(self) -> Iterable[Notice]:
+        """What the user should know of the whole run, once it has ended."""
+        return ()
+
+    def held_out(self) -> Sequence[Mapping[str, Any]]:
+        """Which records are held out, and what for, as plain JSON values."""
         return ()
 
     def state(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from bptool.data.batches import Batches
 from bptool.models.base import Array
 from bptool.training.evaluation import evaluate_split
+from bptool.training.health import guessing_loss
 from bptool.training.lessons.base import Judged, Lesson, LessonStep
 from bptool.training.step import TrainingStep
 
@@ -37,6 +39,12 @@ class NextToken(Lesson):
         self._max_tokens, self._seed = max_tokens, seed
         shape = (batches.n_sequences, batches.context)
         self._tokens, self._targets = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+
+    @cached_property
+    def guessing_loss(self) -> float:
+        read = len(self._validation) if self._max_tokens is None else self._max_tokens + 1
+        n_vocab = len(self._bytes_per_token)
+        return guessing_loss(self.batches.tokens, self._validation[1:read], n_vocab)
 
     @property
     def tokens_per_step(self) -> int:

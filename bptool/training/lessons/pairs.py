@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,10 @@ from bptool.data.preference_set import (
 from bptool.feedback.win_rate import wilson
 from bptool.models.base import Array
 from bptool.objectives.answers import Answers
-from bptool.objectives.base import Objective, accuracy
+from bptool.objectives.base import Objective
 from bptool.objectives.reward import ScoredPairs
 from bptool.training.answers_now import kl_of, packed_answers, rows_of, sample_answers
+from bptool.training.baselines import baselines
 from bptool.training.calibration import calibration_error
 from bptool.training.evaluation import MAX_BLOCKS, Block, Evaluation
 from bptool.training.events import Notice
@@ -36,6 +37,8 @@ from bptool.training.lessons.base import Judged, Lesson, LessonStep
 from bptool.training.step import TrainingStep
 from bptool.training.token_shards import Outputs, TokenShards
 
+IMBALANCE = 2.0
+"""How often as much one kind of answers may count as the other before that is said."""
 SAMPLED = 16
 """Prompts that are answered at an evaluation, to see length and KL."""
 SAMPLED_TOKENS = 64
@@ -70,7 +73,8 @@ class Pairs(Lesson):
             units.train, self._context, batch_rows, training.data_seed, self._scored
         )
         self.loss_unit = UNITS.get(objective.name, "nats per pair")  # type: ignore[misc]
-        self._notes = list(units.notes(self._context))
+        notes = [*units.report.notes(), *self._of_labels()]
+        self._notices = [Notice(note, "warning") for note in notes]
         most = training.eval_tokens
         self._judged = units.validation if most is None else _first(units.validation, most)
         self._reference_params = None
@@ -78,6 +82,48 @@ class Pairs(Lesson):
             self._reference_params = self._shards.model.params(reference)
         self._reference: Array | None = None
         self._reference_judged: Array | None = None
+
+    judges_start = True
+
+    def _of_labels(self) -> Iterable[str]:
+        """What to know of the kinds of judged answers, for kto."""
+        labels = [unit.label for unit in self.units.train]
+        n_good, n_bad = labels.count(1), labels.count(-1)
+        if n_good + n_bad == 0:
+            return
+        if not (n_good and n_bad):
+            kind, other = ("desirable", "undesirable")[:: 1 if n_good else -1]
+            yield (
+                f"all {n_good + n_bad:,} answers to train on are {kind}, none is {other}: there is "
+                "nothing that they could be told from, and no margin to show"
+            )
+            return
+        weights = self._objective.config.desirable_weight, self._objective.config.undesirable_weight
+        ratio = weights[0] * n_good / max(weights[1] * n_bad, 1e-30)
+        if not 1 / IMBALANCE <= ratio <= IMBALANCE:
+            name, weight = "desirable_weight", weights[1] * n_bad / n_good
+            if ratio > 1:
+                name, weight = "undesirable_weight", weights[0] * n_good / n_bad
+            yield (
+                f"{n_good:,} answers to train on are desirable and {n_bad:,} are not; "
+                f"--set objective.{name}={weight:.3g} would let both kinds count alike"
+            )
+
+    @property
+    def material(self) -> str:
+        return str(self.units)
+
+    @property
+    def left_out(self) -> str:
+        return self.units.report.left_out()
+
+    def held_out(self) -> Sequence[Mapping[str, Any]]:
+        apart = "choosing" if self.units.test else "choosing and judging"
+        return [
+            {"place": unit.place, "used_for": what, "sha256": unit.sha256}
+            for units, what in ((self.units.validation, apart), (self.units.test, "judging"))
+            for unit in units
+        ]
 
     @property
     def tokens_per_step(self) -> int:
@@ -88,6 +134,12 @@ class Pairs(Lesson):
         rows = rows_of(self._pack(self._judged[:1]))
         self._shards.outputs(self._step.params, rows, of_logp=self._objective.of_logp)
         self._ask_reference()
+        if not any(unit.label for unit in self._judged):
+            found = baselines(self._judged, self.units.rendering, self._reference_judged)
+            shares = ", ".join(f"{one.name} {100 * one.share:.1f} %" for one in found)
+            n = len(self._judged)
+            text = f"without training, of the {n:,} held-out pairs of the table: {shares}"
+            self._notices.append(Notice(text))
 
     def _pack(self, units: Sequence[Unit]) -> PackedUnits:
         documents = [document for unit in units for document in unit[:2]]
@@ -146,8 +198,11 @@ class Pairs(Lesson):
         batch = self._batch(packed, self._judged, self._reference_judged)
         loss = self._objective.loss(batch, *outputs)
         statistics = dict(self._objective.statistics(batch, *outputs))
+        if "accuracy" in statistics:
+            low, high = wilson(statistics["accuracy"], len(self._judged))
+            statistics |= {"accuracy at least": low, "accuracy at most": high}
         if self._scored:
-            statistics |= self._of_scores(packed, outputs)
+            statistics["calibration error"] = calibration_error(self._margins(packed, outputs))
         else:
             statistics |= self._of_answers(params)
         blocks = tuple(self._blocks(batch, outputs))
@@ -162,14 +217,10 @@ class Pairs(Lesson):
             part = _part(batch, 2 * first, 2 * stop)
             yield Block(self._objective.loss(part, *outputs), stop - first)
 
-    def _of_scores(self, packed: PackedUnits, outputs: Outputs) -> dict[str, float]:
-        margins = outputs.scores[packed.last].astype(np.float64).reshape(-1, 2) @ [1.0, -1.0]
-        low, high = wilson(accuracy(margins), len(margins))
-        return {
-            "accuracy at least": low,
-            "accuracy at most": high,
-            "calibration error": calibration_error(margins),
-        }
+    def _margins(self, packed: PackedUnits, outputs: Outputs) -> Array:
+        """Scores of the chosen answers less those of the rejected ones."""
+        margins: Array = outputs.scores[packed.last].astype(np.float64).reshape(-1, 2) @ [1.0, -1.0]
+        return margins
 
     def _of_answers(self, params: Any) -> dict[str, float]:
         """Length and KL of answers sampled now."""
@@ -192,8 +243,8 @@ class Pairs(Lesson):
         }
 
     def notices(self) -> Iterable[Notice]:
-        notes, self._notes = self._notes, []
-        return [Notice(note, "warning") for note in notes]
+        notices, self._notices = self._notices, []
+        return notices
 
     def opening(self, step: int) -> Sequence[Message]:
         return self._judged[step % len(self._judged)].prompt

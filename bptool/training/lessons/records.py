@@ -8,6 +8,7 @@ Source: Ouyang et al. 2022, arXiv:2203.02155, section 3.5.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from bptool.data.chat.records import Message
 from bptool.models.base import Array
 from bptool.training.evaluation import evaluate_rows
 from bptool.training.events import Notice
+from bptool.training.health import guessing_loss
 from bptool.training.lessons.base import Judged, Lesson, LessonStep
 from bptool.training.step import TrainingStep
 
@@ -44,10 +46,16 @@ class Records(Lesson):
         self._training_step, self.records = training_step, records
         self._batch_rows, self._training = batch_rows, training
         self._bytes_per_token = bytes_per_token
-        self._notes = list(records.notes(training_step.shards.n_time))
+        self._notes = list(records.report.notes())
         most = training.eval_tokens
         context = training_step.shards.n_time
         self._n_judged = len(records.validation) if most is None else max(1, most // context)
+
+    @cached_property
+    def guessing_loss(self) -> float:
+        judged = self.records.validation.first(self._n_judged).targets
+        n_vocab = len(self._bytes_per_token)
+        return guessing_loss(self.records.train.targets.ravel(), judged.ravel(), n_vocab)
 
     @property
     def tokens_per_step(self) -> int:
@@ -78,6 +86,14 @@ class Records(Lesson):
     def notices(self) -> Iterable[Notice]:
         notes, self._notes = self._notes, []
         return [Notice(note, "warning") for note in notes]
+
+    @property
+    def material(self) -> str:
+        return str(self.records)
+
+    @property
+    def left_out(self) -> str:
+        return self.records.report.left_out()
 
     def opening(self, step: int) -> Sequence[Message]:
         examples = self.records.examples

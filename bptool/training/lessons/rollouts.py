@@ -29,7 +29,9 @@ from bptool.config.schema import TrainingConfig
 from bptool.data.batches import Batches
 from bptool.data.chat.records import Message
 from bptool.data.preference_set import PackedUnits
+from bptool.data.record_report import RecordReport
 from bptool.errors import RunError
+from bptool.feedback.prompts import OF_PROMPTS, PromptRecord, as_messages
 from bptool.models.base import Array
 from bptool.objectives.base import Objective
 from bptool.objectives.gae import gae
@@ -43,7 +45,7 @@ from bptool.training.events import Notice
 from bptool.training.failure_states import FailureWatch
 from bptool.training.lessons.base import Judged, Lesson, LessonStep
 from bptool.training.lessons.records import epoch_rows
-from bptool.training.prompt_set import Asked, PromptSet
+from bptool.training.prompt_set import PromptSet
 from bptool.training.scorer import Rewards
 from bptool.training.step import TrainingStep
 from bptool.training.token_shards import Outputs, Rows, TokenShards
@@ -80,7 +82,8 @@ class Rollouts(Lesson):
         mix: tokens of the pretraining mix, or None.
     """
 
-    loss_unit = "less the reward"
+    judged_as, maximised = "held-out reward less penalties", True
+    judges_start = True
 
     def __init__(
         self,
@@ -105,9 +108,7 @@ class Rollouts(Lesson):
         config = self._shards.model.config
         self._drops = max(config.dropout_sites()) > 0 or config.depth().rate > 0
         self._watch = FailureWatch(settings.kl_target)
-        n = prompts.n_too_long
-        texts = [f"{n:,} prompts leave too little room for an answer and are left out"] if n else []
-        self._notices = [Notice(text, "warning") for text in texts]
+        self._notices = [Notice(text, "warning") for text in prompts.report.notes()]
 
     @property
     def n_answers(self) -> int:
@@ -120,7 +121,14 @@ class Rollouts(Lesson):
         return round(self.n_answers * (mean + self._settings.max_tokens))
 
     def check(self) -> None:
-        self._rewards.check()
+        """Also says which columns of the records the reward does not look at."""
+        records = [*self.prompts.train, *self.prompts.validation]
+        self._rewards.check(records)
+        unused = RecordReport()
+        for key in (key for record in records for key in record.columns):
+            if key not in OF_PROMPTS and not self._rewards.uses(key):
+                unused.add_unused(key)
+        self._notices += [Notice(text) for text in unused.notes()]
 
     def digest(self, rewarded_by: str) -> str:
         """A hash of what is learnt from, where ``rewarded_by`` is that of what rewards."""
@@ -137,7 +145,7 @@ class Rollouts(Lesson):
         return self._rewarded(params, asked, ids, n, self._training.seed, first)
 
     def _rewarded(
-        self, params: Any, asked: Sequence[Asked], ids: Any, n: int, seed: int, first: int
+        self, params: Any, asked: Sequence[PromptRecord], ids: Any, n: int, seed: int, first: int
     ) -> Sampled:
         rendering, most = self.prompts.rendering, self._settings.max_tokens
         answered = sample_answers(self._shards, params, ids, n, most, rendering, seed, first)
@@ -209,6 +217,7 @@ class Rollouts(Lesson):
         k1, k3 = kl_of(logp, reference, sampled.packed.owner, n)
         return {
             "reward": float(sampled.rewards.mean()),
+            "reward deviation": float(sampled.rewards.std()),
             "KL, k1 per answer": k1,
             "KL, k3 per answer": k3,
             # the mean of - log pi over what pi samples is an estimate of its entropy
@@ -316,7 +325,21 @@ class Rollouts(Lesson):
         return notices
 
     def opening(self, step: int) -> Sequence[Message]:
-        return self.prompts.validation[step % len(self.prompts.validation)]
+        return as_messages(self.prompts.validation[step % len(self.prompts.validation)].prompt)
+
+    @property
+    def material(self) -> str:
+        return str(self.prompts)
+
+    @property
+    def left_out(self) -> str:
+        return self.prompts.report.left_out()
+
+    def closing(self) -> Iterable[Notice]:
+        return self._watch.at_end()
+
+    def held_out(self) -> Sequence[Mapping[str, Any]]:
+        return [{"place": r.place, "used_for": "choosing"} for r in self.prompts.validation]
 
     def state(self) -> dict[str, Any]:
         return {"kl_weight": self._kl_weight, "watch": self._watch.state()}
