@@ -284,7 +284,8 @@ KINDS_OF_ERROR: list[tuple[str, str, list[str]]] = [
         "batch_size: 4",
         "batch_size: 4\n  clip_norm: .inf",
         [
-            "run.yaml:9: training.clip_norm: found inf, need a number > 0 and <= 1000000000.0 or null"
+            "run.yaml:9: training.clip_norm: found inf, "
+            "need a number > 0 and <= 1000000000.0 or null"
         ],
     ),
     (
