@@ -213,7 +213,10 @@ def test_weights_that_are_not_finite_are_refused(
 def test_a_configuration_of_another_size_asks_for_no_memory(folder: Path) -> None:
     path = folder / "run" / "config.yaml"
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace("n_hidden: 4", "n_hidden: 65536"), encoding="utf-8")
+    for size in ("n_hidden: 4", "n_embd: 3"):
+        assert size in text
+        text = text.replace(size, f"{size[:-1]}65536")
+    path.write_text(text, encoding="utf-8")
     runs.seal(folder / "run")
     tracemalloc.start()
     try:

@@ -204,7 +204,7 @@ def test_control_characters_are_not_sent_to_a_terminal(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     printed = output(capsys, *generate)
     assert not {"\x1b", "\x07"} & set(printed)
-    assert printed.startswith("a\\x1b[31m")
+    assert printed.startswith(r"a\x1b[31m")
 
 
 def recomputed(run: Path, tokens: Any) -> float:

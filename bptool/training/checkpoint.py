@@ -54,6 +54,8 @@ WEIGHTS, AVERAGE, OPTIMIZER, LESSON, STATE, INDEX = (
 
 SLACK_BYTES = 64 * 1024
 """Of a checkpoint, besides its tensors, roughly."""
+_TRUSTED_BYTES = 1 << 24
+"""That a model may need more than its file has until the tensor is named that does not fit."""
 _NAME = re.compile(r"step-([0-9]{8,18})\Z")
 
 
@@ -273,16 +275,17 @@ def load_weights(
 def read_weights(checkpoint: Path, layout: FlatLayout, file_name: str = WEIGHTS) -> Array:
     """The parameters, or their average, in a new flat buffer; errors as :func:`load_weights`.
 
-    The file's size is looked at before any memory is asked for, since a stranger's configuration
+    The file's size is looked at before much memory is asked for, since a stranger's configuration
     may speak of a model of any size.
     """
+    load_state(checkpoint)  # first, since it is what every checkpoint has
     path = checkpoint / file_name
     try:
         size = require_regular(path)
     except OSError as error:
         raise DamagedError(f"{path} cannot be read: {error.strerror or error}") from None
     needed = 4 * sum(spec.size for spec in layout.specs)
-    if size < needed:
+    if needed > size + _TRUSTED_BYTES:
         raise RunError(
             f"{path} is cut off, or of another model: it has {format_bytes(size)}, and this model "
             f"needs {format_bytes(needed)}"
