@@ -36,6 +36,8 @@ MARKS: dict[str, AtResume | None] = {
     "data.sampling": None,
     "data.records.validation": CONTENT,
     "data.records.skip_bad": CONTENT,
+    "data.records.form": None,
+    "data.records.judged_fraction": None,
     "training.steps": AtResume.LENGTH,
     "training.batch_size": None,
     "training.micro_batch_size": ROUNDING,

@@ -265,7 +265,7 @@ def _adapters(place: Path) -> Target:
     def read(path: Path) -> None:
         if path.name not in layouts:
             copy.put(path)
-            open_run(copy.path)
+            _all(lambda: open_run(copy.path))
             return
         at = copy.path / layouts[path.name][0]
         kept = {name: (at / name).read_bytes() for name in (WEIGHTS, STATE)}
@@ -274,7 +274,7 @@ def _adapters(place: Path) -> Target:
         hashes = old["sha256"] | {WEIGHTS: sha256_of(path)}
         write_sealed(at / STATE, {**old, "sha256": hashes})
         try:
-            open_run(copy.path)
+            _all(lambda: open_run(copy.path))
         finally:
             for name, data in kept.items():
                 (at / name).write_bytes(data)
