@@ -327,7 +327,7 @@ def test_turns_are_written_by_a_template_where_the_parent_has_none(
     sets = ["training.steps=2", "training.seed=3"]
     asked = request((places[0], data), out, objective, sets)
     assert asked.config.chat.template == "roles"
-    assert "turns are written as roles has them" in asked.changes[0]
+    assert "turns are written as roles has them" in asked.notes[0]
     runs.train(asked.config, out)
     parent, run = open_run(places[0]), open_run(out, last=True)
     assert run.tokenizer.vocab_size == parent.tokenizer.vocab_size + 4
@@ -336,9 +336,9 @@ def test_turns_are_written_by_a_template_where_the_parent_has_none(
     assert text.startswith("<|user|>hi<|end|><|assistant|>ann<|end|><|user|>")
     plain = request(places, tmp_path / "plain", objective)
     assert plain.config.chat is None
-    assert "each answer continues its prompt" in plain.changes[0]
+    assert "each answer continues its prompt" in plain.notes[0]
     named = request(places, tmp_path / "named", objective, template="roles")
-    assert (named.config.chat.template, named.changes) == ("roles", ())
+    assert (named.config.chat.template, named.notes) == ("roles", ())
 
 
 def test_calibration_of_a_model_that_is_as_sure_as_it_is_right() -> None:
