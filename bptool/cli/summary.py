@@ -78,13 +78,18 @@ def against_counting(progress: TrainingProgress) -> str | None:
 
 
 def next_command(progress: TrainingProgress) -> str:
-    """The command to try next: resume what was interrupted, or write text."""
+    """The command to try next: resume what was interrupted, or use what was trained."""
     end = progress.finished
     assert end is not None
     run = wording.near_path(end.run_dir)
     if end.interrupted:
         return resume_command(run)
     plugins = "".join(f" {wording.argument(word)}" for word in consent.words(("--plugin",)))
+    if end.scores:
+        parent = wording.argument(wording.near_path(end.scores))
+        return (
+            f"bptool finetune ppo {parent} --reward {wording.argument(run)} --prompts prompts.txt"
+        )
     if end.answers:
         return f"bptool chat {wording.argument(run)}{plugins}"
     prompt = progress.sample.prompt.strip() if progress.sample else ""

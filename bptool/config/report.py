@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from bptool.config.choice import ChoiceFrom
+from bptool.config.other_names import translated
 from bptool.config.schema import RunConfig
 from bptool.config.section import Section
 from bptool.config.yaml_reader import KeyPath
@@ -183,16 +184,8 @@ def _data_path(loc: tuple[str | int, ...], kind: str, raw: Any) -> KeyPath:
 
 def _homes_of(key: str, raw: dict[str, Any], root: type[Section]) -> list[str]:
     """Names of the sections that know ``key``."""
-    places: tuple[KeyPath, ...] = (
-        ("model",),
-        ("data",),
-        ("data", "tokenizer"),
-        ("data", "split"),
-        ("training",),
-        ("optimizer",),
-        ("schedule",),
-        ("sample",),
-    )
+    sections = [(name,) for name in root.model_fields]
+    places: list[KeyPath] = [*sections, ("data", "tokenizer"), ("data", "split")]
     return [
         ".".join(map(str, place))
         for place in places
@@ -209,6 +202,9 @@ def _unknown_key(path: KeyPath, raw: dict[str, Any], root: type[Section]) -> str
     homes = _homes_of(key, raw, root)
     if len(homes) == 1:
         return f"unknown key; it belongs in '{homes[0]}'"
+    elsewhere = translated(key)
+    if elsewhere is not None:
+        return f"unknown key; {elsewhere}"
     section = section_of(parent.annotation, node) if parent is not None else None
     known = list(section.model_fields) if section is not None else []
     if parent is not None and choice_of(parent.annotation) is not None:

@@ -158,6 +158,8 @@ class TrainingFinished:
     """Most memory that the process had in use so far; None where the system does not tell."""
     answers: bool = False
     """Whether the run has a chat template, so that one can talk with it."""
+    scores: str = ""
+    """Of a reward model, which cannot write, the run that it started from."""
     counted: Counted | None = None
     """What counting reaches on the bytes that the run was judged on; None where it was interrupted,
     or is not judged on a text."""

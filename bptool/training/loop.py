@@ -85,6 +85,12 @@ class Training:
         self._health = Health(pieces.lesson.guessing_loss, settings.steps, lowest)
         self._sampler = Sampler(pieces)
 
+    def _run_it_scores(self) -> str:
+        """Of a reward model, the run that it started from."""
+        config = self.pieces.config
+        is_reward = config.objective.name == "reward" and config.start is not None
+        return config.start.run if is_reward and config.start else ""
+
     def request_stop(self) -> None:
         """Finish the step at hand, save, and return from :meth:`run`."""
         self._stop = True
@@ -125,6 +131,7 @@ class Training:
                 files=files,
                 peak_memory_bytes=machine.peak_memory_bytes(),
                 answers=self.pieces.config.chat is not None,
+                scores=self._run_it_scores(),
                 counted=None if interrupted else self.pieces.counted(),
                 left_out=self.pieces.lesson.left_out,
                 guessing_loss=self.pieces.lesson.guessing_loss,

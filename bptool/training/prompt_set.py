@@ -14,7 +14,7 @@ from bptool.data.batches import shuffled
 from bptool.data.chat.rendering import Ids, NoTemplate, Rendering
 from bptool.data.record_report import RecordReport
 from bptool.data.records import encoded
-from bptool.errors import DataError
+from bptool.errors import ConfigError, DataError
 from bptool.feedback.prompts import PromptRecord, as_messages, read_prompt_records
 from bptool.models.base import Array
 
@@ -65,6 +65,11 @@ def prepare_prompts(
     assert config.records is not None
     report, place = RecordReport(), ", ".join(config.text)
     most, named = context - max_tokens, config.records.validation
+    if most < 1:
+        raise ConfigError(
+            f"rollouts.max_tokens {max_tokens:,}: answers of this length leave no room for a prompt "
+            f"in the model's context of {context:,} tokens; give a lower --max-tokens"
+        )
     read = [_fitting(read_prompt_records(config.text, report), rendering, most, report)]
     if named:
         read.append(_fitting(read_prompt_records(named, report), rendering, most, report))
@@ -74,8 +79,9 @@ def prepare_prompts(
         n = len(kept)
         if n < 2:
             raise DataError(
-                f"{place}: {n} prompts of at most {most} tokens, which leaves room "
-                f"for {max_tokens}; give more or shorter ones, or lower rollouts.max_tokens"
+                f"{place}: {n} prompts of at most {most:,} tokens, which leave room for answers of "
+                f"{max_tokens:,} in the model's context of {context:,}; give more or shorter ones, "
+                "or lower rollouts.max_tokens"
             )
         wanted = max(1, min(n - 1, round(n * config.split.validation_fraction)))
         chosen = set(shuffled(np.arange(wanted, dtype=np.uint64), n, config.split.seed, 0).tolist())
