@@ -443,3 +443,19 @@ def test_a_disk_that_is_really_full(tmp_path: Path, config: Path) -> None:
         assert not list(disk.rglob(f"{files.TEMPORARY_PREFIX}*"))
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("command", ["feedback", "evaluate-preference"])
+def test_turns_need_a_template_to_be_answered(
+    command: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = [{"role": "user", "content": text} for text in ("one", "two")]
+    turns.insert(1, {"role": "assistant", "content": "it"})
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"prompt": turns}) + "\n")
+    more = ["--out", "judged.jsonl"] if command == "feedback" else [str(run), "--reward", str(run)]
+    assert main([command, str(run), *more, "--prompts", str(prompts)]) == 2
+    error = capsys.readouterr().err
+    assert "prompts.jsonl:1: has 3 turns" in error
+    assert "--template roles" in error
+    assert not (tmp_path / "judged.jsonl").exists()

@@ -92,6 +92,7 @@ def _collect(
 ) -> None:
     """The same, while no other process writes to the file of judgements."""
     from bptool.cli.console import Console
+    from bptool.feedback.prompts import refuse_conversations
     from bptool.feedback.session import Session
     from bptool.feedback.store import Store
     from bptool.training.trained import open_run
@@ -99,6 +100,8 @@ def _collect(
     console = Console()
     store = Store(request.out)
     run = open_run(request.run, request.last)
+    if run.config.chat is None:
+        refuse_conversations(records)
     source = {"run": _named(request.run), "step": run.step}
     source |= {} if request.judge is None else {"rules": _named(request.judge)}
     with answering(run) as answerer:

@@ -41,7 +41,7 @@ def compare(request: Request) -> None:
     """Answer every prompt with both runs, decide, and say the win rate."""
     from bptool.cli.console import Console
     from bptool.data.record_report import RecordReport
-    from bptool.feedback.prompts import read_prompt_records
+    from bptool.feedback.prompts import read_prompt_records, refuse_conversations
     from bptool.feedback.rules import Rules
     from bptool.inference.sampling import Sampling
     from bptool.training.trained import open_run
@@ -59,6 +59,8 @@ def compare(request: Request) -> None:
         for record in records:
             rules.check(record.columns, record.place)
     opened = [open_run(run, request.last) for run in request.runs]
+    if any(run.config.chat is None for run in opened):
+        refuse_conversations(records)
     answers: list[list[Answer]] = []
     for run in opened:
         with answering(run) as answerer:

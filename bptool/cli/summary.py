@@ -86,10 +86,8 @@ def next_command(progress: TrainingProgress) -> str:
         return resume_command(run)
     plugins = "".join(f" {wording.argument(word)}" for word in consent.words(("--plugin",)))
     if end.scores:
-        parent = wording.argument(wording.near_path(end.scores))
-        return (
-            f"bptool finetune ppo {parent} --reward {wording.argument(run)} --prompts prompts.txt"
-        )
+        parent, judge = wording.argument(wording.near_path(end.scores)), wording.argument(run)
+        return f"bptool finetune ppo {parent} --reward {judge} --prompts prompts.txt{plugins}"
     if end.answers:
         return f"bptool chat {wording.argument(run)}{plugins}"
     prompt = progress.sample.prompt.strip() if progress.sample else ""

@@ -59,6 +59,19 @@ def read_prompt_records(names: Sequence[Path | str], report: RecordReport) -> li
     return list(unique.values())
 
 
+def refuse_conversations(records: Sequence[PromptRecord]) -> None:
+    """Raise a DataError that names the records with several turns: for a run without a template."""
+    report = RecordReport()
+    for record in records:
+        if not isinstance(record.prompt, str) and len(record.prompt) != 1:
+            reason = f"has {len(record.prompt)} turns, and nothing would tell who speaks"
+            report.add_bad(record.place, reason, "with several turns, for a run without a template")
+    report.refuse(
+        remedy="give single prompts, or a run that was trained with "
+        "`bptool finetune sft RUN --template roles`"
+    )
+
+
 def read_prompts(paths: Sequence[Path | str], skip_bad: bool = False) -> list[Prompt]:
     """The prompts of files, in order, each once.
 

@@ -69,8 +69,13 @@ class Answerer:
             messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
             ids = self.template.prompt(messages, self.tokenizer)
         else:
-            text = prompt if isinstance(prompt, str) else "\n".join(m.content for m in prompt)
-            ids = self.tokenizer.encode(text)
+            if not isinstance(prompt, str) and len(prompt) != 1:
+                raise DataError(
+                    f"a prompt has {len(prompt)} turns, and a run without a chat template cannot "
+                    "tell who speaks; give single prompts, or a run that was trained with "
+                    "`bptool finetune sft RUN --template roles`"
+                )
+            ids = self.tokenizer.encode(prompt if isinstance(prompt, str) else prompt[0].content)
         if not 1 <= len(ids) < self.model.context:
             raise DataError(
                 f"a prompt of {len(ids):,} tokens: it must have one, and fewer than the model's "

@@ -67,8 +67,8 @@ def prepare_prompts(
     most, named = context - max_tokens, config.records.validation
     if most < 1:
         raise ConfigError(
-            f"rollouts.max_tokens {max_tokens:,}: answers of this length leave no room for a prompt "
-            f"in the model's context of {context:,} tokens; give a lower --max-tokens"
+            f"rollouts.max_tokens {max_tokens:,}: answers of this length leave no room for a "
+            f"prompt in the model's context of {context:,} tokens; give a lower --max-tokens"
         )
     read = [_fitting(read_prompt_records(config.text, report), rendering, most, report)]
     if named:
