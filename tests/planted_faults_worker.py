@@ -64,7 +64,7 @@ def forget(files: Iterable[str]) -> None:
                 stale.add(parts.package)  # its import finds and registers what is missing
     for name in stale:
         parent, _, child = name.rpartition(".")
-        del sys.modules[name]
+        sys.modules.pop(name, None)
         if parent in loaded:  # a package may have been forgotten before what it holds
             vars(loaded[parent]).pop(child, None)
 
