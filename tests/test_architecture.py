@@ -13,6 +13,8 @@ import pytest
 
 from bptool.cli.commands import COMMANDS
 
+pytestmark = pytest.mark.quick
+
 PACKAGE = Path(__file__).resolve().parent.parent / "bptool"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 NAMES = {path: path.relative_to(PACKAGE).as_posix() for path in MODULES}

@@ -22,6 +22,8 @@ from bptool.errors import ConfigError
 from bptool.registry import optimizers
 from bptool.training.parts import build_model
 
+pytestmark = pytest.mark.quick
+
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.yaml"))
 STUDIES = sorted((CONFIGS[0].parent / "studies").glob("*.yaml"))
 TYPES: dict[str, tuple[type, ...]] = {

@@ -19,6 +19,8 @@ from bptool.objectives.mixed import Mixed
 from bptool.registry import objectives, regularizers
 from bptool.regularizers.base import Penalty
 
+pytestmark = pytest.mark.quick
+
 CASES = list(cases())
 
 
