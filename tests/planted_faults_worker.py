@@ -110,7 +110,7 @@ def check_models() -> None:
 
 def check_training() -> None:
     """What ``bptool gradcheck CONFIG`` does for the program that trains."""
-    from bptool.cli import gradcheck_training as session
+    from bptool.gradcheck import training as session
     from bptool.gradcheck.model import SETTINGS, model_function
     from bptool.training.setup import build
 

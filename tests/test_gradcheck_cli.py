@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bptool.cli import gradcheck_training
 from bptool.cli.main import main
+from bptool.gradcheck import training as gradcheck_training
 from bptool.gradcheck.model import ModelFunction
 
 CONFIG = """

@@ -11,7 +11,6 @@ import pytest
 import training_runs as runs
 from safetensors.numpy import load_file
 
-from bptool.cli.finetune.request import adapters, settle_sft
 from bptool.config.lora_section import LoraConfig
 from bptool.errors import ConfigError, RunError
 from bptool.gradcheck.check import Effort, check
@@ -22,6 +21,7 @@ from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
 from bptool.ops.dropout import MaskKey
 from bptool.ops.matmul import blas_engine, tiled_engine
+from bptool.recipes.fine_tuning import adapters, settle_sft
 from bptool.training.machine import choose_engine
 from bptool.training.measure import measure
 from bptool.training.merge import merge_run

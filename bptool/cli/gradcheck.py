@@ -41,7 +41,7 @@ def gradcheck(
     Without a CONFIG.yaml the operations alone are checked, and with --objective or --set a small
     GPT-2 of bptool's own. Exit code 1 if any gradient is wrong.
     """
-    from bptool.cli import gradcheck_session as session
+    from bptool.gradcheck import session
 
     load_programs(plugin, config)
     found = session.Findings()

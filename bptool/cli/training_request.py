@@ -106,7 +106,7 @@ def started(
 
     ``progress`` is told how far it is where texts have to be looked through for it.
     """
-    from bptool.cli.training_from import continued
+    from bptool.recipes.continuing import continued
 
     if start is not None and not any(map(_is_config, source)):
         return continued(start, [_entry(text) for text in source + texts], sets, progress)

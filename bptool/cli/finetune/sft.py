@@ -57,8 +57,8 @@ def sft(
     docs/data.md. Only what the assistant says is trained on. A run that was stopped goes on with
     `bptool train RUN --resume`.
     """
-    from bptool.cli.finetune.request import settle_sft
     from bptool.cli.training_session import train
+    from bptool.recipes.fine_tuning import settle_sft
 
     load_programs(plugin, run)
     request = settle_sft(

@@ -128,10 +128,10 @@ def check_model(
     next-token loss, or an ``objective`` of fine-tuning."""
     from threadpoolctl import threadpool_limits
 
-    from bptool.cli.gradcheck_training import compare_objective, compare_training
     from bptool.gradcheck.check import check
     from bptool.gradcheck.model import effort_for, model_function
     from bptool.gradcheck.objective_model import ObjectiveFunction, objective_function
+    from bptool.gradcheck.training import compare_objective, compare_training
     from bptool.training.setup import build
 
     pieces = build(configured(path, sets, objective))

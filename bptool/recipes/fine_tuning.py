@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bptool.cli.finetune.inherited import (
+from bptool.cli.training_request import RUNS, Request
+from bptool.errors import ConfigError
+from bptool.recipes.inherited import (
     RATE,
     TEMPLATE,
     adapters,
@@ -16,8 +18,6 @@ from bptool.cli.finetune.inherited import (
     records_in,
     started_from,
 )
-from bptool.cli.training_request import RUNS, Request
-from bptool.errors import ConfigError
 
 if TYPE_CHECKING:
     from bptool.config.schema import RunConfig
