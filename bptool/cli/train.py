@@ -63,7 +63,7 @@ def train(
     checkpoint intact.
     """
     from bptool.cli.time_limit import seconds_of
-    from bptool.cli.training_request import run_resumed, settle
+    from bptool.recipes.training import run_resumed, settle
 
     seconds = None if time_limit is None else seconds_of(time_limit)
     resumed = run_resumed(source, out) if resume else None

@@ -27,7 +27,7 @@ def verify(
     """Train some steps in one go, and stopped and resumed, and compare weights, optimizer state,
     metrics and samples bit for bit. Exits with 1 where anything differs.
     """
-    from bptool.cli.training_request import resolve_source
+    from bptool.recipes.training import resolve_source
     from bptool.training.verify_resume import default_stops, verify_resume
 
     load_programs(plugin, *source, reward=reward)

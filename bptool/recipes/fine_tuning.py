@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bptool.cli.training_request import RUNS, Request
 from bptool.errors import ConfigError
 from bptool.recipes.inherited import (
     RATE,
@@ -18,6 +17,7 @@ from bptool.recipes.inherited import (
     records_in,
     started_from,
 )
+from bptool.recipes.training import RUNS, Request
 
 if TYPE_CHECKING:
     from bptool.config.schema import RunConfig
