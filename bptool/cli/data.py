@@ -161,9 +161,9 @@ def _records(
     source: str, start: Path | None, template: str | None, form: Form | None
 ) -> dict[str, Any]:
     """What records become in the tokens of a run, or in bytes."""
-    from bptool.cli.piped import without_stdin
     from bptool.config.data_section import DataConfig
     from bptool.data.chat.inspection import inspect_records
+    from bptool.data.standard_input import without_stdin
     from bptool.data.tokenizers.byte import ByteTokenizer
     from bptool.registry import templates
     from bptool.training.trained import open_run
@@ -180,7 +180,7 @@ def _records(
 
 
 def _data_section(source: str, tokenizer: str | None) -> DataConfig:
-    from bptool.cli.piped import without_stdin
+    from bptool.data.standard_input import without_stdin
 
     (source,), _ = without_stdin([source], [])
     chosen: dict[str, Any] = {} if tokenizer is None else {"tokenizer": tokenizer}

@@ -44,7 +44,8 @@ def lr_find(
     """
     from bptool.cli.lr_find_session import Request, find
     from bptool.errors import UserError
-    from bptool.recipes.training import RUNS, name_of, resolve_source
+    from bptool.recipes.request import RUNS, name_of
+    from bptool.recipes.training import resolve_source
     from bptool.training.lr_find import RangeTest
     from bptool.training.lr_find_folder import SweepFolder
     from bptool.training.run_folder import free_name

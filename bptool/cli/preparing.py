@@ -158,8 +158,8 @@ def prepare_texts(asked: Asked, quiet: bool) -> None:
 
     from bptool.cli.console import Console
     from bptool.cli.failures import Stopped
-    from bptool.cli.piped import without_stdin
     from bptool.cli.signals import stopping
+    from bptool.data.standard_input import without_stdin
     from bptool.data.token_writer import Halt
 
     source, texts = without_stdin(asked.source, asked.texts)

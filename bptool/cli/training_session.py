@@ -11,7 +11,7 @@ from bptool.cli.programs import resume_command
 from bptool.cli.signals import stopping
 from bptool.cli.time_limit import EXIT_CODE, TimeLimit
 from bptool.errors import DivergedError
-from bptool.recipes.training import Request
+from bptool.recipes.request import Request
 
 
 def train(request: Request, quiet: bool, json: bool) -> None:

@@ -17,7 +17,7 @@ from bptool.recipes.inherited import (
     records_in,
     started_from,
 )
-from bptool.recipes.training import RUNS, Request
+from bptool.recipes.request import RUNS, Request
 
 if TYPE_CHECKING:
     from bptool.config.schema import RunConfig
