@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.programs import Plugins
 from bptool.cli.stop import STOP_HELP, stop_strings
+from bptool.recipes.programs import load_programs
 
 
 def chat(

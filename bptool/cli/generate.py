@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 import typer
 
 from bptool.cli import terminal
-from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.programs import Plugins
 from bptool.cli.stop import STOP_HELP, stop_strings
+from bptool.recipes.programs import load_programs
 
 
 def generate(

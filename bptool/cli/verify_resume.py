@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from bptool.cli import terminal
-from bptool.cli.programs import Plugins, Reward, load_programs, with_reward
+from bptool.cli.programs import Plugins, Reward
+from bptool.recipes.programs import load_programs, with_reward
 
 
 def verify(

@@ -1,9 +1,8 @@
-"""What ``bptool gradcheck`` runs, in order, and what it finds."""
+"""A whole check: operations alone, the model of a configuration, and the program that trains it."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,27 +51,6 @@ class Findings:
             "model": self.model.to_json() if self.model is not None else None,
             "training": [r.to_json() for r in self.training],
         }
-
-
-@contextlib.contextmanager
-def progress(quiet: bool) -> Iterator[Watch]:
-    """A bar on stderr where that is a terminal, else nothing."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from bptool.cli.console import Console
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    hidden = quiet or not console.is_terminal
-    with Progress(
-        *columns, TimeElapsedColumn(), console=console, transient=True, disable=hidden
-    ) as bar:
-        task = bar.add_task("compiling", total=None)
-
-        def watch(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
-        yield watch
 
 
 def check_operations(found: Findings, seed: int, watch: Watch) -> None:

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.programs import Plugins
 from bptool.errors import ConfigError
+from bptool.recipes.programs import load_programs
 
 LOSSES = ("dpo", "ipo", "kto")
 
