@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bptool.comparison.events import Event as StudyEvent
     from bptool.config.schema import RunConfig
     from bptool.data.chat.records import Message
-    from bptool.gradcheck.session import Findings
+    from bptool.gradient_check.session import Findings
     from bptool.inference.answers import Answerer
     from bptool.recipes.request import Request
     from bptool.training.events import Event
@@ -430,7 +430,7 @@ def gradcheck(
     Returns:
         What was found; its ``ok`` says whether every gradient is right, ``failures()`` which not.
     """
-    from bptool.gradcheck import session
+    from bptool.gradient_check import session
 
     _name_programs(plugins, config)
     found = session.Findings()

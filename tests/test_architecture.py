@@ -24,7 +24,7 @@ BASE = {"caches", "consent", "errors", "files", "registry", "user_output"}
 LOW = BASE | {"config", "ops"}
 PARTS = LOW | {"data", "models", "objectives", "optim", "plugins", "regularizers"}
 WHOLE = PARTS | {
-    *("api", "comparison", "feedback", "gradcheck", "inference", "recipes", "training"),
+    *("api", "comparison", "feedback", "gradient_check", "inference", "recipes", "training"),
 }
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inference": PARTS,
     "feedback": PARTS | {"inference"},
     "training": PARTS | {"inference", "feedback"},
-    "gradcheck": PARTS | {"training"},
+    "gradient_check": PARTS | {"training"},
     "comparison": PARTS | {"inference", "training"},
     "recipes": PARTS | {"feedback", "training"},
     "api": WHOLE - {"cli"},

@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 
 from bptool.config.lora_section import LoraConfig
 from bptool.errors import ConfigError, RunError
-from bptool.gradcheck.check import Effort, check
-from bptool.gradcheck.model import draw_batch, draw_weights, model_function
+from bptool.gradient_check.check import Effort, check
+from bptool.gradient_check.model import draw_batch, draw_weights, model_function
 from bptool.models.adapters import AdaptedGPT2, adapt
 from bptool.models.base import Model
 from bptool.models.gpt2 import GPT2, GPT2Config

@@ -14,7 +14,7 @@ from bptool.cli.programs import Plugins
 from bptool.recipes.programs import load_programs
 
 if TYPE_CHECKING:
-    from bptool.gradcheck.session import Watch
+    from bptool.gradient_check.session import Watch
 
 
 def gradcheck(
@@ -47,7 +47,7 @@ def gradcheck(
     Without a CONFIG.yaml the operations alone are checked, and with --objective or --set a small
     GPT-2 of bptool's own. Exit code 1 if any gradient is wrong.
     """
-    from bptool.gradcheck import session
+    from bptool.gradient_check import session
 
     load_programs(plugin, config)
     found = session.Findings()
