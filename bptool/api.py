@@ -298,9 +298,11 @@ class Run:
     ) -> Measurement:
         """Loss (nats per token), perplexity and bits per byte over the run's validation split, or
         over the whole of ``text``, or over the answers of the records of ``data``."""
+        from bptool.config.data_section import DataConfig
         from bptool.training.measure import measure
 
-        return measure(self.trained, _strings(text), data=_strings(data))
+        records = DataConfig(text=_strings(data)) if data else None
+        return measure(self.trained, _strings(text), records=records)
 
     def logprobs(self, text: str) -> npt.NDArray[np.floating[Any]]:
         """Log-probability (t - 1,) in nats of each token of ``text`` but the first, given those
