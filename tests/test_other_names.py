@@ -38,7 +38,10 @@ def test_no_name_is_explained_twice() -> None:
         ("training.max_steps=8", "bptool calls it training.steps"),
         ("optimizer.LR=8", "bptool calls it optimizer.learning_rate"),
         ("model.block-size=8", "bptool calls it model.context"),
-        ("training.eval_iters=8", "bptool calls it training.eval_tokens, in tokens, not in batches"),
+        (
+            "training.eval_iters=8",
+            "bptool calls it training.eval_tokens, in tokens, not in batches",
+        ),
         ("min_lr=8", "schedule.final_fraction, as a share of the learning rate"),
         ("batch_size=8", "it belongs in 'training'"),
         ("training.learning_rate=8", "it belongs in 'optimizer'"),

@@ -31,7 +31,9 @@ def chat(
     ] = False,
     plugin: Plugins = None,
 ) -> None:
-    """Talk with a model. /help lists what else can be typed; Ctrl-C stops an answer, /quit ends.
+    """Talk with a model that was fine-tuned to answer.
+
+    /help lists what else can be typed; Ctrl-C stops an answer, /quit ends.
 
     Where the input is no terminal, each line of it is what you say.
     """

@@ -43,7 +43,7 @@ def evaluate(
     plugin: Plugins = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Loss, perplexity and bits per byte over the whole validation split."""
+    """Measure a trained model: loss, perplexity and bits per byte of its validation split."""
     from bptool.config.data_section import DataConfig, RecordsConfig
     from bptool.errors import UserError
     from bptool.training.measure import measure

@@ -50,7 +50,9 @@ def feedback(
         bool, typer.Option("--json", help="With --judge: one JSON object at the end.")
     ] = False,
 ) -> None:
-    """Show two answers to each prompt, and keep which one is better.
+    """Collect judgements of the answers of a trained model.
+
+    Two answers to each prompt are shown, and which one is better is kept.
 
     Each judgement is on the disk before the next pair is shown. Keys: left or 1, right or 2,
     t tie, s skip, e edit, u undo, q quit.

@@ -41,7 +41,7 @@ def generate(
     plugin: Plugins = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Write text that goes on from a prompt."""
+    """Write text with a trained model."""
     from bptool.errors import DataError, UserError
     from bptool.inference.sampling import Sampling
     from bptool.inference.writer import Writer

@@ -42,7 +42,9 @@ def gradcheck(
     plugin: Plugins = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Check gradients by central differences and Taylor tests, at float64.
+    """Check every gradient against finite differences.
+
+    Central differences and Taylor tests are taken at float64.
 
     Without a CONFIG.yaml the operations alone are checked, and with --objective or --set a small
     GPT-2 of bptool's own. Exit code 1 if any gradient is wrong.

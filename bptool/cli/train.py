@@ -55,7 +55,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="Only the last line and errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object an event.")] = False,
 ) -> None:
-    """Train a language model.
+    """Train a model from a configuration or from text files.
 
     bptool train CONFIG.yaml, or bptool train book.txt for a model that fits the text, or
     bptool train RUN --resume to go on with a run, or bptool train more.txt --from RUN to start

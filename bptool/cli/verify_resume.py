@@ -25,7 +25,9 @@ def verify(
     reward: Reward = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Train some steps in one go, and stopped and resumed, and compare weights, optimizer state,
+    """Prove that a run of your own configuration resumes exactly.
+
+    Train some steps in one go, and stopped and resumed, and compare weights, optimizer state,
     metrics and samples bit for bit. Exits with 1 where anything differs.
     """
     from bptool.recipes.training import resolve_source

@@ -76,7 +76,8 @@ _REASONS = {
     "epochs num_train_epochs num_epochs n_epochs max_epochs epoch": "set training.steps; "
     "bptool finetune has --epochs",
     "lr_decay_iters lr_decay_steps decay_steps": "a schedule ends with training.steps",
-    "out_dir output_dir save_dir checkpoint_out": "`bptool train --out FOLDER` names the folder of a run",
+    "out_dir output_dir save_dir checkpoint_out": "`bptool train --out FOLDER` names the folder of "
+    "a run",
     "eval_only": "bptool eval measures a run",
     "ddp world_size deepspeed fsdp local_rank find_unused_parameters num_nodes devices": "bptool "
     "trains on one machine",

@@ -75,7 +75,7 @@ def records_in(
 
 def _absolute(name: str) -> str:
     """A path that holds from anywhere; ``dataset:NAME`` does already."""
-    from bptool.data.text import DATASET_PREFIX
+    from bptool.config.load import DATASET_PREFIX
 
     return name if name.startswith(DATASET_PREFIX) else str(Path(name).absolute())
 

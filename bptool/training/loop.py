@@ -66,9 +66,9 @@ class Training:
         self._samples = SamplesFile(folder.samples)
         self._listeners: list[Listener] = [self._metrics, *listeners]
         self._unevaluated: Progress | None = None
+        """Where the run stood before its last evaluation."""
         self._unmarked: str | None = None
         """A best checkpoint that could not be marked."""
-        """Where the run stood before its last evaluation."""
         self.failed = False
         """Whether the run ended without ever having been below guessing; see ``health.py``."""
         self.detect_anomaly = False
