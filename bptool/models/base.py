@@ -46,6 +46,9 @@ class ParamSpec:
         decay: whether weight decay and penalties apply (not to biases and norms).
         table: whether its rows stand for tokens or positions (embeddings, output weights), which
             optimizers of matrices leave to another rule.
+        rows: where checkpoints keep the rows apart, the name of each part and how many it has.
+        stream: what initial values are drawn under; the field if empty.
+        may_be_new: whether a run may start from weights without it, which then starts at 0.
     """
 
     field: str
@@ -55,6 +58,9 @@ class ParamSpec:
     kind: Literal["normal", "constant", "sinusoidal"] = "normal"
     decay: bool = False
     table: bool = False
+    rows: tuple[tuple[str, int], ...] = ()
+    stream: str = ""
+    may_be_new: bool = False
 
     @property
     def stacked(self) -> bool:
@@ -136,10 +142,15 @@ class FlatLayout:
             if spec.size == 0:
                 continue
             shape = spec.shape[1:] if spec.stacked else spec.shape
+            start = self.offsets[spec.field]
             for layer in range(spec.shape[0] if spec.stacked else 1):
-                start = self.offsets[spec.field] + layer * math.prod(shape)
-                name = spec.name.format(layer)
-                found.append(TensorPlace(name, shape, start, spec.decay, spec.table))
+                for name, n_rows in spec.rows or ((spec.name, shape[0]),):
+                    part = (n_rows, *shape[1:])
+                    place = TensorPlace(
+                        name.format(layer), part, start, spec.decay, spec.table
+                    )
+                    found.append(place)
+                    start = place.stop
         return found
 
     def named(self, buffer: Array) -> dict[str, Array]:
@@ -385,7 +396,7 @@ class Model(ABC):
             elif spec.kind == "sinusoidal":
                 view[...] = spec.init * sinusoids(*spec.shape)
             elif spec.size:
-                digest = hashlib.sha256(spec.field.encode()).digest()
+                digest = hashlib.sha256((spec.stream or spec.field).encode()).digest()
                 stream = int.from_bytes(digest[:8], "little")
                 generator = np.random.Generator(np.random.Philox(key=[seed, stream]))
                 flat = view.reshape(-1)
