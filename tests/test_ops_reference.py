@@ -149,7 +149,7 @@ def test_rotary(dtype: str) -> None:
         x = x.view(2, N_TIME, -1, HEAD)
         position = torch.arange(N_TIME) - torch.tensor(starts)
         angle = position[..., None] * 10000.0 ** (-torch.arange(0, HEAD, 2) / HEAD)
-        angle = torch.cat([angle, angle], 2)[:, :, None].double()
+        angle = torch.cat([angle, angle], 2)[:, :, None]
         halves = torch.cat([-x[..., HEAD // 2 :], x[..., : HEAD // 2]], 3)
         both = x * angle.cos() + halves * angle.sin()
         of_v = N_HEAD + N_KV

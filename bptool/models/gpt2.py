@@ -337,7 +337,7 @@ class Workspace(NamedTuple):
     evaluating: Hyper
 
 
-@models.register("gpt2")
+@models.register("gpt2-old")
 class GPT2(Model):
     """GPT-2 of any size; see the module's first lines for the equations."""
 
