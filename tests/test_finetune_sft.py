@@ -17,8 +17,8 @@ from bptool.cli.training_request import settle
 from bptool.data.tokenizers import load_tokenizer
 from bptool.errors import ConfigError, RunError
 from bptool.models.base import grow_vocabulary
-from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
+from bptool.models.presets import GPT2, GPT2Config
 from bptool.training import begin
 from bptool.training.events import (
     Evaluated,

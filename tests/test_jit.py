@@ -87,7 +87,7 @@ def test_importing_kernels_changes_nothing_of_numba_and_writes_nothing(
         "from numba.core import codegen, config\n"
         "before = dict(vars(codegen.CPUCodeLibrary)), dict(vars(codegen.JITCPUCodegen))\n"
         "values = {k: v for k, v in vars(config).items() if k.isupper()}\n"
-        "import bptool.models.gpt2, bptool.optim, bptool.objectives, bptool.regularizers\n"
+        "import bptool.models.presets, bptool.optim, bptool.objectives, bptool.regularizers\n"
         "after = dict(vars(codegen.CPUCodeLibrary)), dict(vars(codegen.JITCPUCodegen))\n"
         "assert after == before\n"
         "assert values == {k: v for k, v in vars(config).items() if k.isupper()}\n"

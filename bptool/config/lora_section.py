@@ -9,8 +9,16 @@ from pydantic import Field
 from bptool.config.section import Section
 
 Target = Literal[
-    *("attention", "mlp", "qkv", "proj", "up", "down"),
-    *("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
+    "attention",
+    "mlp",
+    "qkv",
+    "proj",
+    "up",
+    "down",
+    "attn.c_attn",
+    "attn.c_proj",
+    "mlp.c_fc",
+    "mlp.c_proj",
 ]
 SITES: dict[str, tuple[str, ...]] = {
     "attention": ("qkv", "proj"),

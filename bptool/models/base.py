@@ -22,8 +22,8 @@ from bptool.config.section import Section
 from bptool.errors import ConfigError
 from bptool.models.operation import Operation
 from bptool.ops.documents import ONE_DOCUMENT
-from bptool.ops.logit_terms import NO_TERMS, LogitTerms
 from bptool.ops.dropout import MaskKey
+from bptool.ops.logit_terms import NO_TERMS, LogitTerms
 from bptool.ops.memory import ALIGNMENT_BYTES, aligned_zeros
 from bptool.ops.team import ALONE, Team
 from bptool.registry import models
@@ -149,9 +149,7 @@ class FlatLayout:
             for layer in range(spec.shape[0] if spec.stacked else 1):
                 for name, n_rows in spec.rows or ((spec.name, shape[0]),):
                     part = (n_rows, *shape[1:])
-                    place = TensorPlace(
-                        name.format(layer), part, start, spec.decay, spec.table
-                    )
+                    place = TensorPlace(name.format(layer), part, start, spec.decay, spec.table)
                     found.append(place)
                     start = place.stop
         return found
@@ -289,7 +287,7 @@ class Model(ABC):
         """Forward to :meth:`token_logprobs`, if ``of_logp``, and :meth:`token_scores`, if the model
         has a scalar head. ``key`` None: nothing is dropped. Arguments as for
         :meth:`loss_and_gradient`."""
-        raise self._not_fine_tuned()
+        raise self.no_logprobs()
 
     def backward_tokens(
         self,
@@ -308,9 +306,10 @@ class Model(ABC):
     ) -> None:
         """Backward from the gradients of log-probabilities and scores, (N,), of the same shard's
         last :meth:`forward_tokens`, to ``grads``, as :meth:`loss_and_gradient` leaves them."""
-        raise self._not_fine_tuned()
+        raise self.no_logprobs()
 
-    def _not_fine_tuned(self) -> ConfigError:
+    def no_logprobs(self) -> ConfigError:
+        """What a model without :attr:`logprobs` answers to an objective that learns from them."""
         return ConfigError(
             f"model '{self.name}' gives its loss only, no log-probabilities to learn from; "
             f"preferences and rewards need {models_with('logprobs')}"
@@ -330,6 +329,10 @@ class Model(ABC):
         """What is not trained, by checkpoint name."""
         return {}
 
+    def merged(self, buffer: Array) -> Array:
+        """Flat weights of a model without adapters that does what this one does with ``buffer``."""
+        return buffer
+
     @property
     def drops(self) -> bool:
         """Whether training leaves anything out at random."""
@@ -337,7 +340,7 @@ class Model(ABC):
 
     def token_scores(self, acts: Any) -> Array:
         """Scores of the scalar head in the last :meth:`forward_tokens`, (N,)."""
-        raise self._not_fine_tuned()
+        raise self.no_logprobs()
 
     @property
     def has_scores(self) -> bool:

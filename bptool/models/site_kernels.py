@@ -106,7 +106,7 @@ ACTIVATIONS_KEPT: dict[str, Any] = {
 
 
 def at(tree: Any, layer: int) -> Any:
-    """The arrays of one layer, from NamedTuples of stacked ones; layers may share an array of one."""
+    """One layer of NamedTuples of stacked arrays; all layers share an array of one."""
     if isinstance(tree, tuple):
         return type(tree)(*(at(part, layer) for part in tree))
     return tree[layer % len(tree)]
@@ -150,9 +150,10 @@ def linear_forward(w, s, x, hyper, team):  # type: ignore[no-untyped-def]
 def linear_backward(w, dw, s, dx, dy, x, hyper, dlow, adds, team):  # type: ignore[no-untyped-def]
     """dx is overwritten, gradients of parameters are added where ``adds``."""
     affine_backward(hyper.engine, dx, dw.w, dw.b, dy, x, w.w, adds, team)
-    low_rank_backward(
-        hyper.engine, dx, dw.down, dw.up, dlow, dy, x, s.low, w.down, w.up, hyper.low_rank, adds, team
-    )
+    # fmt: off
+    low_rank_backward(hyper.engine, dx, dw.down, dw.up, dlow, dy, x, s.low, w.down, w.up,
+                      hyper.low_rank, adds, team)
+    # fmt: on
 
 
 @composition

@@ -11,20 +11,29 @@ V token ids, L layers, r rank of adapters.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 from bptool.models.base import ParamSpec
 from bptool.models.transformer_config import TransformerConfig
 
 Kind = Literal["embedding", "norm", "linear", "qk_norm", "attention", "hidden", "head", "score"]
+InitialValues = Literal["normal", "constant", "sinusoidal"]
 Shape = tuple[int, ...]
 POSITION_AMPLITUDE = 0.1
 """Of sinusoidal initial positions; 0.2 did no better."""
-STREAMS = {"tokens": "wte", "positions": "wpe", "qkv": "attn", "proj": "attn_proj", "up": "fc"}
-STREAMS |= {"down": "fc_proj"}
+STREAMS = {
+    "tokens": "wte",
+    "positions": "wpe",
+    "qkv": "attn",
+    "proj": "attn_proj",
+    "up": "fc",
+    "down": "fc_proj",
+    "head": "head_w",
+}
 """Names under which initial weights have always been drawn, so that a seed gives the same ones."""
 
 
@@ -50,6 +59,9 @@ class Size(NamedTuple):
         return self.n_sequences * self.n_time
 
 
+ONE_ROW = Size(1, 1, 1)
+
+
 @dataclass(frozen=True)
 class Tensor:
     """A parameter tensor of one layer, or outside the layers.
@@ -63,7 +75,7 @@ class Tensor:
     name: str
     shape: Shape
     init: float = 0.0
-    kind: Literal["normal", "constant", "sinusoidal"] = "constant"
+    kind: InitialValues = "constant"
     decay: bool = False
     table: bool = False
     product: bool = False
@@ -104,7 +116,7 @@ class Site:
     title: str = ""
     tensors: tuple[Tensor, ...] = ()
     adapter: tuple[Tensor, ...] = ()
-    kept: Mapping[str, Kept] = field(default_factory=dict)
+    kept: Mapping[str, Kept] = dataclasses.field(default_factory=dict)
     layers: int = 0
     product: tuple[int, int, int] = (0, 0, 0)
     variant: str = ""
@@ -119,7 +131,7 @@ LORA_SITES = ("qkv", "proj", "up", "down")
 
 
 def sites(
-    c: TransformerConfig, n_vocab: int, lora: Lora = NO_LORA, size: Size = Size(1, 1, 1)
+    c: TransformerConfig, n_vocab: int, lora: Lora = NO_LORA, size: Size = ONE_ROW
 ) -> tuple[Site, ...]:
     """The sites of the transformer ``c``, with the activations of a shard of ``size``."""
     n, width, d, f = size.n_rows, c.n_embd, c.head_width, c.hidden_width
@@ -149,45 +161,36 @@ def sites(
         parts: Sequence[tuple[str, int]] = (),
     ) -> Site:
         name, stream, n_out = c.names[site], STREAMS[site], y.shape[1]
-        apart = [(c.names[part], rows) for part, rows in parts if part in c.names]
+        rank = lora.rank if site in lora.sites else 0
 
         def rows(suffix: str) -> tuple[tuple[str, int], ...]:
-            return tuple((f"{part}.{suffix}", n_rows) for part, n_rows in apart)
+            apart = all(part in c.names for part, _ in parts)
+            return tuple((f"{c.names[p]}.{suffix}", size) for p, size in parts if apart)
 
-        rank = lora.rank if site in lora.sites else 0
+        def weight(part: str, suffix: str, shape: Shape, init: float, **more: Any) -> Tensor:
+            more |= {"decay": True, "product": True, "stream": f"{stream}_{part}"}
+            kind: InitialValues = "normal" if init else "constant"
+            return Tensor(part, f"{name}.{suffix}", shape, init, kind, **more)
+
+        bias_rows = rows("bias") if bias else ()
         tensors = (
-            *(weight("w", f"{name}.weight", (n_out, n_in), std, f"{stream}_w", rows("weight")),),
-            Tensor("b", f"{name}.bias", (n_out * bias,), rows=rows("bias") if bias else ()),
+            weight("w", "weight", (n_out, n_in), std, rows=rows("weight")),
+            Tensor("b", f"{name}.bias", (n_out * bias,), rows=bias_rows),
         )
         adapter = (
-            weight("down", f"{name}.lora_a", (rank, n_in), n_in**-0.5, f"{stream}_down"),
-            Tensor("up", f"{name}.lora_b", (n_out, rank), decay=True, product=True),
+            weight("down", "lora_a", (rank, n_in), n_in**-0.5),
+            weight("up", "lora_b", (n_out, rank), 0.0),
         )
         kept = {"y": y, "low": Kept((n, rank))}
         product, variant = (n, n_in, n_out), "bias" if bias else ""
         return Site(site, "linear", title, tensors, adapter, kept, c.n_layer, product, variant)
 
-    def weight(
-        part: str,
-        name: str,
-        shape: Shape,
-        std: float,
-        stream: str,
-        rows: tuple[tuple[str, int], ...] = (),
-    ) -> Tensor:
-        return Tensor(
-            part, name, shape, std, "normal", True, product=True, rows=rows, stream=stream
-        )
-
     def table(part: str, site: str, n_rows: int, product: bool) -> Tensor:
         sines = part == "positions" and c.position_init == "sinusoidal"
         init = POSITION_AMPLITUDE if sines else c.init_std
-        kind: Literal["sinusoidal", "normal"] = "sinusoidal" if sines else "normal"
-        stream = STREAMS.get(part, "head_w")
-        return Tensor(
-            *(part, f"{c.names[site]}.weight", (n_rows, width), init, kind, True, True, product),
-            stream=stream,
-        )
+        kind: InitialValues = "sinusoidal" if sines else "normal"
+        name, stream = f"{c.names[site]}.weight", STREAMS[site]
+        return Tensor(part, name, (n_rows, width), init, kind, True, True, product, (), stream)
 
     n_positions = c.context if c.positions == "learned" else 0
     head_norm = d * c.qk_norm
@@ -307,7 +310,7 @@ def stored(table: Iterable[Site]) -> frozenset[str]:
 
 
 def shapes(table: Iterable[Site]) -> dict[str, Shape]:
-    """Of the activations that sites keep, by the names of their arrays, layers on the first axis."""
+    """Of the activations that sites keep, by the names of their arrays, layers stacked."""
     return dict(_shapes(table))
 
 

@@ -25,7 +25,6 @@ from collections import namedtuple
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 from bptool.config.lora_section import LoraConfig
 from bptool.models import transformer_operations as kernels
 from bptool.models.base import NO_KEY, Array, CompiledModel, Model, ParamSpec, Reference
@@ -54,7 +53,18 @@ from bptool.models.site_kernels import (
     norm_backward,
     norm_forward,
 )
-from bptool.models.sites import NO_LORA, Lora, Site, Size, field_of, shapes, sites, specs, stored
+from bptool.models.sites import (
+    NO_LORA,
+    ONE_ROW,
+    Lora,
+    Site,
+    Size,
+    field_of,
+    shapes,
+    sites,
+    specs,
+    stored,
+)
 from bptool.models.transformer_config import (
     NO_DEPTH,
     NO_DROPOUT,
@@ -362,7 +372,7 @@ class Transformer(CompiledModel):
     def stored(self) -> frozenset[str]:  # type: ignore[override]
         return stored(self.sites())
 
-    def sites(self, size: Size = Size(1, 1, 1)) -> tuple[Site, ...]:
+    def sites(self, size: Size = ONE_ROW) -> tuple[Site, ...]:
         """The table of this model, with the activations of a shard of ``size``."""
         return sites(self.config, self.n_vocab, self.adapters, size)
 
@@ -370,7 +380,8 @@ class Transformer(CompiledModel):
         return specs(self.sites())
 
     def pack(self, tensors: Mapping[str, Array]) -> Params:
-        blocks, others = {}, {}
+        blocks: dict[str, Any] = {}
+        others: dict[str, Any] = {}
         for site in self.sites():
             if not site.tensors:
                 continue
@@ -404,14 +415,14 @@ class Transformer(CompiledModel):
         c, angles = self.config, arrays["angles"]
         if angles.size:
             angles[:] = rotary_angles(len(angles), c.head_width, c.rotary_base, angles.dtype)
-        parts = {}
+        parts: dict[str, Any] = {}
         for site in self.sites():
             if site.kept:
                 kept = {part: arrays[site.array(part)] for part in site.kept}
                 parts[site.field] = ACTIVATIONS_KEPT[site.kind](**kept)
         arrays = {"dattention": arrays["dnorm"], **arrays}
-        found = {field: arrays[field] for field in Activations._fields if field in arrays}
-        blocks = BlockActs(**{field: parts.pop(field) for field in BlockActs._fields})
+        found: dict[str, Any] = {f: arrays[f] for f in Activations._fields if f in arrays}
+        blocks = BlockActs(*(parts.pop(site.field) for site in _LAYER))
         return Activations(**found, blocks=blocks, **parts)
 
     def hyper(self, engine: MatmulEngine, training: bool) -> Hyper:

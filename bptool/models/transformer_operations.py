@@ -76,9 +76,7 @@ def transformer_references(make: Callable[..., Any]) -> list[Reference]:
     ]
 
 
-def transformer_operations(
-    model: Any, size: Size, terms: LogitTerms = NO_TERMS
-) -> list[Operation]:
+def transformer_operations(model: Any, size: Size, terms: LogitTerms = NO_TERMS) -> list[Operation]:
     """The step of a shard of ``size``; equal kernels on different layers are one entry."""
     config: TransformerConfig = model.config
     table: dict[str, Site] = {site.field: site for site in model.sites(size)}

@@ -10,7 +10,7 @@ exponential with f, so that the backward is one product:
     gelu       f = x Phi(x),  f' = Phi(x) + x phi(x)       Hendrycks, Gimpel 2016, arXiv:1606.08415
     gelu_tanh  f = x (1 + tanh u) / 2,  u = sqrt(2/pi) (x + 0.044715 x^3)    GPT-2's approximation
                f' = (1 + tanh u) / 2 + x (1 - tanh^2 u) / 2 sqrt(2/pi) (1 + 3 * 0.044715 x^2)
-    silu       f = x s,  s = 1 / (1 + exp(-x)),  f' = s (1 + x (1 - s))      the same paper, section 2
+    silu       f = x s,  s = 1 / (1 + exp(-x)),  f' = s (1 + x (1 - s))    the same paper, section 2
 
 dx may be dy itself, but then the loop does not vectorise; y and slope must not be x. A new
 activation is a function of one number that returns (f, f'), and a number in ``ACTIVATIONS``.
