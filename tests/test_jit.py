@@ -131,3 +131,22 @@ def test_a_kernel_compiles_alone_in_a_process(root: Path, tmp_path: Path) -> Non
     )
     script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import alone"
     assert run_python(script, root, tmp_path / "kernels") == "2.0"
+
+
+def test_a_type_that_is_no_more_costs_a_compilation(root: Path, tmp_path: Path) -> None:
+    """What a kernel was compiled for is listed by types, some of them of modules that go."""
+    (tmp_path / "summing.py").write_text(
+        "from bptool.ops.jit import kernel\n"
+        "@kernel\n"
+        "def total(pair):\n"
+        "    return pair.a + pair.b\n",
+        encoding="utf-8",
+    )
+    pair = "from typing import NamedTuple\nclass Pair(NamedTuple):\n    a: int\n    b: int\n"
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import summing, {{0}}; "
+    script += "print(summing.total({0}.Pair(1, 2)))"
+    for module in ("before", "after"):
+        (tmp_path / f"{module}.py").write_text(pair, encoding="utf-8")
+        for _ in range(2):
+            assert run_python(script.format(module), root, tmp_path / "kernels") == "3"
+        (tmp_path / f"{module}.py").unlink()

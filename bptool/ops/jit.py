@@ -239,8 +239,27 @@ class _CacheFiles(caching.CompileResultCacheImpl):  # type: ignore[misc]
     _locator_classes = (_Locator,)
 
 
+class _Index(caching.IndexDataCacheFile):  # type: ignore[misc]
+    """The list of a function's compiled forms, by the types that they are for."""
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            found: dict[Any, str] = super()._load_index()
+        except (ImportError, AttributeError):  # a type of an earlier version, or of a plug-in
+            return {}
+        return found
+
+
 class _FunctionCache(caching.FunctionCache):  # type: ignore[misc]
     _impl_class = _CacheFiles
+
+    def __init__(self, py_func: Callable[..., Any]) -> None:
+        super().__init__(py_func)
+        self._cache_file = _Index(
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=self._impl.locator.get_source_stamp(),
+        )
 
 
 class _Cache(caching._Cache):  # type: ignore[misc]
