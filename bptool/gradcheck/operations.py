@@ -66,7 +66,7 @@ ATTENTION = {
     "attention with dropout": (DROPOUT, (3, 2, 2, 5, 4), ()),
     "attention over blocks": (DROPOUT, (1, 2, 2, 2 * BLOCK + 3, 3), ()),
     "attention in documents": (DROPOUT, (1, 2, 2, 2 * BLOCK + 3, 3), (5, BLOCK + 9, BLOCK + 20)),
-    "attention in groups": (DROPOUT, (1, 6, 2, BLOCK + 3, 2), (BLOCK + 1,)),
+    "attention in groups": (DROPOUT, (1, 6, 2, BLOCK + 3, 4), (BLOCK + 1,)),
 }
 """Probability of dropout, B, H, G, T, D, and where later documents begin; the last three go past
 the rows taken at a time."""
