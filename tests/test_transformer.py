@@ -173,7 +173,14 @@ def covering() -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.parametrize("variant", covering(), ids=lambda row: "-".join(map(str, row.values())))
+def described_in_short(variant: dict[str, Any]) -> str:
+    return "-".join(map(str, variant.values()))
+
+
+COVERING = covering()
+
+
+@pytest.mark.parametrize("variant", COVERING, ids=described_in_short)
 def test_every_pair_of_settings_has_the_gradient_it_claims(variant: dict[str, Any]) -> None:
     drop = {"embedding": 0.1, "attention": 0.2, "residual": 0.25, "hidden": 0.3}
     config = GPT2Config(**SMALL, **variant, dropout=drop)
@@ -183,7 +190,7 @@ def test_every_pair_of_settings_has_the_gradient_it_claims(variant: dict[str, An
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-10)])
-@pytest.mark.parametrize("variant", covering()[:12], ids=lambda row: "-".join(map(str, row.values())))
+@pytest.mark.parametrize("variant", COVERING[:12], ids=described_in_short)
 def test_gradients_equal_autograd(variant: dict[str, Any], dtype: str, tolerance: float) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed; see CONTRIBUTING.md")
     import torch_models
@@ -214,7 +221,7 @@ def test_gradients_equal_autograd(variant: dict[str, Any], dtype: str, tolerance
 def test_all_variants_have_one_type() -> None:
     """So that a new variant compiles nothing."""
     types = set()
-    for row in covering():
+    for row in COVERING:
         model: Transformer = GPT2(GPT2Config(**SMALL, **row), N_VOCAB)
         acts = model.workspace(2, 4, np.float32, tiled_engine(np.float32)).acts
         trees = (model.params(model.layout.allocate(np.float32)), acts)
