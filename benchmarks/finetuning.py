@@ -38,7 +38,6 @@ SECONDS_A_TURN = 1.0
 def measure(workload: str, n_turns: int, threads: int) -> Result:
     """Seconds of a token in each kind of step."""
     from bptool.config.lora_section import LoraConfig
-    from bptool.models.adapters import adapt
     from bptool.training.workers import WorkerTeam
 
     sizes = WORKLOADS[workload]
@@ -47,7 +46,7 @@ def measure(workload: str, n_turns: int, threads: int) -> Result:
     plain = sizes.model()
     base = plain.layout.allocate(np.float32)
     plain.initialise(base, 0)
-    adapted = adapt(plain, LoraConfig(rank=RANK), base)
+    adapted = plain.adapted(LoraConfig(rank=RANK), base)
     windows, following = (x.astype(np.int32) for x in sizes.batch())
     whole = windows, following, windows.size
     records = rows.tokens, rows.targets, int((rows.targets >= 0).sum())

@@ -41,7 +41,7 @@ class Workload:
 
     def model(self) -> Any:
         """The same model of bptool's."""
-        from bptool.models.gpt2 import GPT2, GPT2Config
+        from bptool.models.presets import GPT2, GPT2Config
 
         sizes = {k: getattr(self, k) for k in ("n_layer", "n_head", "n_embd", "context")}
         return GPT2(GPT2Config(**sizes, bias=False), self.vocab_size)

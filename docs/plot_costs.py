@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from bptool.files import write_bytes
-from bptool.models.gpt2 import GPT2, GPT2Config
+from bptool.models.presets import GPT2, GPT2Config
 from bptool.ops.cores import usable_cores
 from bptool.optim.adamw import AdamW
 from bptool.training import cost

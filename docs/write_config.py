@@ -51,8 +51,10 @@ SECTIONS = (
     *("start", "lora", "chat", "objective", "rollouts", "sample"),
 )
 INTRODUCTIONS = {
-    "model": "`gpt2` is the transformer of Radford et al. (2019): normalisation before each "
-    "branch, learned positions. `mlp` is the feed-forward model of Bengio et al. (2003).",
+    "model": "`gpt2` is the transformer of Radford et al. (2019): normalization before each "
+    "branch, learned positions. `llama` (Touvron et al. 2023), `qwen2` and `qwen3` are the same "
+    "transformer with other defaults; any of their keys may be changed, so that `llama` with "
+    "`norm: layernorm` is a model too. `mlp` is the feed-forward model of Bengio et al. (2003).",
     "training": "`batch_size: 1` is stochastic gradient descent as first defined, `full` is "
     "gradient descent on the whole training text. With `micro_batch_size` the gradient of a batch "
     "is added up over smaller ones, with the same result up to rounding and less memory. The "
@@ -203,11 +205,24 @@ def part_sections(key: str, schema: dict[str, Any], definitions: dict[str, Any])
         yield f"### `{key}.{shared}[]`"
         yield SHARED_INTRODUCTIONS[shared]
         yield table(definitions[inner])
+    described: dict[frozenset[str], dict[str, Any]] = {}
     for part in schema["oneOf"]:
         if "properties" not in part:
             continue
         name = part["properties"]["name"]["const"]
         yield f"### `{key}: {name}`"
+        keys = frozenset(part["properties"])
+        if len(keys) > 2 and keys in described:  # a preset of another part
+            other = described[keys]
+            changed = {
+                k: v
+                for k, v in part["properties"].items()
+                if v.get("default") != other["properties"][k].get("default")
+            }
+            yield f"The keys of `{other['properties']['name']['const']}`, with other defaults:"
+            yield table({**part, "properties": changed})
+            continue
+        described[keys] = part
         yield table(part)
         yield from below(f"{key}", part, definitions, f" of `{name}`")
 

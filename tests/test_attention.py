@@ -164,3 +164,31 @@ def test_not_a_number_is_not_hidden() -> None:
     y, _ = forward(qkv)
     assert np.all(np.isnan(y[3, :D]))
     assert np.all(np.isfinite(y[:3]))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.4])
+def test_heads_of_a_group_share_keys_and_values(p: float) -> None:
+    """As H heads of which those of a group have equal keys and values; gradients add up."""
+    n_head, n_kv, head, n = 6, 2, 4, T
+    rng = np.random.default_rng(3)
+    qkv = rng.normal(size=(B * n, (n_head + 2 * n_kv) * head))
+    q, k, v = np.split(qkv.reshape(B * n, -1, head), [n_head, n_head + n_kv], axis=1)
+    repeated = [np.repeat(part, n_head // n_kv, axis=1) for part in (k, v)]
+    whole = np.concatenate([q, *repeated], axis=1).reshape(B * n, -1)
+    dy = rng.normal(size=(B * n, n_head * head))
+    found = []
+    for columns in (qkv, whole):
+        y, d = np.full_like(dy, np.nan), np.full_like(columns, np.nan)
+        stats = np.full((B, n_head, n, 2), np.nan)
+        engine, scratch = tiled_engine(np.float64), scratch_for(columns)
+        same = (stats, scratch, columns, ONE_DOCUMENT, p, KEY, SITE)
+        for jobs in ((0, n_head), (n_head, B * n_head)):
+            attention_forward(engine, y, *same, *jobs)
+        for jobs in ((0, n_head), (n_head, B * n_head)):
+            attention_backward(engine, d, dy, *same, *jobs)
+        found.append((y, d.reshape(B * n, -1, head)))
+    (y, d), (want_y, want_d) = found
+    assert np.array_equal(y, want_y)
+    assert np.array_equal(d[:, :n_head], want_d[:, :n_head])
+    summed = want_d[:, n_head:].reshape(B * n, 2 * n_kv, n_head // n_kv, head).sum(2)
+    assert d[:, n_head:] == pytest.approx(summed, rel=1e-10, abs=1e-12)

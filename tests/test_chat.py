@@ -16,7 +16,7 @@ from bptool.errors import DataError
 from bptool.inference.answers import Answerer
 from bptool.inference.conversation import LEAST_ROOM, Conversation
 from bptool.inference.sampling import Sampling
-from bptool.models.gpt2 import GPT2, GPT2Config
+from bptool.models.presets import GPT2, GPT2Config
 from bptool.registry import templates
 from bptool.training.workers import WorkerTeam
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bptool.errors import ConfigError
-from bptool.models.gpt2 import GPT2, GPT2Config
+from bptool.models.presets import GPT2, GPT2Config
 from bptool.optim.clipping import EPS, clip_by_value, clip_units, scale_gradient
 from bptool.training.regularization import Clipping, Regularization
 from bptool.training.workers import WorkerTeam

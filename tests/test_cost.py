@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bptool.models.base import FlatLayout, Model, ParamSpec
-from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
+from bptool.models.presets import GPT2, GPT2Config
 from bptool.ops.logit_terms import LogitTerms
 from bptool.optim.adamw import AdamW
 from bptool.optim.muon import Muon

@@ -38,7 +38,7 @@ from bptool.feedback.store import Judgement, Store, decided
 from bptool.feedback.win_rate import WinRate, count, wilson
 from bptool.inference.answers import Answerer
 from bptool.inference.sampling import Sampling
-from bptool.models.gpt2 import GPT2, GPT2Config
+from bptool.models.presets import GPT2, GPT2Config
 from bptool.plugins import name_rules
 from bptool.registry import templates
 from bptool.training.workers import WorkerTeam

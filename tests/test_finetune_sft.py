@@ -15,8 +15,8 @@ import training_runs as runs
 from bptool.data.tokenizers import load_tokenizer
 from bptool.errors import ConfigError, RunError
 from bptool.models.base import grow_vocabulary
-from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
+from bptool.models.presets import GPT2, GPT2Config
 from bptool.recipes.fine_tuning import settle_sft
 from bptool.recipes.training import settle
 from bptool.training import begin

@@ -21,8 +21,8 @@ from bptool.gradient_check.model import (
     model_function,
 )
 from bptool.gradient_check.training_path import MAX_ERROR, PathReport, compare
-from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
+from bptool.models.presets import GPT2, GPT2Config
 from bptool.regularizers.l1 import L1, L1Config
 from bptool.regularizers.l2 import L2, L2Config
 

@@ -17,22 +17,24 @@ from bptool.errors import DataError
 from bptool.inference.generate import generate
 from bptool.inference.sampling import Sampling
 from bptool.inference.writer import Writer
-from bptool.models import gpt2_decode
-from bptool.models.gpt2 import GPT2, GPT2Config
-from bptool.models.gpt2_decode import BLOCK_ROWS
+from bptool.models import transformer_decode
 from bptool.models.mlp import MLP, MLPConfig
+from bptool.models.presets import GPT2, GPT2Config, Llama, LlamaConfig
+from bptool.models.transformer_decode import BLOCK_ROWS
 from bptool.ops.attention_decode import PAGE
 from bptool.training.machine import choose_engine
 from bptool.training.workers import WorkerTeam
 
 N_VOCAB, CONTEXT = 23, 12
 GPT2_OPTIONS = {"n_layer": 2, "n_head": 2, "n_embd": 16, "context": CONTEXT, "dropout": 0.5}
+LLAMA_OPTIONS: dict[str, Any] = {"n_head": 6, "n_kv_head": 2, "head_dim": 4, "qk_norm": True}
 MLP_OPTIONS = {"window": 4, "n_embd": 5, "n_hidden": 12, "n_layer": 2, "context": CONTEXT}
 MODELS: dict[str, Any] = {
     "gpt2": GPT2(GPT2Config(**GPT2_OPTIONS), N_VOCAB),
     "gpt2 without biases, untied": GPT2(
         GPT2Config(**GPT2_OPTIONS, bias=False, tie_embeddings=False), N_VOCAB
     ),
+    "llama": Llama(LlamaConfig(**GPT2_OPTIONS | LLAMA_OPTIONS), N_VOCAB),
     "mlp": MLP(MLPConfig(**MLP_OPTIONS, dropout=0.5), N_VOCAB),
 }
 ENGINE = choose_engine("auto")
@@ -100,6 +102,9 @@ SIZES = st.fixed_dictionaries(
         "head": st.sampled_from([1, 3, 8, 17]),
         "context": st.sampled_from([1, 7, PAGE, 3 * PAGE + 5, BLOCK_ROWS + 20]),
         "activation": st.sampled_from(["gelu", "relu"]),
+        "variant": st.sampled_from(
+            [{}, {"positions": "rotary", "mlp": "gated", "n_kv_head": 1, "norm": "rmsnorm"}]
+        ),
     }
 )
 
@@ -110,8 +115,10 @@ def test_what_a_sequence_becomes_depends_on_nothing_else(
     sizes: dict[str, Any], data: Any, n_workers: int, n: int
 ) -> None:
     """Bit for bit: not on the others, the parts, or the workers; and it is the forward's."""
-    head = sizes.pop("head")
-    model = GPT2(GPT2Config(**sizes, n_embd=head * sizes["n_head"]), N_VOCAB)
+    head, variant = sizes.pop("head"), sizes.pop("variant")
+    head += head % 2 if variant else 0  # rotary positions turn pairs
+    config = GPT2Config(**sizes, **variant, n_embd=head * sizes["n_head"])
+    model = GPT2(config, N_VOCAB)
     params = params_of(model, "float64")
     lengths = [data.draw(st.integers(1, model.context), label="length") for _ in range(n)]
     cuts = [data.draw(st.integers(1, length), label="parts") for length in lengths]
@@ -130,7 +137,7 @@ def test_what_a_sequence_becomes_depends_on_nothing_else(
 def whole_team() -> Iterator[None]:
     """Small models too are decoded by every worker."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpt2_decode, "TEAM_WEIGHTS", 0)
+        patch.setattr(transformer_decode, "TEAM_WEIGHTS", 0)
         yield
 
 
@@ -174,15 +181,15 @@ def test_samples_of_a_prompt_store_it_once() -> None:
         decoder = model.decoder(params_of(model), 8, workers)
         decoder.add(1)
         decoder.append([random_tokens(1, 2 * PAGE + 3)[0]])
-        assert decoder.n_pages == 3
+        assert decoder.cache.n_pages == 3
         decoder.select([0] * 8)
-        assert decoder.n_pages == 3
+        assert decoder.cache.n_pages == 3
         decoder.append([np.array([i]) for i in range(8)])
-        assert decoder.n_pages == 2 + 8  # whole pages are shared, the one in use is not
+        assert decoder.cache.n_pages == 2 + 8  # whole pages are shared, the one in use is not
         decoder.select([5])
-        assert decoder.n_pages == 3
+        assert decoder.cache.n_pages == 3
         decoder.restart(0)
-        assert decoder.n_pages == 0
+        assert decoder.cache.n_pages == 0
 
 
 @CASES

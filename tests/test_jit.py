@@ -87,7 +87,7 @@ def test_importing_kernels_changes_nothing_of_numba_and_writes_nothing(
         "from numba.core import codegen, config\n"
         "before = dict(vars(codegen.CPUCodeLibrary)), dict(vars(codegen.JITCPUCodegen))\n"
         "values = {k: v for k, v in vars(config).items() if k.isupper()}\n"
-        "import bptool.models.gpt2, bptool.optim, bptool.objectives, bptool.regularizers\n"
+        "import bptool.models.presets, bptool.optim, bptool.objectives, bptool.regularizers\n"
         "after = dict(vars(codegen.CPUCodeLibrary)), dict(vars(codegen.JITCPUCodegen))\n"
         "assert after == before\n"
         "assert values == {k: v for k, v in vars(config).items() if k.isupper()}\n"
@@ -145,3 +145,22 @@ def test_files_that_cannot_be_read_are_compiled_anew(root: Path, tmp_path: Path)
             index.write_bytes(damage(index.read_bytes()))
         assert run_python(USE_THREE_KERNELS, tmp_path, kernels) == compiled
         assert run_python(USE_THREE_KERNELS, tmp_path, kernels) == ""
+
+
+def test_a_type_that_is_no_more_costs_a_compilation(root: Path, tmp_path: Path) -> None:
+    """What a kernel was compiled for is listed by types, some of them of modules that go."""
+    (tmp_path / "summing.py").write_text(
+        "from bptool.ops.jit import kernel\n"
+        "@kernel\n"
+        "def total(pair):\n"
+        "    return pair.a + pair.b\n",
+        encoding="utf-8",
+    )
+    pair = "from typing import NamedTuple\nclass Pair(NamedTuple):\n    a: int\n    b: int\n"
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import summing, {{0}}; "
+    script += "print(summing.total({0}.Pair(1, 2)))"
+    for module in ("before", "after"):
+        (tmp_path / f"{module}.py").write_text(pair, encoding="utf-8")
+        for _ in range(2):
+            assert run_python(script.format(module), root, tmp_path / "kernels") == "3"
+        (tmp_path / f"{module}.py").unlink()

@@ -15,10 +15,10 @@ from bptool.config.lora_section import LoraConfig
 from bptool.errors import ConfigError, RunError
 from bptool.gradient_check.check import Effort, check
 from bptool.gradient_check.model import draw_batch, draw_weights, model_function
-from bptool.models.adapters import AdaptedGPT2, adapt
 from bptool.models.base import Model
-from bptool.models.gpt2 import GPT2, GPT2Config
+from bptool.models.lora import AdaptedTransformer
 from bptool.models.mlp import MLP, MLPConfig
+from bptool.models.presets import GPT2, GPT2Config
 from bptool.ops.dropout import MaskKey
 from bptool.ops.matmul import blas_engine, tiled_engine
 from bptool.recipes.fine_tuning import adapters, settle_sft
@@ -40,10 +40,10 @@ VARIANTS = [
 MODEL = runs.GPT2 | {"context": 48}
 
 
-def adapted(size: dict[str, Any], lora: LoraConfig, dtype: str) -> tuple[AdaptedGPT2, Any]:
+def adapted(size: dict[str, Any], lora: LoraConfig, dtype: str) -> tuple[AdaptedTransformer, Any]:
     """A model with adapters that do something, and their flat buffer."""
     plain = GPT2(GPT2Config(**SIZES | size), N_VOCAB)
-    model = adapt(plain, lora, draw_weights(plain, 1).astype(dtype))
+    model: Any = plain.adapted(lora, draw_weights(plain, 1).astype(dtype))
     return model, draw_weights(model, 2).astype(dtype)
 
 
@@ -175,7 +175,7 @@ def test_base_weights_stay_and_the_rest_is_small(places: Any, tmp_path: Path) ->
         request(places, tmp_path / "x", "rank=2", "lora.embeddings=false", "model.dropout=0").config
     )
     try:
-        assert isinstance(pieces.model, AdaptedGPT2)
+        assert isinstance(pieces.model, AdaptedTransformer)
         before = pieces.model.base.copy()
         losses = [pieces.lesson.step(i, 0.03).result.loss for i in range(1, 21)]
         assert losses[-1] < losses[0]
@@ -255,7 +255,7 @@ def test_what_lora_is_given() -> None:
 def test_what_cannot_be_adapted_is_refused(places: Any, tmp_path: Path) -> None:
     mlp: Model = MLP(MLPConfig(window=2, n_embd=6, n_hidden=5, context=4), 11)
     with pytest.raises(ConfigError, match="'mlp' takes no adapters"):
-        adapt(mlp, LoraConfig(), mlp.layout.allocate(np.float32))
+        mlp.adapted(LoraConfig(), mlp.layout.allocate(np.float32))
     with pytest.raises(ConfigError, match=r"lora.rank 17 is above n_embd 16"):
         build(request(places, tmp_path / "run", "rank=17").config)
     with pytest.raises(ConfigError, match=r"(?s)lora.targets.*attention"):

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
+from bptool.models.presets import GPT2, GPT2Config
 from bptool.ops import head
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.logit_terms import NO_TERMS, LogitTerms

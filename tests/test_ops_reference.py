@@ -16,11 +16,15 @@ from bptool.objectives.next_token import (
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
 from bptool.ops.documents import ONE_DOCUMENT
 from bptool.ops.embedding import embedding_backward, embedding_forward
+from bptool.ops.gate import gate_backward, gate_forward
 from bptool.ops.layernorm import layernorm_backward, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_backward_parameters, linear_forward
 from bptool.ops.logit_terms import LogitTerms, logit_terms_backward, logit_terms_forward
 from bptool.ops.matmul import blas_engine, tiled_engine
+from bptool.ops.qk_norm import qk_norm_backward, qk_norm_forward
 from bptool.ops.reduction import add_into
+from bptool.ops.rmsnorm import rmsnorm_backward, rmsnorm_forward
+from bptool.ops.rotary import rotary_angles, rotary_backward, rotary_forward
 from bptool.ops.team import ALONE
 from bptool.ops.token_logprob import token_logprob_backward, token_logprob_forward
 from bptool.ops.window import window_backward, window_forward
@@ -100,6 +104,89 @@ def test_layernorm(dtype: str, bias: bool) -> None:
         assert_close(found - was, grad, dtype)
 
 
+def test_rmsnorm(dtype: str) -> None:
+    x, dy, w, dx, dw = draw(dtype, (N, IN), (N, IN), (IN,), (N, IN), (IN,))
+    x = x * 3 + 5
+    before = dx.copy(), dw.copy()
+    y, rstd = np.full_like(x, np.nan), np.empty(N, dtype)
+    rmsnorm_forward(y, rstd, x, w, 1e-5)
+    rmsnorm_backward(dx, dw, dy, x, rstd, w)
+    want, grads = reference(lambda x, w: F.rms_norm(x, (IN,), w, 1e-5), dy, x, w)
+    assert_close(y, want, dtype)
+    for found, was, grad in zip((dx, dw), before, grads, strict=True):
+        assert_close(found - was, grad, dtype)
+
+
+@pytest.mark.parametrize("kind", ["relu", "gelu", "gelu_tanh", "silu"])
+def test_gate(dtype: str, kind: str) -> None:
+    x, dy = draw(dtype, (N, 2 * IN), (N, IN))
+    x *= 3
+    y, slope, dx = np.full_like(dy, np.nan), np.full_like(dy, np.nan), np.full_like(x, np.nan)
+    gate_forward(ACTIVATIONS[kind], y, slope, x)
+    gate_backward(ACTIVATIONS[kind], dx, dy, x)
+    function = {"gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}.get(
+        kind, getattr(F, kind, None)
+    )
+    want, (grad,) = reference(lambda x: function(x[:, :IN]) * x[:, IN:], dy, x)
+    assert_close(y, want, dtype)
+    assert_close(dx, grad, dtype)
+
+
+N_HEAD, N_KV, HEAD, N_TIME = 6, 2, 8, 7
+
+
+def test_rotary(dtype: str) -> None:
+    """As Llama's weights for Hugging Face want it: x cos + rotate_half(x) sin."""
+    qkv, d = draw(dtype, *[(2 * N_TIME, (N_HEAD + 2 * N_KV) * HEAD)] * 2)
+    starts = np.array([[0] * N_TIME, [0, 0, 0, 3, 3, 3, 3]], np.int32)
+    angles = rotary_angles(N_TIME, HEAD, 10000.0, dtype)
+    y, dx = qkv.copy(), d.copy()
+    for first, stop in ((0, N_HEAD), (N_HEAD, 2 * N_HEAD)):
+        rotary_forward(y, angles, starts, N_HEAD, N_TIME, first, stop)
+        rotary_backward(dx, angles, starts, N_HEAD, N_TIME, first, stop)
+
+    def turned(x: Any) -> Any:
+        x = x.view(2, N_TIME, -1, HEAD)
+        position = torch.arange(N_TIME) - torch.tensor(starts)
+        angle = position[..., None] * 10000.0 ** (-torch.arange(0, HEAD, 2) / HEAD)
+        angle = torch.cat([angle, angle], 2)[:, :, None]
+        halves = torch.cat([-x[..., HEAD // 2 :], x[..., : HEAD // 2]], 3)
+        both = x * angle.cos() + halves * angle.sin()
+        of_v = N_HEAD + N_KV
+        return torch.cat([both[:, :, :of_v], x[:, :, of_v:]], 2).reshape(2 * N_TIME, -1)
+
+    want, (grad,) = reference(turned, d, qkv)
+    assert_close(y, want, dtype)
+    assert_close(dx, grad, dtype)
+    still = qkv.copy()
+    rotary_forward(still, angles[:0], starts, N_HEAD, N_TIME, 0, 2 * N_HEAD)
+    assert np.array_equal(still, qkv)
+
+
+def test_norm_of_queries_and_keys(dtype: str) -> None:
+    n, of_v = 2 * N_TIME, (N_HEAD + N_KV) * HEAD
+    qkv, d = draw(dtype, *[(n, of_v + N_KV * HEAD)] * 2)
+    w_q, w_k, dw_q, dw_k = draw(dtype, *[(HEAD,)] * 4, seed=1)
+    before = dw_q.copy(), dw_k.copy()
+    y, raw, rstd = qkv.copy(), np.empty((n, of_v), dtype), np.empty((n, N_HEAD + N_KV), dtype)
+    partial = np.full((1, 2, HEAD), np.nan, dtype)
+    jobs = N_HEAD, N_TIME, 0, 2 * N_HEAD
+    qk_norm_forward(y, raw, rstd, w_q, w_k, 1e-6, *jobs)
+    dx = d.copy()
+    qk_norm_backward(dx, dw_q, dw_k, raw, rstd, w_q, w_k, partial, *jobs, ALONE)
+
+    def normed(x: Any, w_q: Any, w_k: Any) -> Any:
+        q, k, v = x.view(n, -1, HEAD).split([N_HEAD, N_KV, N_KV], 1)
+        parts = F.rms_norm(q, (HEAD,), w_q, 1e-6), F.rms_norm(k, (HEAD,), w_k, 1e-6), v
+        return torch.cat(parts, 1).reshape(n, -1)
+
+    want, grads = reference(normed, d, qkv, w_q, w_k)
+    assert_close(y, want, dtype)
+    assert_close(dx, grads[0], dtype)
+    for found, was, grad in zip((dw_q, dw_k), before, grads[1:], strict=True):
+        assert_close(found - was, grad, dtype)
+
+
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_activation(dtype: str, kind: str) -> None:
     x, dy = draw(dtype, (N, 501), (N, 501))
@@ -113,6 +200,7 @@ def test_activation(dtype: str, kind: str) -> None:
         "relu": torch.relu,
         "gelu": F.gelu,
         "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+        "silu": F.silu,
     }[kind]
     want, (grad,) = reference(function, dy, x)
     assert_close(y, want, dtype)

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bptool.errors import BptoolError
-from bptool.models.gpt2 import GPT2
 from bptool.models.mlp import MLP
+from bptool.models.presets import GPT2
 from bptool.ops.logit_terms import NO_TERMS, LogitTerms
 from bptool.optim.adamw import AdamW
 from bptool.optim.lamb import LAMB

@@ -11,8 +11,8 @@ import pytest
 import training_runs as runs
 
 from bptool.cli.main import main
-from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
+from bptool.models.presets import GPT2, GPT2Config
 from bptool.ops.logit_terms import LogitTerms
 from bptool.training.machine import choose_engine
 from bptool.training.parts import build_model

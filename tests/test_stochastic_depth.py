@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bptool.models.gpt2_config import GPT2Config, StochasticDepth
+from bptool.models.presets import GPT2Config
+from bptool.models.transformer_config import StochasticDepth
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.stochastic_depth import RULES, depth_rate, stochastic_depth
 

@@ -16,8 +16,8 @@ from bptool.data.record_report import RecordReport
 from bptool.data.tokenizers.byte import ByteConfig, ByteTokenizer
 from bptool.errors import ConfigError
 from bptool.gradient_check.objectives import checked_objective, objective_batch
-from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
+from bptool.models.presets import GPT2, GPT2Config
 from bptool.objectives.answers import Answers
 from bptool.objectives.base import Objective
 from bptool.objectives.mixed import Both, Mixed

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import training_runs as runs
 
-from bptool.models.gpt2 import GPT2, GPT2Config
+from bptool.models.presets import GPT2, GPT2Config
 from bptool.training import begin, loop
 from bptool.training.evaluation import Evaluation, evaluate_split, nanogpt_estimate
 from bptool.training.events import Evaluated, Notice, Sampled, TrainingFinished

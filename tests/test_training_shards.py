@@ -16,8 +16,8 @@ import training_runs as runs
 
 from bptool.errors import DivergedError
 from bptool.models import base
-from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
+from bptool.models.presets import GPT2, GPT2Config
 from bptool.ops import head
 from bptool.ops.logit_terms import LogitTerms
 from bptool.optim.adamw import AdamW

@@ -14,6 +14,7 @@ ACTIVATIONS = {
     "relu": F.relu,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
+    "silu": F.silu,
 }
 
 
@@ -119,3 +120,55 @@ def loss_and_gradients(
     loss = loss + z_loss * (logits[flat >= 0].logsumexp(1) ** 2).mean()
     loss.backward()
     return float(loss.detach()), {name: t.grad.numpy() for name, t in leaves.items()}
+
+
+def transformer_logits(
+    config: Any, tensors: dict[str, torch.Tensor], tokens: torch.Tensor
+) -> torch.Tensor:
+    """Logits (B, T, V) of any transformer, with tensors named as Llama's; nothing is dropped."""
+    n_batch, n_time = tokens.shape
+    get, d = tensors.get, config.head_dim or config.n_embd // config.n_head
+    n_head, n_kv = config.n_head, config.n_kv_head or config.n_head
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        w, size = tensors[f"{name}.weight"], (x.shape[-1],)
+        if config.norm == "layernorm":
+            return F.layer_norm(x, size, w, get(f"{name}.bias"), 1e-5)
+        return F.rms_norm(x, size, w, config.norm_epsilon)
+
+    def linear(x: torch.Tensor, name: str) -> torch.Tensor:
+        return F.linear(x, tensors[f"{name}.weight"], get(f"{name}.bias"))
+
+    def turned(x: torch.Tensor) -> torch.Tensor:
+        if config.positions != "rotary":
+            return x
+        pair = torch.arange(0, d, 2).double() / d
+        angle = torch.arange(n_time)[:, None] * config.rotary_base**-pair
+        angle = torch.cat([angle, angle], 1).to(x.dtype)
+        halves = torch.cat([-x[..., d // 2 :], x[..., : d // 2]], 3)
+        return x * angle.cos() + halves * angle.sin()
+
+    def heads(x: torch.Tensor, of: str, name: str) -> torch.Tensor:
+        y = linear(x, f"{of}.{name}_proj").view(n_batch, n_time, -1, d)
+        if config.qk_norm and name != "v":
+            y = F.rms_norm(y, (d,), tensors[f"{of}.{name}_norm.weight"], config.norm_epsilon)
+        y = y.transpose(1, 2)
+        return y if name == "v" else turned(y)
+
+    x = tensors["model.embed_tokens.weight"][tokens]
+    if config.positions == "learned":
+        x = x + tensors["model.embed_positions.weight"][:n_time]
+    act = ACTIVATIONS[config.activation]
+    for layer in range(config.n_layer):
+        of = f"model.layers.{layer}"
+        h = norm(x, f"{of}.input_layernorm")
+        q, k, v = (heads(h, f"{of}.self_attn", name) for name in "qkv")
+        k, v = (part.repeat_interleave(n_head // n_kv, 1) for part in (k, v))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + linear(y.transpose(1, 2).flatten(2), f"{of}.self_attn.o_proj")
+        h = norm(x, f"{of}.post_attention_layernorm")
+        up = linear(h, f"{of}.mlp.up_proj")
+        up = act(linear(h, f"{of}.mlp.gate_proj")) * up if config.mlp == "gated" else act(up)
+        x = x + linear(up, f"{of}.mlp.down_proj")
+    head = tensors.get("lm_head.weight", tensors["model.embed_tokens.weight"])
+    return F.linear(norm(x, "model.norm"), head)

@@ -8,11 +8,27 @@ from pydantic import Field
 
 from bptool.config.section import Section
 
-Target = Literal["attention", "mlp", "attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
-GROUPS: dict[str, tuple[str, ...]] = {
-    "attention": ("attn.c_attn", "attn.c_proj"),
-    "mlp": ("mlp.c_fc", "mlp.c_proj"),
+Target = Literal[
+    "attention",
+    "mlp",
+    "qkv",
+    "proj",
+    "up",
+    "down",
+    "attn.c_attn",
+    "attn.c_proj",
+    "mlp.c_fc",
+    "mlp.c_proj",
+]
+SITES: dict[str, tuple[str, ...]] = {
+    "attention": ("qkv", "proj"),
+    "mlp": ("up", "down"),
+    "attn.c_attn": ("qkv",),
+    "attn.c_proj": ("proj",),
+    "mlp.c_fc": ("up",),
+    "mlp.c_proj": ("down",),
 }
+"""The linear maps that a name stands for, where it is not that of one; GPT-2's own names too."""
 
 
 class LoraConfig(Section):
@@ -23,8 +39,8 @@ class LoraConfig(Section):
     targets: list[Target] = Field(
         default=["attention", "mlp"],
         min_length=1,
-        description="maps of every layer: attention (attn.c_attn and attn.c_proj), mlp (mlp.c_fc "
-        "and mlp.c_proj), or one of these four",
+        description="maps of every layer: attention (qkv and proj), mlp (up and down), or one of "
+        "these four, which GPT-2 calls attn.c_attn, attn.c_proj, mlp.c_fc and mlp.c_proj",
     )
     embeddings: bool = Field(
         default=False,
@@ -33,6 +49,6 @@ class LoraConfig(Section):
     )
 
     @property
-    def maps(self) -> frozenset[str]:
-        """The names of the maps."""
-        return frozenset(name for target in self.targets for name in GROUPS.get(target, (target,)))
+    def sites(self) -> frozenset[str]:
+        """The linear maps of a layer that have adapters."""
+        return frozenset(name for target in self.targets for name in SITES.get(target, (target,)))

@@ -33,6 +33,10 @@ _SETTINGS = {
     "model.n_head": "n_heads num_heads num_attention_heads heads head_count",
     "model.n_embd": "d_model dim hidden_size embed_dim embedding_dim n_embed width model_dim "
     "channels",
+    "model.n_kv_head": "num_key_value_heads n_kv_heads n_query_groups",
+    "model.n_hidden": "intermediate_size n_inner ffn_dim d_ff",
+    "model.norm_epsilon": "rms_norm_eps norm_eps layer_norm_epsilon",
+    "model.rotary_base": "rope_theta rope_base rotary_emb_base",
     "model.dropout": "attn_pdrop resid_pdrop embd_pdrop attention_dropout hidden_dropout "
     "hidden_dropout_prob drop_rate dropout_rate",
     "model.activation": "activation_function hidden_act act_fn",
@@ -84,8 +88,6 @@ _REASONS = {
     "gradient_checkpointing activation_checkpointing": "set training.micro_batch_size to need less "
     "memory",
     "load_in_4bit load_in_8bit quantization": "bptool trains in float32",
-    "n_kv_head num_key_value_heads n_kv_heads": "each head has keys and values of its own",
-    "intermediate_size n_inner ffn_dim d_ff": "the inner width of gpt2 is four times model.n_embd",
 }
 _UNITS = {
     "eval_iters eval_batches val_max_steps": "in tokens, not in batches",

@@ -33,6 +33,7 @@ from bptool.ops.attention import BLOCK, attention_backward, attention_forward
 from bptool.ops.documents import ONE_DOCUMENT
 from bptool.ops.dropout import MaskKey, dropout
 from bptool.ops.embedding import embedding_backward, embedding_forward
+from bptool.ops.gate import gate_backward, gate_forward
 from bptool.ops.layernorm import layernorm_backward_share, layernorm_forward
 from bptool.ops.linear import linear_backward, linear_forward
 from bptool.ops.logit_terms import (
@@ -43,7 +44,10 @@ from bptool.ops.logit_terms import (
 )
 from bptool.ops.low_rank import low_rank_backward, low_rank_forward
 from bptool.ops.matmul import blas_engine
+from bptool.ops.qk_norm import qk_norm_backward, qk_norm_forward
 from bptool.ops.residual import residual_backward, residual_forward
+from bptool.ops.rmsnorm import rmsnorm_backward_share, rmsnorm_forward
+from bptool.ops.rotary import rotary_angles, rotary_backward, rotary_forward
 from bptool.ops.score import score_backward, score_forward
 from bptool.ops.stochastic_depth import stochastic_depth
 from bptool.ops.team import ALONE, make_team, share
@@ -58,13 +62,14 @@ KEY = MaskKey(seed=7, step=3, sequence0=5)
 SITE = 2
 DROPOUT = 0.3
 ATTENTION = {
-    "attention": (0.0, (3, 2, 5, 8), ()),
-    "attention with dropout": (DROPOUT, (3, 2, 5, 8), ()),
-    "attention over blocks": (DROPOUT, (1, 2, 2 * BLOCK + 3, 6), ()),
-    "attention in documents": (DROPOUT, (1, 2, 2 * BLOCK + 3, 6), (5, BLOCK + 9, BLOCK + 20)),
+    "attention": (0.0, (3, 2, 2, 5, 4), ()),
+    "attention with dropout": (DROPOUT, (3, 2, 2, 5, 4), ()),
+    "attention over blocks": (DROPOUT, (1, 2, 2, 2 * BLOCK + 3, 3), ()),
+    "attention in documents": (DROPOUT, (1, 2, 2, 2 * BLOCK + 3, 3), (5, BLOCK + 9, BLOCK + 20)),
+    "attention in groups": (DROPOUT, (1, 6, 2, BLOCK + 3, 4), (BLOCK + 1,)),
 }
-"""Probability of dropout, B, H, T, C, and where later documents begin; the last two go past the
-rows taken at a time."""
+"""Probability of dropout, B, H, G, T, D, and where later documents begin; the last three go past
+the rows taken at a time."""
 TERMS = {
     "label smoothing": LogitTerms(0.2, 0.0),
     "z-loss": LogitTerms(0.0, 0.03),
@@ -74,6 +79,7 @@ TWO = np.array([[0, 0, 2, 2, 2], [0, 1, 1, 1, 4]], np.int32)
 """Where the documents of two rows begin."""
 TEAM = make_team(2)
 """Shapes are such that each has something to do; parts are cut at 16 columns or 8 rows."""
+EPSILON = 1e-5
 EFFORT = Effort(n_elements=12, n_directions=3)
 
 
@@ -95,8 +101,16 @@ def cases() -> Iterator[Case]:
         name = "layernorm" if bias else "layernorm without bias"
         layernorm_kernels = ("layernorm_backward", "layernorm_backward_share")
         yield Case(name, layernorm_kernels, partial(_layernorm, bias=bias))
+    rmsnorm_kernels = ("rmsnorm_backward", "rmsnorm_backward_row", "rmsnorm_backward_share")
+    yield Case("rmsnorm", rmsnorm_kernels, _rmsnorm)
+    qk_norm_kernels = ("qk_norm_backward", "_norm_head_backward", "rmsnorm_backward_row")
+    yield Case("norm of queries and keys", qk_norm_kernels, _qk_norm)
+    for suffix, starts in (("", ONE_DOCUMENT), (" of documents", TWO)):
+        name = f"rotary{suffix}"
+        yield Case(name, ("rotary_backward",), partial(_rotary, name=name, starts=starts))
     for kind in ACTIVATIONS:
         yield Case(kind, ("activation_backward",), partial(_activation, kind=kind))
+    yield Case("gate", ("gate_backward",), _gate)
     for name, (p, shape, documents) in ATTENTION.items():
         attention_kernels = ("attention_backward", "softmax_backward_row")
         make = partial(_attention, name=name, p=p, shape=shape, documents=documents)
@@ -268,6 +282,86 @@ def _layernorm(rng: np.random.Generator, bias: bool) -> Differentiable:
     return Composed("layernorm" if bias else "layernorm without bias", inputs, forward, backward)
 
 
+def _rmsnorm(rng: np.random.Generator) -> Differentiable:
+    inputs = {"x": 2 * rng.normal(size=(5, 7)) + 0.5, "w": 1 + 0.3 * rng.normal(size=7)}
+    x, w = inputs["x"], inputs["w"]
+    y, rstd = overwritten(x.shape), overwritten((5,))
+    dx, dw = Addend(rng, x.shape), Addend(rng, w.shape)
+
+    def forward() -> dict[str, Array]:
+        rmsnorm_forward(y, rstd, x, w, EPSILON)
+        return {"y": y}
+
+    def backward(d: dict[str, Array]) -> dict[str, Array]:
+        none = np.zeros((0, 2, len(w)))
+        rmsnorm_backward_share(dx.reset(), dw.reset(), d["y"], x, rstd, w, none, ALONE)
+        return {"x": dx.added, "w": dw.added}
+
+    return Composed("rmsnorm", inputs, forward, backward)
+
+
+def _qk_norm(rng: np.random.Generator) -> Differentiable:
+    """Two sequences of three rows; values stay as they are. Alone, since members would wait."""
+    n_head, n_kv, n_time, head = 4, 2, 3, 5
+    of_v = (n_head + n_kv) * head
+    qkv = rng.normal(size=(6, of_v + n_kv * head))
+    w_q, w_k = 1 + 0.3 * rng.normal(size=(2, head))
+    y, raw, rstd = overwritten(qkv.shape), overwritten((6, of_v)), overwritten((6, n_head + n_kv))
+    dw_q, dw_k = Addend(rng, w_q.shape), Addend(rng, w_k.shape)
+    partial_sums = overwritten((1, 2, head + 1))
+    jobs = n_head, n_time, 0, 2 * n_head
+
+    def forward() -> dict[str, Array]:
+        y[:] = qkv
+        qk_norm_forward(y, raw, rstd, w_q, w_k, EPSILON, *jobs)
+        return {"y": y}
+
+    def backward(d: dict[str, Array]) -> dict[str, Array]:
+        dqkv, parts = d["y"].copy(), (dw_q.reset(), dw_k.reset())
+        qk_norm_backward(dqkv, *parts, raw, rstd, w_q, w_k, partial_sums, *jobs, ALONE)
+        return {"qkv": dqkv, "w_q": dw_q.added, "w_k": dw_k.added}
+
+    inputs = {"qkv": qkv, "w_q": w_q, "w_k": w_k}
+    return Composed("norm of queries and keys", inputs, forward, backward)
+
+
+def _rotary(rng: np.random.Generator, name: str, starts: Starts) -> Differentiable:
+    """Four heads of queries on two of keys; members take a group each."""
+    n_head, n_time, head = 4, 5, 6
+    qkv = rng.normal(size=(2 * n_time, 8 * head))
+    angles = rotary_angles(n_time, head, 50.0, np.float64)
+    shares = [share(2 * n_head, 2, member) for member in TEAM]
+
+    def turned(values: Array, turn: Callable[..., None]) -> Array:
+        y = values.copy()
+        for jobs in shares:
+            turn(y, angles, starts, n_head, n_time, *jobs)
+        return y
+
+    return Composed(
+        name,
+        {"qkv": qkv},
+        lambda: {"y": turned(qkv, rotary_forward)},
+        lambda d: {"qkv": turned(d["y"], rotary_backward)},
+    )
+
+
+def _gate(rng: np.random.Generator) -> Differentiable:
+    x = 1.5 * rng.normal(size=(6, 18))
+    y, slope = overwritten((6, 9)), overwritten((6, 9))
+
+    def forward() -> dict[str, Array]:
+        gate_forward(ACTIVATIONS["silu"], y, slope, x)
+        return {"y": y}
+
+    def backward(d: dict[str, Array]) -> dict[str, Array]:
+        dx = overwritten(x.shape)
+        gate_backward(ACTIVATIONS["silu"], dx, d["y"], x)
+        return {"x": dx}
+
+    return Composed("gate", {"x": x}, forward, backward)
+
+
 def _activation(rng: np.random.Generator, kind: str) -> Differentiable:
     x = 1.5 * rng.normal(size=(6, 9))
     y, slope = overwritten(x.shape), overwritten(x.shape)
@@ -290,16 +384,17 @@ def _attention(
     rng: np.random.Generator,
     name: str,
     p: float,
-    shape: tuple[int, int, int, int],
+    shape: tuple[int, int, int, int, int],
     documents: tuple[int, ...],
 ) -> Differentiable:
     engine = blas_engine(np.float64)
-    n_batch, n_head, n_time, width = shape
-    qkv = rng.normal(size=(n_batch * n_time, 3 * width))
-    y = overwritten((n_batch * n_time, width))
+    n_batch, n_head, n_kv, n_time, head = shape
+    stops = np.cumsum([n_head, n_kv, n_kv]) * head
+    qkv = rng.normal(size=(n_batch * n_time, stops[-1]))
+    y = overwritten((n_batch * n_time, n_head * head))
     row_stats = overwritten((n_batch, n_head, n_time, 2))
     scratch = overwritten((2, BLOCK, n_time))
-    shares = [share(n_batch * n_head, 1, member) for member in TEAM]
+    shares = [share(n_batch * n_head, n_head // n_kv, member) for member in TEAM]
     starts = ONE_DOCUMENT
     if documents:
         starts = np.zeros((n_batch, n_time), np.int32)
@@ -317,9 +412,9 @@ def _attention(
         scratch[:] = np.nan  # nothing is left in it from the forward
         for jobs in shares:
             attention_backward(engine, dqkv, d["y"], row_stats, scratch, qkv, *held, *jobs)
-        return {n: dqkv[:, i * width : (i + 1) * width] for i, n in enumerate("qkv")}
+        return dict(zip("qkv", np.split(dqkv, stops[:2], axis=1), strict=True))
 
-    inputs = {n: qkv[:, i * width : (i + 1) * width] for i, n in enumerate("qkv")}
+    inputs = dict(zip("qkv", np.split(qkv, stops[:2], axis=1), strict=True))
     return Composed(name, inputs, forward, backward)
 
 

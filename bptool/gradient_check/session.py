@@ -74,6 +74,7 @@ def configured(path: Path | None, sets: Sequence[str], objective: str | None) ->
     from bptool.files import write_text
     from bptool.gradient_check.model import SETTINGS
     from bptool.gradient_check.objectives import checked_objective
+    from bptool.registry import models
     from bptool.training.small_run import TEXT
 
     defaults = None
@@ -88,7 +89,7 @@ def configured(path: Path | None, sets: Sequence[str], objective: str | None) ->
     label = "of the small model that is checked"
     config = resolve(path, sets, defaults=defaults, defaults_label=label).config
     if objective is not None and checked_objective(objective).of_scores:
-        if "score_head" in type(config.model.config).model_fields:
+        if models.get(config.model.name).value_head:
             scored = [*sets, "model.score_head=true"]
             config = resolve(path, scored, defaults=defaults, defaults_label=label).config
     return config

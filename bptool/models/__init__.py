@@ -1,5 +1,5 @@
-"""Models: each one file, its forward and backward in order, registered by name."""
+"""Models, registered by name: transformers (``presets.py``) and the feed-forward ``mlp``."""
 
-from bptool.models import gpt2, mlp
+from bptool.models import mlp, presets
 
-__all__ = ["gpt2", "mlp"]
+__all__ = ["mlp", "presets"]

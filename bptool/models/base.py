@@ -10,20 +10,23 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from bptool.config.lora_section import LoraConfig
 from bptool.config.section import Section
 from bptool.errors import ConfigError
 from bptool.models.operation import Operation
 from bptool.ops.documents import ONE_DOCUMENT
+from bptool.ops.dropout import MaskKey
 from bptool.ops.logit_terms import NO_TERMS, LogitTerms
 from bptool.ops.memory import ALIGNMENT_BYTES, aligned_zeros
 from bptool.ops.team import ALONE, Team
+from bptool.registry import models
 
 Array = npt.NDArray[Any]
 NEW_ID_NOISE = 0.1
@@ -46,6 +49,9 @@ class ParamSpec:
         decay: whether weight decay and penalties apply (not to biases and norms).
         table: whether its rows stand for tokens or positions (embeddings, output weights), which
             optimizers of matrices leave to another rule.
+        rows: where checkpoints keep the rows apart, the name of each part and how many it has.
+        stream: what initial values are drawn under; the field if empty.
+        may_be_new: whether a run may start from weights without it, which then starts at 0.
     """
 
     field: str
@@ -55,6 +61,9 @@ class ParamSpec:
     kind: Literal["normal", "constant", "sinusoidal"] = "normal"
     decay: bool = False
     table: bool = False
+    rows: tuple[tuple[str, int], ...] = ()
+    stream: str = ""
+    may_be_new: bool = False
 
     @property
     def stacked(self) -> bool:
@@ -136,10 +145,13 @@ class FlatLayout:
             if spec.size == 0:
                 continue
             shape = spec.shape[1:] if spec.stacked else spec.shape
+            start = self.offsets[spec.field]
             for layer in range(spec.shape[0] if spec.stacked else 1):
-                start = self.offsets[spec.field] + layer * math.prod(shape)
-                name = spec.name.format(layer)
-                found.append(TensorPlace(name, shape, start, spec.decay, spec.table))
+                for name, n_rows in spec.rows or ((spec.name, shape[0]),):
+                    part = (n_rows, *shape[1:])
+                    place = TensorPlace(name.format(layer), part, start, spec.decay, spec.table)
+                    found.append(place)
+                    start = place.stop
         return found
 
     def named(self, buffer: Array) -> dict[str, Array]:
@@ -184,6 +196,13 @@ class Model(ABC):
     name: ClassVar[str]
     Params: ClassVar[Callable[..., Any]]
     """NamedTuple of parameter arrays, fields as in ``specs``."""
+    value_head: ClassVar[bool] = False
+    """Whether there may be a scalar beside the logits, of reward models and value functions: a
+    setting ``score_head``."""
+    lora: ClassVar[bool] = False
+    """Whether its linear maps may have adapters (:meth:`adapted`)."""
+    logprobs: ClassVar[bool] = False
+    """Whether objectives may learn from the log-probability of each token (``forward_tokens``)."""
     stored: frozenset[str] = frozenset()
     """Fields whose gradient the first micro-batch of a step stores, so that they need not be
     cleared: most of the buffer, as a rule."""
@@ -268,7 +287,7 @@ class Model(ABC):
         """Forward to :meth:`token_logprobs`, if ``of_logp``, and :meth:`token_scores`, if the model
         has a scalar head. ``key`` None: nothing is dropped. Arguments as for
         :meth:`loss_and_gradient`."""
-        raise self._not_fine_tuned()
+        raise self.no_logprobs()
 
     def backward_tokens(
         self,
@@ -287,17 +306,41 @@ class Model(ABC):
     ) -> None:
         """Backward from the gradients of log-probabilities and scores, (N,), of the same shard's
         last :meth:`forward_tokens`, to ``grads``, as :meth:`loss_and_gradient` leaves them."""
-        raise self._not_fine_tuned()
+        raise self.no_logprobs()
 
-    def _not_fine_tuned(self) -> ConfigError:
+    def no_logprobs(self) -> ConfigError:
+        """What a model without :attr:`logprobs` answers to an objective that learns from them."""
         return ConfigError(
             f"model '{self.name}' gives its loss only, no log-probabilities to learn from; "
-            "preferences and rewards need model 'gpt2'"
+            f"preferences and rewards need {models_with('logprobs')}"
         )
+
+    def adapted(self, lora: LoraConfig, base: Array) -> Model:
+        """This model with the weights ``base`` frozen, and adapters to train.
+
+        Raises:
+            ConfigError: it takes none, or one would be no smaller than its map.
+        """
+        raise ConfigError(
+            f"model '{self.name}' takes no adapters; lora needs {models_with('lora')}"
+        )
+
+    def frozen_tensors(self) -> dict[str, Array]:
+        """What is not trained, by checkpoint name."""
+        return {}
+
+    def merged(self, buffer: Array) -> Array:
+        """Flat weights of a model without adapters that does what this one does with ``buffer``."""
+        return buffer
+
+    @property
+    def drops(self) -> bool:
+        """Whether training leaves anything out at random."""
+        return False
 
     def token_scores(self, acts: Any) -> Array:
         """Scores of the scalar head in the last :meth:`forward_tokens`, (N,)."""
-        raise self._not_fine_tuned()
+        raise self.no_logprobs()
 
     @property
     def has_scores(self) -> bool:
@@ -363,9 +406,14 @@ class Model(ABC):
         sizes; in four or more, of different proportions, if it takes much of a step.
         """
 
+    def pack(self, tensors: Mapping[str, Array]) -> Any:
+        """The NamedTuple of tensors that are given by the fields of their specs."""
+        return self.Params(**tensors)
+
     def params(self, buffer: Array) -> Any:
         """The NamedTuple of views into a flat buffer."""
-        return self.Params(*self.layout.views(buffer))
+        fields = [spec.field for spec in self.layout.specs]
+        return self.pack(dict(zip(fields, self.layout.views(buffer), strict=True)))
 
     def gradients(self, buffer: Array) -> Any:
         """The same for a gradient; frozen tensors have arrays without elements there."""
@@ -385,13 +433,106 @@ class Model(ABC):
             elif spec.kind == "sinusoidal":
                 view[...] = spec.init * sinusoids(*spec.shape)
             elif spec.size:
-                digest = hashlib.sha256(spec.field.encode()).digest()
+                digest = hashlib.sha256((spec.stream or spec.field).encode()).digest()
                 stream = int.from_bytes(digest[:8], "little")
                 generator = np.random.Generator(np.random.Philox(key=[seed, stream]))
                 flat = view.reshape(-1)
                 for start in range(0, flat.size, DRAWN_AT_ONCE):
                     part = flat[start : start + DRAWN_AT_ONCE]
                     part[:] = generator.normal(0.0, spec.init, part.size)
+
+
+def models_with(capability: str) -> str:
+    """The models whose class says that they can, for messages."""
+    names = [f"'{name}'" for name in models.names() if getattr(models.get(name), capability)]
+    return f"model {' or '.join(names)}"
+
+
+class Workspace(NamedTuple):
+    """Activations of a team and one member's numbers for the two ways to run it."""
+
+    acts: Any
+    training: Any
+    evaluating: Any
+
+
+NO_KEY = MaskKey(0, 0, 0)
+
+
+class CompiledModel(Model):
+    """A model whose step is one compiled function over activations that a team shares."""
+
+    compiled_step: ClassVar[Callable[..., tuple[float, float]]]
+    """``(hyper, params, grads, acts, tokens, targets, starts, key, inverse_n_targets, terms, adds,
+    backward, team)``: a member's part of the loss and of what the terms add."""
+
+    @abstractmethod
+    def shapes(self, n_sequences: int, n_time: int, n_members: int) -> dict[str, tuple[int, ...]]:
+        """Of every activation and of scratch."""
+
+    @abstractmethod
+    def activations(self, arrays: dict[str, Array]) -> Any:
+        """The NamedTuple that compiled code takes of arrays with these shapes."""
+
+    @abstractmethod
+    def hyper(self, engine: Any, training: bool) -> Any:
+        """The numbers that compiled code needs; nothing is dropped but in training."""
+
+    def workspaces(
+        self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engines: Sequence[Any]
+    ) -> list[Workspace]:
+        shapes = self.shapes(n_sequences, n_time, len(engines))
+        acts = self.activations(dict(zip(shapes, allocate(shapes, dtype), strict=True)))
+        return [Workspace(acts, self.hyper(e, True), self.hyper(e, False)) for e in engines]
+
+    def workspace_bytes(
+        self, n_sequences: int, n_time: int, itemsize: int, n_members: int = 1
+    ) -> int:
+        return bytes_of(self.shapes(n_sequences, n_time, n_members), itemsize)
+
+    def loss_and_gradient(
+        self,
+        params: Any,
+        grads: Any,
+        acts: Workspace,
+        tokens: Array,
+        targets: Array,
+        inverse_n_targets: float,
+        key: MaskKey,
+        team: Team = ALONE,
+        terms: LogitTerms = NO_TERMS,
+        adds: bool = True,
+        starts: Array = ONE_DOCUMENT,
+    ) -> Losses:
+        return Losses(
+            *self.compiled_step(
+                *(acts.training, params, grads, acts.acts, tokens, targets, starts),
+                *(key, inverse_n_targets, terms, adds, True, team),
+            )
+        )
+
+    def loss(
+        self,
+        params: Any,
+        acts: Workspace,
+        tokens: Array,
+        targets: Array,
+        team: Team = ALONE,
+        terms: LogitTerms = NO_TERMS,
+        starts: Array = ONE_DOCUMENT,
+    ) -> float:
+        return float(
+            sum(
+                self.compiled_step(
+                    *(acts.evaluating, params, params, acts.acts, tokens, targets, starts),
+                    *(NO_KEY, 1.0, terms, True, False, team),
+                )
+            )
+        )
+
+    def token_logprobs(self, acts: Workspace) -> Array:
+        logp: Array = acts.acts.logp
+        return logp
 
 
 def grow_vocabulary(old: Model, weights: Array, new: Model, seed: int) -> Array:

@@ -10,22 +10,19 @@ Source: Bengio, Ducharme, Vincent, Jauvin 2003, JMLR 3, without its optional dir
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
-import numpy.typing as npt
 from pydantic import Field
 
 from bptool.config.section import Section
-from bptool.models.base import Array, Losses, Model, ParamSpec, Reference, allocate, bytes_of
+from bptool.models.base import Array, CompiledModel, ParamSpec, Reference, Workspace
 from bptool.models.decoder import Workers
 from bptool.models.head_loss import head_loss_and_gradient
 from bptool.models.mlp_decode import MLPDecoder
 from bptool.models.mlp_operations import SIZES, VARIANTS, mlp_intermediates, mlp_operations
 from bptool.models.operation import Operation
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward
-from bptool.ops.documents import ONE_DOCUMENT
-from bptool.ops.dropout import MaskKey, dropout
+from bptool.ops.dropout import dropout
 from bptool.ops.head import tile_rows
 from bptool.ops.jit import composition
 from bptool.ops.linear import linear_backward, linear_forward
@@ -34,7 +31,7 @@ from bptool.ops.logit_terms import (
     LogitTerms,
 )
 from bptool.ops.matmul import MatmulEngine
-from bptool.ops.team import ALONE, Team, barrier, share
+from bptool.ops.team import barrier, share
 from bptool.ops.window import window_backward, window_forward
 from bptool.registry import models
 
@@ -115,17 +112,6 @@ class Hyper(NamedTuple):
     engine: MatmulEngine
     activation: int
     dropout: Dropout
-
-
-class Workspace(NamedTuple):
-    """Activations of a team and one member's numbers for the two ways to run it."""
-
-    acts: Activations
-    training: Hyper
-    evaluating: Hyper
-
-
-NO_KEY = MaskKey(0, 0, 0)
 
 
 @composition
@@ -217,12 +203,13 @@ def mlp_loss_and_gradient(  # type: ignore[no-untyped-def]
 
 
 @models.register("mlp")
-class MLP(Model):
+class MLP(CompiledModel):
     """The feed-forward model; see the module's first lines for the equations."""
 
     Config = MLPConfig
     Params = Params
     stored = frozenset({"input_w", "hidden_w", "output_w"})
+    compiled_step = staticmethod(mlp_loss_and_gradient)
 
     def make_specs(self) -> tuple[ParamSpec, ...]:
         c = self.config
@@ -250,7 +237,7 @@ class MLP(Model):
             bias("output_b", "output.bias", self.n_vocab),
         )
 
-    def _shapes(self, n_sequences: int, n_time: int) -> dict[str, tuple[int, ...]]:
+    def shapes(self, n_sequences: int, n_time: int, n_members: int) -> dict[str, tuple[int, ...]]:
         c = self.config
         n, n_in, f = n_sequences * n_time, c.window * c.n_embd, c.n_hidden
         return {
@@ -261,60 +248,16 @@ class MLP(Model):
             **{"dx": (n, n_in), "dhidden": (n, f), "dpre": (n, f)},
         }
 
-    def workspaces(
-        self, n_sequences: int, n_time: int, dtype: npt.DTypeLike, engines: Sequence[MatmulEngine]
-    ) -> list[Workspace]:
-        acts = Activations(*allocate(self._shapes(n_sequences, n_time), dtype))
+    def activations(self, arrays: dict[str, Array]) -> Activations:
+        return Activations(**arrays)
+
+    def hyper(self, engine: MatmulEngine, training: bool) -> Hyper:
         kind, p = ACTIVATIONS[self.config.activation], self.config.dropout_sites()
-        return [Workspace(acts, Hyper(e, kind, p), Hyper(e, kind, NO_DROPOUT)) for e in engines]
+        return Hyper(engine, kind, p if training else NO_DROPOUT)
 
-    def workspace_bytes(
-        self, n_sequences: int, n_time: int, itemsize: int, n_members: int = 1
-    ) -> int:
-        return bytes_of(self._shapes(n_sequences, n_time), itemsize)
-
-    def loss_and_gradient(
-        self,
-        params: Any,
-        grads: Any,
-        acts: Workspace,
-        tokens: Array,
-        targets: Array,
-        inverse_n_targets: float,
-        key: MaskKey,
-        team: Team = ALONE,
-        terms: LogitTerms = NO_TERMS,
-        adds: bool = True,
-        starts: Array = ONE_DOCUMENT,
-    ) -> Losses:
-        return Losses(
-            *mlp_loss_and_gradient(
-                *(acts.training, params, grads, acts.acts, tokens, targets, starts),
-                *(key, inverse_n_targets, terms, adds, True, team),
-            )
-        )
-
-    def loss(
-        self,
-        params: Any,
-        acts: Workspace,
-        tokens: Array,
-        targets: Array,
-        team: Team = ALONE,
-        terms: LogitTerms = NO_TERMS,
-        starts: Array = ONE_DOCUMENT,
-    ) -> float:
-        return float(
-            sum(
-                mlp_loss_and_gradient(
-                    *(acts.evaluating, params, params, acts.acts, tokens, targets, starts),
-                    *(NO_KEY, 1.0, terms, True, False, team),
-                )
-            )
-        )
-
-    def token_logprobs(self, acts: Workspace) -> Array:
-        return acts.acts.logp
+    @property
+    def drops(self) -> bool:
+        return max(self.config.dropout_sites()) > 0
 
     def intermediates(self, workspace: Workspace) -> list[tuple[str, Array]]:
         return mlp_intermediates(workspace.acts)

@@ -1,4 +1,5 @@
-"""Element-wise activations y = f(x): tanh, sigmoid, relu, gelu (exact), gelu_tanh.
+"""Element-wise activations y = f(x): tanh, sigmoid, relu, gelu (exact), gelu_tanh,
+silu.
 
 Shapes: x, y, slope, dy, dx (N, F). Training's forward saves the slope f'(x), which shares its
 exponential with f, so that the backward is one product:
@@ -9,6 +10,7 @@ exponential with f, so that the backward is one product:
     gelu       f = x Phi(x),  f' = Phi(x) + x phi(x)       Hendrycks, Gimpel 2016, arXiv:1606.08415
     gelu_tanh  f = x (1 + tanh u) / 2,  u = sqrt(2/pi) (x + 0.044715 x^3)    GPT-2's approximation
                f' = (1 + tanh u) / 2 + x (1 - tanh^2 u) / 2 sqrt(2/pi) (1 + 3 * 0.044715 x^2)
+    silu       f = x s,  s = 1 / (1 + exp(-x)),  f' = s (1 + x (1 - s))    the same paper, section 2
 
 dx may be dy itself, but then the loop does not vectorise; y and slope must not be x. A new
 activation is a function of one number that returns (f, f'), and a number in ``ACTIVATIONS``.
@@ -21,13 +23,14 @@ import math
 from bptool.ops.jit import kernel
 from bptool.ops.vector_math import exp, normal_cdf, normal_density, tanh
 
-TANH, SIGMOID, RELU, GELU, GELU_TANH = range(5)
+TANH, SIGMOID, RELU, GELU, GELU_TANH, SILU = range(6)
 ACTIVATIONS = {
     "tanh": TANH,
     "sigmoid": SIGMOID,
     "relu": RELU,
     "gelu": GELU,
     "gelu_tanh": GELU_TANH,
+    "silu": SILU,
 }
 _SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
 _CUBIC = 0.044715
@@ -87,6 +90,17 @@ def gelu_tanh_and_slope(y, slope, x):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def silu_and_slope(y, slope, x):  # type: ignore[no-untyped-def]
+    one = x.dtype.type(1.0)
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            v = x[i, j]
+            s = one / (one + exp(-v))
+            y[i, j] = v * s
+            slope[i, j] = s * (one + v * (one - s))
+
+
+@kernel
 def activation_forward(kind, y, slope, x):  # type: ignore[no-untyped-def]
     """y = f(x) and slope = f'(x) for ``kind``, a value of ``ACTIVATIONS``."""
     if kind == TANH:
@@ -97,8 +111,10 @@ def activation_forward(kind, y, slope, x):  # type: ignore[no-untyped-def]
         relu_and_slope(y, slope, x)
     elif kind == GELU:
         gelu_and_slope(y, slope, x)
-    else:
+    elif kind == GELU_TANH:
         gelu_tanh_and_slope(y, slope, x)
+    else:
+        silu_and_slope(y, slope, x)
 
 
 @kernel

@@ -1,6 +1,7 @@
 """Causal multi-head self-attention: for each head, y = dropout(softmax(q k^T / sqrt D + mask)) v.
 
-Shapes: qkv (B*T, 3C), its columns q, k, v each as H heads of D; y (B*T, C); row_stats
+Shapes: qkv (B*T, (H + 2 G) D), its columns H heads of q, then G of k and G of v, each of D; G
+divides H, and head h of q goes with head h // (H / G) of k and v; y (B*T, H D); row_stats
 (B, H, T, 2) saved, each row's largest score and one over its sum of exponentials;
 scratch (2, BLOCK, T), one for each member of a team; starts (B, T) or (0, 0), see ``documents.py``.
 Rows are taken BLOCK at a time and only the columns up to the block's last row: what lies to the
@@ -12,10 +13,12 @@ Backward, with P = softmax(S / sqrt D) and P' = dropout(P), for each head:
     S = q k^T,   P = exp((S - largest) / sqrt D) inverse,
     dv = P'^T dy,   dP = dropout(dy v^T),   dS = P (dP - sum_s dP P),
     dq = dS k / sqrt D,   dk = dS^T q / sqrt D.     dqkv is overwritten.
-A team cuts the jobs, one for each sequence and head: job = sequence * H + head.
+A team cuts the jobs, one for each sequence and head of q, at multiples of H / G, since the heads
+of a group add to the same dk and dv: job = sequence * H + head.
 Decoding keeps k and v of earlier positions in a cache: see ``attention_decode.py``.
 Sources: Vaswani et al. 2017, arXiv:1706.03762, equation 1; weights made anew in the backward from
-a row's statistics: Dao et al. 2022, arXiv:2205.14135, section 3.1.
+a row's statistics: Dao et al. 2022, arXiv:2205.14135, section 3.1; groups: Ainslie et al. 2023,
+arXiv:2305.13245, section 2.2.
 """
 
 from __future__ import annotations
@@ -50,14 +53,17 @@ def attention_forward(  # type: ignore[no-untyped-def]
     n_head, n_time = row_stats.shape[1], row_stats.shape[2]
     width = y.shape[1]
     head = width // n_head
+    kv_width = (qkv.shape[1] - width) // 2
+    group = width // kv_width
     scale = qkv.dtype.type(1.0 / head**0.5)
     mask = mask_scratch(qkv)
     for job in range(first_job, stop_job):
         i, h = job // n_head, job % n_head
+        of_k = width + h // group * head
         qkv_rows = qkv[i * n_time : (i + 1) * n_time]
         q = qkv_rows[:, h * head : (h + 1) * head]
-        k = qkv_rows[:, width + h * head : width + (h + 1) * head]
-        v = qkv_rows[:, 2 * width + h * head : 2 * width + (h + 1) * head]
+        k = qkv_rows[:, of_k : of_k + head]
+        v = qkv_rows[:, of_k + kv_width : of_k + kv_width + head]
         out = y[i * n_time : (i + 1) * n_time, h * head : (h + 1) * head]
         first_row = ((key.sequence0 + i) * n_head + h) * n_time
         for start in range(0, n_time, BLOCK):
@@ -87,27 +93,31 @@ def attention_backward(  # type: ignore[no-untyped-def]
     n_head, n_time = row_stats.shape[1], row_stats.shape[2]
     width = dy.shape[1]
     head = width // n_head
+    kv_width = (qkv.shape[1] - width) // 2
+    group = width // kv_width
     scale = qkv.dtype.type(1.0 / head**0.5)
     mask = mask_scratch(qkv)
     for job in range(first_job, stop_job):
         i, h = job // n_head, job % n_head
+        of_k = width + h // group * head
         qkv_rows = qkv[i * n_time : (i + 1) * n_time]
         dqkv_rows = dqkv[i * n_time : (i + 1) * n_time]
         q = qkv_rows[:, h * head : (h + 1) * head]
-        k = qkv_rows[:, width + h * head : width + (h + 1) * head]
-        v = qkv_rows[:, 2 * width + h * head : 2 * width + (h + 1) * head]
+        k = qkv_rows[:, of_k : of_k + head]
+        v = qkv_rows[:, of_k + kv_width : of_k + kv_width + head]
         dq = dqkv_rows[:, h * head : (h + 1) * head]
-        dk = dqkv_rows[:, width + h * head : width + (h + 1) * head]
-        dv = dqkv_rows[:, 2 * width + h * head : 2 * width + (h + 1) * head]
+        dk = dqkv_rows[:, of_k : of_k + head]
+        dv = dqkv_rows[:, of_k + kv_width : of_k + kv_width + head]
         d_out = dy[i * n_time : (i + 1) * n_time, h * head : (h + 1) * head]
         first_row = ((key.sequence0 + i) * n_head + h) * n_time
-        if document_start(starts, i, n_time - 1) > 0:
+        of_group = h % group > 0  # dk and dv have the part of another head of the group
+        if document_start(starts, i, n_time - 1) > 0 and not of_group:
             dk[:, :] = dqkv.dtype.type(0.0)
             dv[:, :] = dqkv.dtype.type(0.0)
         # the last block first: of one document it has every row of dk and dv; the others add to it
         for start in range((n_time - 1) // BLOCK * BLOCK, -1, -BLOCK):
             stop = min(start + BLOCK, n_time)
-            adds = stop < n_time
+            adds = stop < n_time or of_group
             left = document_start(starts, i, start)
             below, seen = start - left, stop - left
             scores = scratch[0, : stop - start, :seen]

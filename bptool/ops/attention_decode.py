@@ -4,7 +4,8 @@ A page holds PAGE positions of one sequence: keys and values of every layer and 
 contiguous. A sequence is a list of pages, and sequences that begin alike may share pages, so what a
 prompt's samples have in common is stored once (Kwon et al. 2023, arXiv:2309.06180).
 
-Shapes: qkv (N, 3C) of new rows; y (N, C); pages (n_pages, L, 2, H, PAGE, D), keys then values;
+Shapes: qkv (N, (H + 2 G) D) of new rows; y (N, H D); pages (n_pages, L, 2, G, PAGE, D), keys then
+values;
 table (n_sequences, n) page numbers; runs (n_runs, 4), each consecutive rows of one sequence: first
 row, number of rows, sequence, position of the first; scores (QUERIES, at least the past rounded up
 to PAGE) is a member's own scratch.
@@ -47,39 +48,43 @@ def add_weighted(y, weights, values, n):  # type: ignore[no-untyped-def]
 
 @kernel
 def _store_new(pages, layer, h, table, run, qkv):  # type: ignore[no-untyped-def]
-    """Copy a run's keys and values of one head into its pages."""
+    """Copy a run's keys and values of one head of theirs into its pages."""
     row0, n_rows, sequence, position0 = run[0], run[1], run[2], run[3]
-    head = pages.shape[5]
-    width = qkv.shape[1] // 3
+    n_kv, head = pages.shape[3], pages.shape[5]
+    of_v = qkv.shape[1] - n_kv * head
+    of_k = of_v - n_kv * head
     for t in range(n_rows):
         position = position0 + t
         page = pages[table[sequence, position // PAGE], layer]
         key, value = page[0, h, position % PAGE], page[1, h, position % PAGE]
         row = qkv[row0 + t]
         for d in range(head):
-            key[d] = row[width + h * head + d]
-            value[d] = row[2 * width + h * head + d]
+            key[d] = row[of_k + h * head + d]
+            value[d] = row[of_v + h * head + d]
 
 
 @kernel
 def attention_decode(y, pages, layer, table, runs, qkv, scores, first, stop):  # type: ignore[no-untyped-def]
     """Attention of the new rows, which first join the cache.
 
-    Of the jobs, (run, head) pairs with heads fastest, those from ``first`` to ``stop``.
+    Of the jobs, (run, head of queries) pairs with heads fastest, those from ``first`` to ``stop``,
+    which are cut at multiples of H / G: the first head of a group stores its keys and values.
     """
-    n_head, head = pages.shape[3], pages.shape[5]
+    n_head, head = y.shape[1] // pages.shape[5], pages.shape[5]
+    group = n_head // pages.shape[3]
     scale = qkv.dtype.type(1.0 / head**0.5)
     zero = qkv.dtype.type(0.0)
     for job in range(first, stop):
         run, h = runs[job // n_head], job % n_head
         row0, n_rows, sequence, position0 = run[0], run[1], run[2], run[3]
-        _store_new(pages, layer, h, table, run, qkv)
+        if h % group == 0:
+            _store_new(pages, layer, h // group, table, run, qkv)
         for start in range(0, n_rows, QUERIES):
             n_queries = min(QUERIES, n_rows - start)
             n_past = position0 + start + n_queries  # of the block's last row
             q = qkv[row0 + start : row0 + start + n_queries, h * head : (h + 1) * head]
             for s in range(0, n_past, PAGE):
-                keys = pages[table[sequence, s // PAGE], layer, 0, h]
+                keys = pages[table[sequence, s // PAGE], layer, 0, h // group]
                 n_keys = min(PAGE, n_past - s)
                 dot_rows(scores[:, s : s + n_keys], q, keys, False, n_queries, 0, n_keys, head)
             for t in range(n_queries):
@@ -89,6 +94,6 @@ def attention_decode(y, pages, layer, table, runs, qkv, scores, first, stop):  #
                 for d in range(head):
                     out[d] = zero
                 for s in range(0, n_seen, PAGE):
-                    values = pages[table[sequence, s // PAGE], layer, 1, h]
+                    values = pages[table[sequence, s // PAGE], layer, 1, h // group]
                     weights = scores[t, s : s + PAGE]
                     add_weighted(out, weights, values, min(PAGE, n_seen - s))

@@ -1,7 +1,7 @@
 """Token and position embedding: x[b, t] = E[token[b, t]] + P[t - start[b, t]].
 
-Shapes: tokens (B, T) integers in [0, V), E (V, C), P (at least T, C), x (B*T, C); starts (B, T) or
-(0, 0) for start = 0, see ``documents.py``.
+Shapes: tokens (B, T) integers in [0, V), E (V, C), P (at least T, C) or without elements for none,
+x (B*T, C); starts (B, T) or (0, 0) for start = 0, see ``documents.py``.
 Backward: dE[token] += dx, dP[t - start] += dx; rows that share a token add up. One without elements
 is not wanted.
 A team cuts the forward by rows and the backward by columns, since rows may share a token.
@@ -22,8 +22,12 @@ def embedding_forward(x, tokens, starts, e, p, team):  # type: ignore[no-untyped
     for row in range(first, stop):
         i, t = row // n_time, row % n_time
         token, position = tokens[i, t], t - document_start(starts, i, t)
-        for j in range(e.shape[1]):
-            x[row, j] = e[token, j] + p[position, j]
+        if p.size > 0:
+            for j in range(e.shape[1]):
+                x[row, j] = e[token, j] + p[position, j]
+        else:
+            for j in range(e.shape[1]):
+                x[row, j] = e[token, j]
 
 
 @kernel

@@ -72,6 +72,13 @@ def composition(function: Callable[..., Any]) -> Any:
     return kernel(function)
 
 
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile a composition only as a part of the compositions that call it, in whose code its own
+    is written out: compiled by itself as well, it would be optimized twice for nothing."""
+    options = {**_OPTIONS, "cache": False, "inline": "always"}
+    return numba.jit(**options, fastmath=FASTMATH, _target=_TARGET)(function)
+
+
 def c_function(signature: Any, cache: bool = True) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function of ``signature`` at once, to be called by its ``address``.
 

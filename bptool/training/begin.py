@@ -16,7 +16,6 @@ from bptool.config.schema import RunConfig
 from bptool.data.tokenizers import load_tokenizer
 from bptool.errors import RunError
 from bptool.files import write_text
-from bptool.models.adapters import AdaptedGPT2
 from bptool.plugins import named_rules
 from bptool.training import machine, metrics, samples
 from bptool.training.checkpoint import WEIGHTS, CheckpointStore, require_space, write_folder
@@ -78,8 +77,8 @@ def start_run(
                 if held_out := pieces.lesson.held_out():
                     lines = [{"format_version": 1, "kind": "bptool held-out"}, *held_out]
                     write_text(made.held_out, "".join(json.dumps(x) + "\n" for x in lines))
-                if isinstance(pieces.model, AdaptedGPT2):
-                    _keep_base(pieces.model, made)
+                if frozen := pieces.model.frozen_tensors():  # written once, as a checkpoint is
+                    write_folder(made.base, {WEIGHTS: frozen}, {"step": 0})
                 write_manifest(made, describe(pieces), config)
             folder.finish(made)
         except BaseException:
@@ -92,11 +91,6 @@ def start_run(
         pieces.close()
         raise
     return training
-
-
-def _keep_base(model: AdaptedGPT2, folder: RunFolder) -> None:
-    """Write the frozen weights once, in the form of a checkpoint."""
-    write_folder(folder.base, {WEIGHTS: model.plain.layout.named(model.base)}, {"step": 0})
 
 
 def resume_run(

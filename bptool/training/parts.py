@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bptool.config.schema import RunConfig
-from bptool.models.adapters import AdaptedGPT2, adapt
 from bptool.models.base import Array, Model
 from bptool.optim.averages.base import WeightAverage
 from bptool.optim.averages.none import NoAverage
@@ -16,9 +15,9 @@ def build_model(config: RunConfig, n_vocab: int) -> Model:
     return models.get(config.model.name)(config.model.config, n_vocab)
 
 
-def build_adapted(config: RunConfig, model: Model, weights: Array) -> AdaptedGPT2 | None:
+def build_adapted(config: RunConfig, model: Model, weights: Array) -> Model | None:
     """The configured adapters on ``model``, whose ``weights`` are frozen; None without adapters."""
-    return None if config.lora is None else adapt(model, config.lora, weights)
+    return None if config.lora is None else model.adapted(config.lora, weights)
 
 
 def build_optimizer(config: RunConfig) -> Optimizer:

@@ -250,6 +250,8 @@ def build(
     if config.training.early_stopping is not None:
         n_targets = min(corpus.n_validation - 1, config.training.eval_tokens or corpus.n_validation)
         early_stopping.check(-(-n_targets // plan.n_time))
+    if material and not model.logprobs:
+        raise model.no_logprobs()
     chosen = choose_engine(engine or config.training.engine)
     team = WorkerTeam(plan.n_workers)
     terms = LogitTerms(config.training.label_smoothing, config.training.z_loss)

@@ -70,7 +70,7 @@ def _check_same(model: Model, other: Model, config: RunConfig) -> None:
             f"model.name is {model.name}, but {config.start.run} is a {other.name}; name the same"
         )
     for own, its in zip(model.specs, other.specs, strict=True):
-        new_head = own.field.startswith("score_") and its.size == 0
+        new_head = own.may_be_new and its.size == 0
         if own.shape != its.shape and not new_head:
             raise ConfigError(
                 f"the model of {config.start.run} has {its.name} of shape {its.shape}, the "

@@ -105,8 +105,7 @@ class Rollouts(Lesson):
         self._mix = mix
         self._kl_weight = settings.kl_weight
         self._in_groups = isinstance(objective, GRPO)
-        config = self._shards.model.config
-        self._drops = max(config.dropout_sites()) > 0 or config.depth().rate > 0
+        self._drops = self._shards.model.drops
         self._watch = FailureWatch(settings.kl_target)
         self._notices = [Notice(text, "warning") for text in prompts.report.notes()]
 
