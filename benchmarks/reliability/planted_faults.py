@@ -222,11 +222,7 @@ def functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
 
 def edits(function: ast.FunctionDef) -> list[tuple[str, int, str, Edit]]:
     """Every change of a function; each may be made once, in a tree of its own."""
-    body = function.body[1:] if ast.get_docstring(function) else function.body
-    inner = ast.Module(body, [])
-    made = [*_statement_edits(inner.body), *_expression_edits(inner)]
-    function.body = inner.body  # of which a statement may now be another one
-    return made
+    return [*_statement_edits(function.body), *_expression_edits(function)]
 
 
 def faults_of(file: str, name: str) -> list[Fault]:
