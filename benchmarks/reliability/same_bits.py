@@ -221,11 +221,10 @@ def _without_times(value: Any, folder: Path) -> Any:
 
 
 def _lines(path: Path, folder: Path) -> list[Any]:
-    return [
-        _without_times(json.loads(line), folder)
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if line.strip()
-    ]
+    """The values of a file of JSON, or of JSON Lines."""
+    text = path.read_text(encoding="utf-8")
+    values = [text] if path.suffix == ".json" else text.splitlines()
+    return [_without_times(json.loads(value), folder) for value in values if value.strip()]
 
 
 def _differing_keys(a: Any, b: Any) -> str:
