@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from functools import partial
 
 from bptool.cli import terminal
 from bptool.cli.failures import NOTHING_LEARNED, Stopped
@@ -42,13 +43,10 @@ def _train(request: Request, quiet: bool, json: bool, losses: terminal.Losses) -
             listener(Notice(note))
         listeners = [listener, lambda event: losses.log(run)]
         listeners += [] if limit is None else [limit]
-        if request.resume:
-            training = resume_run(
-                request.config, request.folder, listeners, checkpoint=request.checkpoint
-            )
-        else:
-            training = start_run(request.config, request.folder, listeners)
-        training.detect_anomaly = request.detect_anomaly
+        begin = partial(resume_run, checkpoint=request.checkpoint) if request.resume else start_run
+        training = begin(
+            request.config, request.folder, listeners, detect_anomaly=request.detect_anomaly
+        )
         if limit is not None:
             limit.training = training
         try:

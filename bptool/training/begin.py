@@ -23,12 +23,12 @@ from bptool.training.checkpoint import WEIGHTS, CheckpointStore, require_space, 
 from bptool.training.events import Listener, Notice
 from bptool.training.lessons.rollouts import Rollouts
 from bptool.training.lock import RUN_LOCK, FolderLock
-from bptool.training.loop import Training
 from bptool.training.manifest import changed_keys, describe, differences
 from bptool.training.moved import find_again
 from bptool.training.parts import build_model
 from bptool.training.progress import Progress
 from bptool.training.restore import checkpoint_bytes, load_checkpoint
+from bptool.training.run import Training
 from bptool.training.run_folder import RunFolder, writing
 from bptool.training.run_seal import (
     check_programs,
@@ -53,6 +53,7 @@ def start_run(
     folder: RunFolder,
     listeners: Sequence[Listener] = (),
     progress: Callable[[str, int, int], None] | None = None,
+    detect_anomaly: bool = False,
 ) -> Training:
     """Begin a run: check everything, then make its folder.
 
@@ -68,7 +69,7 @@ def start_run(
         for notice in (*of_text, *pieces.lesson.notices()):
             for listener in listeners:
                 listener(notice)
-        training = Training(pieces, folder, listeners)
+        training = Training(pieces, folder, listeners, detect_anomaly=detect_anomaly)
         made = folder.begin()
         try:
             require_space(made.checkpoints, checkpoint_bytes(pieces))
@@ -105,6 +106,7 @@ def resume_run(
     listeners: Sequence[Listener] = (),
     progress: Callable[[str, int, int], None] | None = None,
     checkpoint: str = "last",
+    detect_anomaly: bool = False,
 ) -> Training:
     """Go on with a run from its last checkpoint (from its start if it has none yet), with the
     workers, their split and the matrix engine that its manifest names.
@@ -158,7 +160,7 @@ def resume_run(
         standing = _load(pieces, folder, checkpoint)
         metrics.rewind(folder.metrics, standing.step)
         samples.rewind(folder.samples, standing.step)
-        training = Training(pieces, folder, listeners, standing)
+        training = Training(pieces, folder, listeners, standing, detect_anomaly)
         if made:
             rewrite_config(folder, config, changed_keys(saved, now, standing.step, made))
         for notice in (*_news(own, pieces, folder, standing, made), *_notices(saved, now)):
