@@ -8,6 +8,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -221,7 +222,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 def test_a_time_limit_keeps_what_the_end_takes_free() -> None:
     class Stub:
-        save_seconds, stopped = 4.0, 0
+        checkpoints, stopped = SimpleNamespace(seconds=4.0), 0
 
         def request_stop(self) -> None:
             self.stopped += 1
