@@ -2,6 +2,8 @@
 # make demo-chat   from text to a model that answers: pretrain, fine-tune, judgements, DPO, chat
 # make demo-rlhf   go on with a reward model, PPO and GRPO
 # make test    the tests
+# make test-quick   some of them, in a minute: after every change
+# make test-long    what takes long: browsers, kills, fuzzing, demos, commands pasted from the docs
 # make lint    ruff and mypy
 # make bench   all benchmarks against PyTorch and JAX, into bench.json (see docs/performance.md)
 # make bench-quick   a few of them, in minutes
@@ -20,7 +22,7 @@ DEMO := runs/demo
 # Says that runs/demo may be removed by the next demo.
 MARK := $(DEMO)/made-by-make-demo.txt
 
-.PHONY: demo demo-chat demo-rlhf test lint bench bench-quick docs clean
+.PHONY: demo demo-chat demo-rlhf test test-quick test-long lint bench bench-quick docs clean
 .DELETE_ON_ERROR:
 
 # Each stamp is newer than what it was made from, so that setting up happens once.
@@ -69,6 +71,12 @@ demo-rlhf: $(VENV)/ready
 
 test: $(VENV)/ready
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+test-quick: $(VENV)/ready
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m quick
+
+test-long: $(VENV)/ready
+	@$(BIN)/python -m pytest -m long -v
 
 lint: $(VENV)/ready-lint
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bptool.cli.finetune.request import settle_preferences, settle_rollouts, settle_sft
+from bptool.recipes.fine_tuning import settle_preferences, settle_rollouts, settle_sft
 
 STEPS = 6
 METHODS = ("sft", "lora", "dpo", "ipo", "kto", "reward", "ppo", "mix", "grpo")

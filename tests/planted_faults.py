@@ -281,6 +281,11 @@ OPERATION_FAULTS = [
         "logit_terms_backward",
         LOGITS,
         ("index", "row[targets[i]] += dlogp", "row[targets[i] - 1] += dlogp"),
+    ),
+    *_faults(
+        "ops/logit_terms.py",
+        "logit_terms_backward",
+        tuple(name for name in LOGITS if name not in HEAD),  # there dlogp is 0 where masked
         ("mask", "if targets[i] < 0:\n            for j", "if targets[i] < -1:\n            for j"),
     ),
     *_faults(
@@ -444,6 +449,11 @@ OPERATION_FAULTS = [
         PPO,
         ("sign", "real(scale * weights[i] * off)", "real(-scale * weights[i] * off)"),
         ("scale", "real(scale * weights[i] * off)", "real(2.0 * scale * weights[i] * off)"),
+    ),
+    *_faults(
+        "objectives/ppo.py",
+        "clipped_value_backward",
+        ("objective ppo",),
         ("mask", "if off * off >= kept * kept:", "if off == kept:"),
     ),
     *_faults(

@@ -64,14 +64,14 @@ def forget(files: Iterable[str]) -> None:
                 stale.add(parts.package)  # its import finds and registers what is missing
     for name in stale:
         parent, _, child = name.rpartition(".")
-        del sys.modules[name]
+        sys.modules.pop(name, None)
         if parent in loaded:  # a package may have been forgotten before what it holds
             vars(loaded[parent]).pop(child, None)
 
 
 def check_operations() -> None:
-    from bptool.gradcheck.check import check
-    from bptool.gradcheck.operations import EFFORT, cases
+    from bptool.gradient_check.check import check
+    from bptool.gradient_check.operations import EFFORT, cases
 
     for case in cases():
         if wanted and case.name not in wanted:
@@ -83,9 +83,9 @@ def check_operations() -> None:
 
 
 def check_models() -> None:
-    from bptool.gradcheck.check import Effort, check
-    from bptool.gradcheck.model import SETTINGS, model_function
-    from bptool.gradcheck.objective_model import objective_function
+    from bptool.gradient_check.check import Effort, check
+    from bptool.gradient_check.model import SETTINGS, model_function
+    from bptool.gradient_check.objective_model import objective_function
     from bptool.ops.logit_terms import LogitTerms
     from bptool.registry import models
 
@@ -110,8 +110,8 @@ def check_models() -> None:
 
 def check_training() -> None:
     """What ``bptool gradcheck CONFIG`` does for the program that trains."""
-    from bptool.cli import gradcheck_training as session
-    from bptool.gradcheck.model import SETTINGS, model_function
+    from bptool.gradient_check import training as session
+    from bptool.gradient_check.model import SETTINGS, model_function
     from bptool.training.setup import build
 
     text = PARENT / "text.txt"

@@ -13,6 +13,8 @@ import pytest
 
 from bptool.cli.commands import COMMANDS
 
+pytestmark = pytest.mark.quick
+
 PACKAGE = Path(__file__).resolve().parent.parent / "bptool"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 NAMES = {path: path.relative_to(PACKAGE).as_posix() for path in MODULES}
@@ -21,6 +23,9 @@ NAMES = {path: path.relative_to(PACKAGE).as_posix() for path in MODULES}
 BASE = {"caches", "consent", "errors", "files", "registry", "user_output"}
 LOW = BASE | {"config", "ops"}
 PARTS = LOW | {"data", "models", "objectives", "optim", "plugins", "regularizers"}
+WHOLE = PARTS | {
+    *("api", "comparison", "feedback", "gradient_check", "inference", "recipes", "training"),
+}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "user_output": set(),
@@ -36,12 +41,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "regularizers": LOW,
     "data": LOW,
     "models": LOW | {"objectives"},
-    "gradcheck": PARTS,
     "inference": PARTS,
     "feedback": PARTS | {"inference"},
     "training": PARTS | {"inference", "feedback"},
+    "gradient_check": PARTS | {"training"},
     "comparison": PARTS | {"inference", "training"},
-    "cli": PARTS | {"comparison", "feedback", "gradcheck", "inference", "training"},
+    "recipes": PARTS | {"feedback", "training"},
+    "api": WHOLE - {"cli"},
+    "cli": WHOLE,
 }
 
 OPS_PACKAGES = {"numpy", "numba", "scipy", "llvmlite", "threadpoolctl"}

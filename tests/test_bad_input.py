@@ -121,7 +121,7 @@ SETTINGS: dict[str, tuple[str, list[str]]] = {
     "beyond any bound": ("model.n_embd=1000000000000", ["model.n_embd", "1000000000000"]),
     "dropout of one": ("model.dropout=1.0", ["dropout"]),
     "infinite rate": ("optimizer.learning_rate=.inf", ["optimizer.learning_rate"]),
-    "unknown key": ("model.n_layers=2", ["n_layers", "did you mean 'n_layer'?"]),
+    "unknown key": ("model.n_layers=2", ["n_layers", "bptool calls it model.n_layer"]),
     "unknown engine": ("training.engine=bla", ["training.engine", "did you mean 'blas'?"]),
     "unknown model": ("model.name=gpt3", ["unknown model 'gpt3'; did you mean 'gpt2'?"]),
     "uneven micro-batch": ("training.micro_batch_size=4", ["4 does not divide batch_size 6"]),
@@ -219,7 +219,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "weights cut off": (
         lambda run: _cut(_checkpoint(run) / "weights.safetensors"),
-        "weights.safetensors is cut off, or of another model",
+        "weights.safetensors is damaged: its sha256 is not that of what was written",
     ),
     "no weights": (
         lambda run: (_checkpoint(run) / "weights.safetensors").unlink(),
@@ -227,7 +227,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no checkpoint": (
         lambda run: shutil.rmtree(_checkpoint(run)),
-        "weights.safetensors cannot be read",
+        "state.json is missing; restore it from a copy of the run; no other checkpoint is whole",
     ),
     "no index": (lambda run: (run / "checkpoints/index.json").unlink(), "holds no checkpoint"),
     "index that leads elsewhere": (

@@ -236,3 +236,9 @@ def test_a_signal_to_any_command_is_its_exit_code(
     sweep.send_signal(number)
     _, err = sweep.communicate(timeout=60)
     assert sweep.returncode == code, err
+
+
+def test_the_list_of_commands_says_what_each_command_says_first() -> None:
+    for name, entry in commands.COMMANDS.items():
+        first = (commands.load(name).help or "").strip().splitlines()[0]
+        assert first == entry.help, name

@@ -21,6 +21,8 @@ from bptool.config.section import Section, refuse
 from bptool.errors import ConfigError
 from bptool.optim.schedules.base import ScheduleConfig
 
+pytestmark = pytest.mark.quick
+
 GOOD = """\
 model:
   name: net

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,16 @@ from bptool.comparison.budget import resolve_at
 from bptool.config import yaml_reader
 from bptool.config.defaults import for_text
 from bptool.config.load import read_study, resolve, to_yaml
-from bptool.config.schema import json_schema
+from bptool.config.report import section_of
+from bptool.config.schema import RunConfig, json_schema
+from bptool.config.section import FILE, Section
 from bptool.config.study_section import study_schema
+from bptool.config.yaml_reader import KeyPath
 from bptool.errors import ConfigError
 from bptool.registry import optimizers
 from bptool.training.parts import build_model
+
+pytestmark = pytest.mark.quick
 
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.yaml"))
 STUDIES = sorted((CONFIGS[0].parent / "studies").glob("*.yaml"))
@@ -353,3 +359,44 @@ def test_config_show_lists_every_error_and_exits_with_2(
 def test_config_schema_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "schema"]) == 0
     assert json.loads(capsys.readouterr().out) == json_schema()
+
+
+def _paths(section: type[Section], raw: Any, at: KeyPath = ()) -> Iterator[KeyPath]:
+    """Every key that is a path in a configuration with the choices of ``raw``."""
+    for name, field in section.model_fields.items():
+        if FILE in field.metadata:
+            yield (*at, name)
+            continue
+        inner = section_of(field.annotation, raw.get(name) if isinstance(raw, dict) else None)
+        if inner is not None:
+            yield from _paths(inner, raw.get(name) if isinstance(raw, dict) else None, (*at, name))
+
+
+def test_every_path_in_a_file_is_taken_from_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw: dict[str, Any] = {
+        "model": {"name": "mlp"},
+        "training": {"steps": 1, "batch_size": 4},
+        "objective": {"name": "ppo"},
+        "chat": {"template": "roles"},
+        "data": {"text": ["x.txt"], "records": {"validation": ["x.txt"]}},
+        "start": {"run": "x.txt"},
+        "rollouts": {"reward": "x.txt", "mix_text": ["x.txt"]},
+    }
+    named = set(_paths(RunConfig, raw))
+    assert named == {
+        ("data", "text"), ("data", "records", "validation"), ("start", "run"),
+        ("rollouts", "reward"), ("rollouts", "mix_text"),
+    }  # fmt: skip
+    (tmp_path / "sub").mkdir()
+    file = tmp_path / "sub" / "config.yaml"
+    file.write_text(json.dumps(raw), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    config = resolve(file, ["model.name=gpt2", "model.score_head=true"]).config
+    values = config.model_dump(mode="json")
+    for path in named:
+        value: Any = values
+        for key in path:
+            value = value[key]
+        assert value in (str(tmp_path / "sub" / "x.txt"), [str(tmp_path / "sub" / "x.txt")]), path

@@ -96,7 +96,7 @@ def test_mistakes_are_one_line(
 def test_a_model_is_sized_by_the_text_as_a_whole_section_says_it_is_read(
     cache: Path, tmp_path: Path
 ) -> None:
-    from bptool.cli.training_request import resolve_source
+    from bptool.recipes.training import resolve_source
 
     path = tmp_path / "text.txt"
     path.write_bytes("für jeden ein Stück\n".encode("latin-1") * 200)

@@ -12,7 +12,6 @@ import training_runs as runs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bptool.cli.training_request import settle
 from bptool.config.data_section import DataConfig, SplitConfig
 from bptool.data import streams
 from bptool.data.corpus import prepare
@@ -24,6 +23,7 @@ from bptool.data.tokenizers import END_OF_TEXT
 from bptool.data.tokenizers.char import CharTokenizer
 from bptool.data.whole import encode_all
 from bptool.errors import DataError, UserError
+from bptool.recipes.training import settle
 
 NAMES = ["a.txt", "a.jsonl", "a.json", "a.csv", "a.txt.gz"]
 TALES = ["One tale.", "Another, of\n\ntwo parts.", "café"]

@@ -81,6 +81,7 @@ def until(browser: Browser, place: str, said: str = "") -> dict[str, str]:
     return shown(browser)
 
 
+@pytest.mark.long
 @needs_browser
 def test_keys_and_mouse_judge_what_is_shown(served: Any, tmp_path: Path) -> None:
     server = served()
@@ -137,6 +138,7 @@ def test_keys_and_mouse_judge_what_is_shown(served: Any, tmp_path: Path) -> None
     assert (judged[4].chosen, judged[4].rejected) == ("A better one: 1 é", seen[2]["right"])
 
 
+@pytest.mark.long
 @needs_browser
 def test_the_page_says_when_it_is_not_saved_and_a_new_one_goes_on(
     served: Any, tmp_path: Path
@@ -156,6 +158,7 @@ def test_the_page_says_when_it_is_not_saved_and_a_new_one_goes_on(
     assert [j.choice for j in Store(tmp_path / "prefs.jsonl").judgements] == ["left"]
 
 
+@pytest.mark.long
 @needs_browser
 def test_a_narrow_window_shows_the_answers_below_each_other(served: Any, tmp_path: Path) -> None:
     with Browser(tmp_path / "profile") as browser:

@@ -11,11 +11,11 @@ import pytest
 import training_runs as runs
 
 from bptool.cli.finetune.reliability import sentence
-from bptool.cli.finetune.request import settle_preferences, settle_rollouts
 from bptool.errors import ConfigError, RunError, UserError
 from bptool.feedback.prompts import PromptRecord
 from bptool.feedback.win_rate import wilson
 from bptool.plugins import name_rules
+from bptool.recipes.fine_tuning import settle_preferences, settle_rollouts
 from bptool.training.baselines import Share
 from bptool.training.calibration import calibration_error, reliability
 from bptool.training.events import Evaluated, Notice, StepDone, TrainingFinished

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import training_runs as runs
 
-from bptool.cli.finetune.request import settle_preferences, settle_rollouts
 from bptool.config.load import resolve
 from bptool.errors import ConfigError, RunError
 from bptool.objectives.mixed import Both, Mixed
 from bptool.objectives.ppo import Rollout
+from bptool.recipes.fine_tuning import settle_preferences, settle_rollouts
 from bptool.training.answers_now import sample_answers
 from bptool.training.events import Evaluated, StepDone
 from bptool.training.failure_states import FIRST_STEPS, FailureWatch

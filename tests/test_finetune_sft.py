@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import training_runs as runs
 
-from bptool.cli.finetune.request import settle_sft
-from bptool.cli.training_request import settle
 from bptool.data.tokenizers import load_tokenizer
 from bptool.errors import ConfigError, RunError
 from bptool.models.base import grow_vocabulary
 from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
+from bptool.recipes.fine_tuning import settle_sft
+from bptool.recipes.training import settle
 from bptool.training import begin
 from bptool.training.events import (
     Evaluated,

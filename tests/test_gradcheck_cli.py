@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bptool.cli import gradcheck_training
 from bptool.cli.main import main
-from bptool.gradcheck.model import ModelFunction
+from bptool.gradient_check import training as gradcheck_training
+from bptool.gradient_check.model import ModelFunction
 
 CONFIG = """
 model: {name: mlp, window: 3, n_embd: 4, n_hidden: 8, n_layer: 2, context: 6, dropout: 0.2,

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bptool.gradcheck.check import Effort, check
-from bptool.gradcheck.differences import Point, derivative, rounding_noise
-from bptool.gradcheck.differentiable import Array, Composed, Function
-from bptool.gradcheck.taylor import taylor_test
+from bptool.gradient_check.check import Effort, check
+from bptool.gradient_check.differences import Point, derivative, rounding_noise
+from bptool.gradient_check.differentiable import Array, Composed, Function
+from bptool.gradient_check.taylor import taylor_test
 
 ACTIVATIONS = {
     "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),

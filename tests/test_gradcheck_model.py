@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from bptool.gradcheck.check import Effort, check
-from bptool.gradcheck.model import (
+from bptool.gradient_check.check import Effort, check
+from bptool.gradient_check.model import (
     SAFE_MARGIN,
     SETTINGS,
     ModelFunction,
@@ -20,7 +20,7 @@ from bptool.gradcheck.model import (
     mask_unevenly,
     model_function,
 )
-from bptool.gradcheck.training_path import MAX_ERROR, PathReport, compare
+from bptool.gradient_check.training_path import MAX_ERROR, PathReport, compare
 from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
 from bptool.regularizers.l1 import L1, L1Config

@@ -13,11 +13,13 @@ import pytest
 import bptool.models.head_loss
 import bptool.objectives
 import bptool.ops
-from bptool.gradcheck.check import check
-from bptool.gradcheck.operations import EFFORT, cases, check_operations
+from bptool.gradient_check.check import check
+from bptool.gradient_check.operations import EFFORT, cases, check_operations
 from bptool.objectives.mixed import Mixed
 from bptool.registry import objectives, regularizers
 from bptool.regularizers.base import Penalty
+
+pytestmark = pytest.mark.quick
 
 CASES = list(cases())
 
@@ -45,7 +47,7 @@ def test_every_backward_kernel_has_a_case():
     backward |= {k for k in head if "_backward" in k or "_gradient" in k}
     assert {"head_logprobs_backward", "head_loss_and_gradient"} <= backward
     covered = {kernel for case in CASES for kernel in case.covers}
-    assert not backward - covered, "give these a case in bptool/gradcheck/operations.py"
+    assert not backward - covered, "give these a case in bptool/gradient_check/operations.py"
 
 
 def test_every_objective_has_a_case():

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from bptool.gradcheck.model import N_SEQUENCES, SETTINGS
-from bptool.gradcheck.objectives import KERNELS, MIX_WEIGHT, checked_objective
-from bptool.gradcheck.operations import ATTENTION, TERMS, checked_penalty
+from bptool.gradient_check.model import N_SEQUENCES, SETTINGS
+from bptool.gradient_check.objectives import KERNELS, MIX_WEIGHT, checked_objective
+from bptool.gradient_check.operations import ATTENTION, TERMS, checked_penalty
 from bptool.objectives.mixed import Mixed
 from bptool.registry import models, objectives, regularizers
 from bptool.regularizers.base import Penalty

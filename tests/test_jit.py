@@ -131,3 +131,17 @@ def test_a_kernel_compiles_alone_in_a_process(root: Path, tmp_path: Path) -> Non
     )
     script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import alone"
     assert run_python(script, root, tmp_path / "kernels") == "2.0"
+
+
+def test_files_that_cannot_be_read_are_compiled_anew(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "bptool", tmp_path / "bptool")
+    (tmp_path / "bptool" / "ops" / "random_use.py").write_text(CALLS_PHILOX, encoding="utf-8")
+    kernels = tmp_path / "kernels"
+    compiled = run_python(USE_THREE_KERNELS, tmp_path, kernels)
+    assert run_python(USE_THREE_KERNELS, tmp_path, kernels) == ""
+    gone = b"cold_module\nNoSuchClass\n."  # what pickle calls a class of a module that is gone
+    for damage in (lambda data: data[:-20], lambda data: data[:40] + b"c" + gone):
+        for index in kernels.rglob("*.nbi"):
+            index.write_bytes(damage(index.read_bytes()))
+        assert run_python(USE_THREE_KERNELS, tmp_path, kernels) == compiled
+        assert run_python(USE_THREE_KERNELS, tmp_path, kernels) == ""

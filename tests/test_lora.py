@@ -11,17 +11,17 @@ import pytest
 import training_runs as runs
 from safetensors.numpy import load_file
 
-from bptool.cli.finetune.request import adapters, settle_sft
 from bptool.config.lora_section import LoraConfig
 from bptool.errors import ConfigError, RunError
-from bptool.gradcheck.check import Effort, check
-from bptool.gradcheck.model import draw_batch, draw_weights, model_function
+from bptool.gradient_check.check import Effort, check
+from bptool.gradient_check.model import draw_batch, draw_weights, model_function
 from bptool.models.adapters import AdaptedGPT2, adapt
 from bptool.models.base import Model
 from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
 from bptool.ops.dropout import MaskKey
 from bptool.ops.matmul import blas_engine, tiled_engine
+from bptool.recipes.fine_tuning import adapters, settle_sft
 from bptool.training.machine import choose_engine
 from bptool.training.measure import measure
 from bptool.training.merge import merge_run

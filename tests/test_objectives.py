@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bptool.gradcheck.objectives import checked_objective, objective_batch
+from bptool.gradient_check.objectives import checked_objective, objective_batch
 from bptool.objectives.answers import Answers
 from bptool.objectives.dpo import DPO, DPOConfig
 from bptool.objectives.gae import gae

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bptool.config.load import resolve
-from bptool.config.other_names import REASONS, SETTINGS
+from bptool.config.other_names import REASONS, SETTINGS, UNITS
 from bptool.config.report import spot_at
 from bptool.errors import ConfigError
 
@@ -28,6 +28,7 @@ def test_every_name_leads_to_a_setting_that_there_is(key: str) -> None:
 
 def test_no_name_is_explained_twice() -> None:
     assert not SETTINGS.keys() & REASONS.keys()
+    assert SETTINGS.keys() >= UNITS.keys()
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,11 @@ def test_no_name_is_explained_twice() -> None:
         ("training.max_steps=8", "bptool calls it training.steps"),
         ("optimizer.LR=8", "bptool calls it optimizer.learning_rate"),
         ("model.block-size=8", "bptool calls it model.context"),
+        (
+            "training.eval_iters=8",
+            "bptool calls it training.eval_tokens, in tokens, not in batches",
+        ),
+        ("min_lr=8", "schedule.final_fraction, as a share of the learning rate"),
         ("batch_size=8", "it belongs in 'training'"),
         ("training.learning_rate=8", "it belongs in 'optimizer'"),
         ("device=cpu", "bptool has no such setting: bptool trains on the CPU"),

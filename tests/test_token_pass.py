@@ -15,7 +15,7 @@ from bptool.data.chat.rendering import Rendering
 from bptool.data.record_report import RecordReport
 from bptool.data.tokenizers.byte import ByteConfig, ByteTokenizer
 from bptool.errors import ConfigError
-from bptool.gradcheck.objectives import checked_objective, objective_batch
+from bptool.gradient_check.objectives import checked_objective, objective_batch
 from bptool.models.gpt2 import GPT2, GPT2Config
 from bptool.models.mlp import MLP, MLPConfig
 from bptool.objectives.answers import Answers

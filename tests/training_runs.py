@@ -63,7 +63,7 @@ def settings(text: Path, model: dict[str, Any], **training: Any) -> dict[str, An
         "clip_norm": 1.0,
     }
     return {
-        "model": model,
+        "model": dict(model),
         "data": {"text": [str(text)], "sampling": "epoch"},
         "training": section | training,
         "optimizer": {"name": "adamw", "learning_rate": 0.01, "weight_decay": 0.1},

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.programs import Plugins
 from bptool.cli.stop import STOP_HELP, stop_strings
+from bptool.recipes.programs import load_programs
 
 
 def chat(
@@ -30,7 +31,9 @@ def chat(
     ] = False,
     plugin: Plugins = None,
 ) -> None:
-    """Talk with a model. /help lists what else can be typed; Ctrl-C stops an answer, /quit ends.
+    """Talk with a model that was fine-tuned to answer.
+
+    /help lists what else can be typed; Ctrl-C stops an answer, /quit ends.
 
     Where the input is no terminal, each line of it is what you say.
     """

@@ -23,17 +23,25 @@ class Entry(NamedTuple):
 
 
 COMMANDS: dict[str, Entry] = {
-    "train": Entry("bptool.cli.train:train", "Train a model from a configuration or text files."),
+    "train": Entry(
+        "bptool.cli.train:train", "Train a model from a configuration or from text files."
+    ),
     "generate": Entry("bptool.cli.generate:generate", "Write text with a trained model."),
     "chat": Entry("bptool.cli.chat:chat", "Talk with a model that was fine-tuned to answer."),
-    "eval": Entry("bptool.cli.eval:evaluate", "Measure a trained model on the validation text."),
+    "eval": Entry(
+        "bptool.cli.eval:evaluate",
+        "Measure a trained model: loss, perplexity and bits per byte of its validation split.",
+    ),
     "finetune": Entry(
-        "bptool.cli.finetune:app", "Train a trained model further, on conversations."
+        "bptool.cli.finetune:app", "Train a trained model further, on conversations and judgements."
     ),
     "feedback": Entry(
-        "bptool.cli.feedback:feedback", "Collect judgements of a trained model's answers."
+        "bptool.cli.feedback:feedback", "Collect judgements of the answers of a trained model."
     ),
-    "merge": Entry("bptool.cli.merge:merge", "Fold low-rank adapters into a run's weights."),
+    "merge": Entry(
+        "bptool.cli.merge:merge",
+        "Fold the low-rank adapters of a run into its weights, as a run without adapters.",
+    ),
     "evaluate-preference": Entry(
         "bptool.cli.evaluate_preference:evaluate_preference",
         "Compare the answers of two runs: a win rate with its interval.",
@@ -41,16 +49,19 @@ COMMANDS: dict[str, Entry] = {
     "gradcheck": Entry(
         "bptool.cli.gradcheck:gradcheck", "Check every gradient against finite differences."
     ),
-    "lr-find": Entry("bptool.cli.lr_find:lr_find", "Find a learning rate, by one short run."),
+    "lr-find": Entry(
+        "bptool.cli.lr_find:lr_find", "Find a learning rate, by a sweep and a few short runs."
+    ),
     "compare-optimizers": Entry(
         "bptool.cli.compare_optimizers:compare_optimizers",
-        "Train the same model with several optimizers, side by side.",
+        "Train the same models with several optimizers and compare the losses.",
     ),
     "profile": Entry(
         "bptool.cli.profile:profile", "Show where a training step's time goes, by operation."
     ),
     "verify-resume": Entry(
-        "bptool.cli.verify_resume:verify", "Prove that a run resumes exactly, on your own settings."
+        "bptool.cli.verify_resume:verify",
+        "Prove that a run of your own configuration resumes exactly.",
     ),
     "diff": Entry("bptool.cli.diff:diff", "Show why two runs differ, and from which step on."),
     "config": Entry("bptool.cli.config:app", "Show and check configurations."),

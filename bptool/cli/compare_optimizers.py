@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bptool.recipes.programs import load_programs
+
 
 def compare_optimizers(
     configs: Annotated[
@@ -83,7 +85,7 @@ def compare_optimizers(
     A study that was stopped or killed goes on with --resume FOLDER.
     """
     from bptool.cli import comparison_session as session
-    from bptool.cli.comparison_request import Flags, settle, settle_again
+    from bptool.comparison.request import Flags, settle, settle_again
 
     flags = Flags(
         optimizers=optimizers,
@@ -101,5 +103,6 @@ def compare_optimizers(
     if resume is not None:
         wanted = settle_again(resume, configs or [], flags, out)
     else:
+        load_programs(plugin, *configs or ())
         wanted = settle(configs or [], flags, out)
     session.compare(wanted, mpi=mpi, quiet=quiet, json=json)

@@ -13,8 +13,8 @@ from bptool.cli import wording
 from bptool.cli.console import Console
 
 if TYPE_CHECKING:
-    from bptool.cli.comparison_request import Request
     from bptool.comparison import analysis
+    from bptool.comparison.request import Request
 
 WIDE = 200
 """Columns for a table in a file or a pipe."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from typing import TYPE_CHECKING
 
 from bptool.cli import terminal, wording
@@ -10,10 +9,9 @@ from bptool.cli.failures import Stopped, say
 from bptool.errors import UserError
 
 if TYPE_CHECKING:
-    from bptool.cli.comparison_request import Request
-    from bptool.comparison.analysis import Analysis
     from bptool.comparison.events import Listener
     from bptool.comparison.executors import Executor
+    from bptool.comparison.request import Request
 
 
 def compare(wanted: Request, *, mpi: bool, quiet: bool, json: bool) -> None:
@@ -36,6 +34,7 @@ def _compare(wanted: Request, log: Listener, mpi: bool, quiet: bool, json: bool)
     from bptool.cli.signals import stopping
     from bptool.comparison.analysis import analyse
     from bptool.comparison.json_report import plain
+    from bptool.comparison.pages import write_pages
     from bptool.comparison.study import Study
 
     console = Console()
@@ -61,7 +60,12 @@ def _compare(wanted: Request, log: Listener, mpi: bool, quiet: bool, json: bool)
     bigrams = wanted.ground.bigram_losses
     analysis = analyse(wanted.plan, study.records, study.timings, bigrams)
     plain_report = plain(wanted.plan, analysis, len(study.records))
-    files = {"results": str(wanted.folder.results), **_write(wanted, analysis, plain_report)}
+    files = {"results": str(wanted.folder.results)}
+    try:
+        about = wanted.ground.about
+        files |= write_pages(wanted.folder, wanted.plan, about, analysis, plain_report)
+    except OSError as error:  # which must not cost the study
+        say(f"could not write the report: {error}", kind="warning")
     if json:
         found = {**plain_report, "interrupted": stopped, "files": files}
         terminal.json(found)
@@ -84,33 +88,3 @@ def _executor(wanted: Request, mpi: bool) -> Executor:
     from bptool.comparison.study import n_processes
 
     return MPIExecutor() if mpi else ProcessExecutor(n_processes(wanted.plan))
-
-
-def _write(wanted: Request, analysis: Analysis, plain_report: dict[str, object]) -> dict[str, str]:
-    """Write the pages and plots, by what they are; one that fails must not cost the study."""
-    from bptool.comparison.html_report import write_report
-    from bptool.comparison.markdown_report import write_tables
-    from bptool.comparison.widened import write_widened
-    from bptool.files import write_text
-    from bptool.training.drawing import starting_silently
-
-    with starting_silently():
-        from bptool.comparison.plots import plot_all
-
-    if not any(table.rows for table in analysis.tables):
-        return {}
-    folder, title = wanted.folder, f"Optimizers compared: {wanted.folder.path.name}"
-    text = json_module.dumps(plain_report, ensure_ascii=False, indent=1)
-    try:
-        plots = plot_all(analysis, folder.path)
-        write_report(folder.report, title, wanted.plan, wanted.ground.about, analysis, plots)
-        write_tables(folder.tables, title, wanted.plan, analysis)
-        write_text(folder.plain, text + "\n")
-        widened = write_widened(folder.path, wanted.plan, analysis)
-    except OSError as error:
-        say(f"could not write the report: {error}", kind="warning")
-        return {}
-    files = {"report": folder.report, "tables": folder.tables, "plots": folder.path / "*.png"}
-    if widened is not None:
-        files["widened"] = widened
-    return {what: str(path) for what, path in files.items()}

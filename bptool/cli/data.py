@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bptool.cli import terminal
-from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.programs import Plugins
+from bptool.recipes.programs import load_programs
 
 if TYPE_CHECKING:
     from bptool.config.data_section import DataConfig, Form
@@ -97,8 +98,12 @@ def inspect(
         str | None, typer.Option(help="Look at it through this tokenizer: char, byte or bpe.")
     ] = None,
     kind: Annotated[
-        Literal["text", "sft"],
-        typer.Option("--as", help="As a text, or as records that `bptool finetune sft` learns."),
+        Literal["text", "sft", "preference"],
+        typer.Option(
+            "--as",
+            help="As a text, as records that `bptool finetune sft` learns, or as judgements that "
+            "dpo and reward learn.",
+        ),
     ] = "text",
     start: Annotated[
         Path | None,
@@ -116,7 +121,7 @@ def inspect(
     """Show documents, tokens, duplicates and split of a text, as training would see it.
 
     With `--as sft` show forms and faults of records of conversations, the text that they become,
-    and what of it is trained on.
+    and what of it is trained on; with `--as preference` the same of judgements of answers.
     """
     from bptool.cli.console import Console
     from bptool.cli.preparing import Stages, byte_bar
@@ -124,12 +129,16 @@ def inspect(
     from bptool.errors import UserError
 
     load_programs(None, source, start)
-    if kind == "sft":
+    if kind != "text":
         if tokenizer is not None:
             raise UserError("--tokenizer is for a text; name a run whose tokens to use by --from")
-        found = _records(source, start, template, form)
+        if kind == "preference" and form:
+            raise UserError("--form is for --as sft; judgements are told apart by their keys")
+        found = _records(source, start, template, form, kind == "preference")
     elif start or template or form:
-        raise UserError("--from, --template and --form are for records; add --as sft")
+        raise UserError(
+            "--from, --template and --form are for records; add --as sft or --as preference"
+        )
     else:
         data = _data_section(source, tokenizer)
         with byte_bar(Console(stderr=True)) as bar:
@@ -149,7 +158,7 @@ def inspect(
     for sample in found["samples"]:
         place, text = ("", sample) if kind == "text" else (f" of {sample[0]}", sample[1])
         terminal.line(f"sample{place}: {text!r}")
-    if kind == "sft":
+    if kind != "text":
         terminal.line("trained on is what stands between [[ and ]]")
         for fault in found["faults"]:
             terminal.line(f"broken: {fault.strip()}")
@@ -158,12 +167,13 @@ def inspect(
 
 
 def _records(
-    source: str, start: Path | None, template: str | None, form: Form | None
+    source: str, start: Path | None, template: str | None, form: Form | None, judged: bool
 ) -> dict[str, Any]:
     """What records become in the tokens of a run, or in bytes."""
-    from bptool.cli.piped import without_stdin
     from bptool.config.data_section import DataConfig
-    from bptool.data.chat.inspection import inspect_records
+    from bptool.data.chat.inspection import inspect_preferences, inspect_records
+    from bptool.data.chat.rendering import Rendering
+    from bptool.data.standard_input import without_stdin
     from bptool.data.tokenizers.byte import ByteTokenizer
     from bptool.registry import templates
     from bptool.training.trained import open_run
@@ -174,13 +184,17 @@ def _records(
     if start is not None:
         run = open_run(start)
         tokenizer, name = run.tokenizer, run.chat_template or name
-    kind = templates.get(template or name)()
+    name = template or name
+    kind = templates.get(name)()
     tokenizer = tokenizer.with_special_tokens(kind.special_tokens)
-    return inspect_records(DataConfig(text=[source]), form, kind, tokenizer)
+    data = DataConfig(text=[source])
+    if judged:
+        return inspect_preferences(data, Rendering(name, tokenizer))
+    return inspect_records(data, form, kind, tokenizer)
 
 
 def _data_section(source: str, tokenizer: str | None) -> DataConfig:
-    from bptool.cli.piped import without_stdin
+    from bptool.data.standard_input import without_stdin
 
     (source,), _ = without_stdin([source], [])
     chosen: dict[str, Any] = {} if tokenizer is None else {"tokenizer": tokenizer}

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from bptool.cli import terminal
-from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.programs import Plugins
+from bptool.recipes.programs import load_programs
 
 
 def diff(
@@ -17,7 +18,9 @@ def diff(
     plugin: Plugins = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Settings, versions, machine and text of two runs, the first step at which their metrics
+    """Show why two runs differ, and from which step on.
+
+    Settings, versions, machine and text of two runs, the first step at which their metrics
     differ, and the first tensor. Exits with 1 where anything differs.
     """
     from bptool.training.run_difference import compare_runs

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from bptool.cli import terminal, wording
-from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.programs import Plugins
+from bptool.recipes.programs import load_programs
 
 
 def evaluate(
@@ -21,6 +22,13 @@ def evaluate(
         list[str] | None,
         typer.Option("--data", help="Measure on the answers of these records. Repeatable."),
     ] = None,
+    form: Annotated[
+        Literal["messages", "conversations", "instruction", "prompt", "text"] | None,
+        typer.Option("--form", help="With --data: of records whose keys fit two forms."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="With --data: leave broken records out.")
+    ] = False,
     nanogpt_estimator: Annotated[
         bool,
         typer.Option("--nanogpt-estimator", help="Also nanoGPT's random-batch estimate."),
@@ -35,12 +43,20 @@ def evaluate(
     plugin: Plugins = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Loss, perplexity and bits per byte over the whole validation split."""
+    """Measure a trained model: loss, perplexity and bits per byte of its validation split."""
+    from bptool.config.data_section import DataConfig, RecordsConfig
+    from bptool.errors import UserError
     from bptool.training.measure import measure
     from bptool.training.trained import open_run
 
     load_programs(plugin, run)
-    found = measure(open_run(run, last, weights), text or [], nanogpt_estimator, data or [])
+    if (form or skip_bad) and not data:
+        raise UserError("--form and --skip-bad are for records; name some with --data")
+    records = None
+    if data:
+        section = RecordsConfig(form=form, skip_bad=skip_bad)
+        records = DataConfig(text=data, records=section)
+    found = measure(open_run(run, last, weights), text or [], nanogpt_estimator, records)
     if json:
         terminal.json(found.to_json())
         return

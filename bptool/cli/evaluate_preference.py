@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.programs import Plugins
+from bptool.recipes.programs import load_programs
 
 
 def evaluate_preference(
@@ -36,7 +37,9 @@ def evaluate_preference(
     show: Annotated[int, typer.Option(min=0, help="Print so many pairs of answers.")] = 3,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Win rate of A over B on the same prompts, with a 95 % interval; ties count half.
+    """Compare the answers of two runs: a win rate with its interval.
+
+    The win rate is that of A over B on the same prompts, with a 95 % interval; ties count half.
 
     A judge that depends on the side is asked both ways; where it contradicts itself that is a tie.
     """

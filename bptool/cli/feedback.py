@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.programs import Plugins
+from bptool.recipes.programs import load_programs
 
 
 def feedback(
@@ -49,7 +50,9 @@ def feedback(
         bool, typer.Option("--json", help="With --judge: one JSON object at the end.")
     ] = False,
 ) -> None:
-    """Show two answers to each prompt, and keep which one is better.
+    """Collect judgements of the answers of a trained model.
+
+    Two answers to each prompt are shown, and which one is better is kept.
 
     Each judgement is on the disk before the next pair is shown. Keys: left or 1, right or 2,
     t tie, s skip, e edit, u undo, q quit.

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 import typer
 
 from bptool.cli import terminal
-from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.programs import Plugins
 from bptool.cli.stop import STOP_HELP, stop_strings
+from bptool.recipes.programs import load_programs
 
 
 def generate(
@@ -40,7 +41,7 @@ def generate(
     plugin: Plugins = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Write text that goes on from a prompt."""
+    """Write text with a trained model."""
     from bptool.errors import DataError, UserError
     from bptool.inference.sampling import Sampling
     from bptool.inference.writer import Writer

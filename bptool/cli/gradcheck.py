@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bptool.cli import terminal
-from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.programs import Plugins
+from bptool.recipes.programs import load_programs
+
+if TYPE_CHECKING:
+    from bptool.gradient_check.session import Watch
 
 
 def gradcheck(
@@ -36,17 +42,19 @@ def gradcheck(
     plugin: Plugins = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Check gradients by central differences and Taylor tests, at float64.
+    """Check every gradient against finite differences.
+
+    Central differences and Taylor tests are taken at float64.
 
     Without a CONFIG.yaml the operations alone are checked, and with --objective or --set a small
     GPT-2 of bptool's own. Exit code 1 if any gradient is wrong.
     """
-    from bptool.cli import gradcheck_session as session
+    from bptool.gradient_check import session
 
     load_programs(plugin, config)
     found = session.Findings()
     model_asked_for = config is not None or bool(sets) or objective is not None
-    with session.progress(quiet=json) as watch:
+    with _progress(quiet=json) as watch:
         if ops or not model_asked_for:
             session.check_operations(found, seed, watch)
         if model_asked_for:
@@ -58,3 +66,24 @@ def gradcheck(
 
         show(found)
     raise typer.Exit(0 if found.ok else 1)
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Watch]:
+    """A bar on stderr where that is a terminal, else nothing."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from bptool.cli.console import Console
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    hidden = quiet or not console.is_terminal
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=hidden
+    ) as bar:
+        task = bar.add_task("compiling", total=None)
+
+        def watch(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield watch

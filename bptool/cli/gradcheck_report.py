@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bptool.cli.console import Console
-from bptool.cli.gradcheck_session import Findings
-from bptool.cli.gradcheck_training import TRAINING_BATCH
+from bptool.gradient_check.session import Findings
+from bptool.gradient_check.training import TRAINING_BATCH
 
 MAX_FAILURES = 12
 PLAIN_WIDTH = 132

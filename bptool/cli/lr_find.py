@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.programs import Plugins
+from bptool.recipes.programs import load_programs
 
 
 def lr_find(
@@ -43,8 +44,9 @@ def lr_find(
     the middle one of those that are about as good as the best. No weights are kept.
     """
     from bptool.cli.lr_find_session import Request, find
-    from bptool.cli.training_request import RUNS, name_of, resolve_source
     from bptool.errors import UserError
+    from bptool.recipes.request import RUNS, name_of
+    from bptool.recipes.training import resolve_source
     from bptool.training.lr_find import RangeTest
     from bptool.training.lr_find_folder import SweepFolder
     from bptool.training.run_folder import free_name

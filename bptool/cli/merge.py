@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from bptool.cli import terminal
-from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.programs import Plugins
+from bptool.recipes.programs import load_programs
 
 
 def merge(

@@ -158,8 +158,8 @@ def prepare_texts(asked: Asked, quiet: bool) -> None:
 
     from bptool.cli.console import Console
     from bptool.cli.failures import Stopped
-    from bptool.cli.piped import without_stdin
     from bptool.cli.signals import stopping
+    from bptool.data.standard_input import without_stdin
     from bptool.data.token_writer import Halt
 
     source, texts = without_stdin(asked.source, asked.texts)
@@ -199,8 +199,8 @@ def prepare_texts(asked: Asked, quiet: bool) -> None:
 
 
 def _prepared(asked: Asked, progress: Callable[[str, int, int], None]) -> Corpus:
-    from bptool.cli.training_request import started
     from bptool.data.corpus import prepare
+    from bptool.recipes.training import started
     from bptool.training.setup import context_of
     from bptool.training.start import open_start
 

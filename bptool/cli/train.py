@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from bptool.cli.programs import Plugins, Reward, load_programs, with_reward
+from bptool.cli.programs import Plugins, Reward
+from bptool.recipes.programs import load_programs, with_reward
 
 
 def train(
@@ -54,7 +55,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="Only the last line and errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object an event.")] = False,
 ) -> None:
-    """Train a language model.
+    """Train a model from a configuration or from text files.
 
     bptool train CONFIG.yaml, or bptool train book.txt for a model that fits the text, or
     bptool train RUN --resume to go on with a run, or bptool train more.txt --from RUN to start
@@ -63,7 +64,7 @@ def train(
     checkpoint intact.
     """
     from bptool.cli.time_limit import seconds_of
-    from bptool.cli.training_request import run_resumed, settle
+    from bptool.recipes.training import run_resumed, settle
 
     seconds = None if time_limit is None else seconds_of(time_limit)
     resumed = run_resumed(source, out) if resume else None

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bptool.cli import terminal, wording
-from bptool.cli.training_request import Request
+from bptool.recipes.request import Request
 
 if TYPE_CHECKING:
     from bptool.training.plan import Plan

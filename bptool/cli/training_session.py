@@ -11,8 +11,8 @@ from bptool.cli.failures import NOTHING_LEARNED, Stopped
 from bptool.cli.programs import resume_command
 from bptool.cli.signals import stopping
 from bptool.cli.time_limit import EXIT_CODE, TimeLimit
-from bptool.cli.training_request import Request
 from bptool.errors import DivergedError
+from bptool.recipes.request import Request
 
 
 def train(request: Request, quiet: bool, json: bool) -> None:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from bptool.cli import terminal
-from bptool.cli.programs import Plugins, Reward, load_programs, with_reward
+from bptool.cli.programs import Plugins, Reward
+from bptool.recipes.programs import load_programs, with_reward
 
 
 def verify(
@@ -24,10 +25,12 @@ def verify(
     reward: Reward = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Train some steps in one go, and stopped and resumed, and compare weights, optimizer state,
+    """Prove that a run of your own configuration resumes exactly.
+
+    Train some steps in one go, and stopped and resumed, and compare weights, optimizer state,
     metrics and samples bit for bit. Exits with 1 where anything differs.
     """
-    from bptool.cli.training_request import resolve_source
+    from bptool.recipes.training import resolve_source
     from bptool.training.verify_resume import default_stops, verify_resume
 
     load_programs(plugin, *source, reward=reward)

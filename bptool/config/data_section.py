@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from bptool.config.section import AtResume, Section
+from bptool.config.section import FILE, AtResume, Section
 
 Form = Literal["messages", "conversations", "chosen", "instruction", "prompt", "text"]
 """Of a record; see docs/data.md."""
@@ -41,7 +41,7 @@ class SplitConfig(Section):
 class RecordsConfig(Section):
     """Records of conversations in place of texts; see docs/fine-tuning.md."""
 
-    validation: Annotated[list[str], AtResume.CONTENT] = Field(
+    validation: Annotated[list[str], FILE, AtResume.CONTENT] = Field(
         default_factory=list,
         description="files of records that validate; by default some of the others do, as many as "
         "split.validation_fraction says",
@@ -66,7 +66,7 @@ class RecordsConfig(Section):
 class DataConfig(Section):
     """Text files, tokenizer, split, and the way batches are drawn."""
 
-    text: Annotated[list[str], AtResume.CONTENT] = Field(
+    text: Annotated[list[str], FILE, AtResume.CONTENT] = Field(
         min_length=1,
         json_schema_extra=_or_one_text,
         description="text files, folders or patterns, in order, or dataset:NAME for one from "

@@ -22,7 +22,7 @@ from bptool.config.choice import READABLE
 from bptool.config.dump import inline, to_yaml
 from bptool.config.report import Problem, choice_of, spot_at
 from bptool.config.schema import RunConfig
-from bptool.config.section import Section
+from bptool.config.section import FILE, Section
 from bptool.config.study_section import StudyConfig
 from bptool.config.yaml_reader import KeyPath
 from bptool.errors import ConfigError
@@ -217,31 +217,31 @@ def _set_order(item: tuple[str, KeyPath, Any]) -> int:
 
 def _resolve_paths(tree: _Tree) -> None:
     """Make paths absolute: a file's from its own folder, others from here."""
-    data = tree.value.get("data")
-    if isinstance(data, dict):
-        texts = data.get("text")
-        if isinstance(texts, str):
-            data["text"] = _absolute(texts, tree.origin(("data", "text")))
-        elif isinstance(texts, list):
-            for index, text in enumerate(texts):
-                if isinstance(text, str):
-                    texts[index] = _absolute(text, tree.origin(("data", "text", index)))
-        records = data.get("records")
-        if isinstance(records, dict) and isinstance(records.get("validation"), list):
-            files = records["validation"]
-            for index, file in enumerate(files):
-                if isinstance(file, str):
-                    origin = tree.origin(("data", "records", "validation", index))
-                    files[index] = _absolute(file, origin)
-    for section, key in (("start", "run"), ("rollouts", "reward")):
-        named = tree.value.get(section)
-        if isinstance(named, dict) and isinstance(named.get(key), str):
-            named[key] = _absolute(named[key], tree.origin((section, key)))
-    workloads = tree.value.get("workloads")
-    for index, workload in enumerate(workloads if isinstance(workloads, list) else ()):
-        if isinstance(workload, dict) and isinstance(workload.get("config"), str):
-            origin = tree.origin(("workloads", index, "config"))
-            workload["config"] = _absolute(workload["config"], origin)
+
+    def walk(section: type[Section], raw: dict[str, Any], path: KeyPath) -> None:
+        for key, field in section.model_fields.items():
+            if key not in raw:
+                continue
+            place, value = (*path, key), raw[key]
+            if FILE in field.metadata:
+                raw[key] = resolved(value, place)
+            elif isinstance(value, dict):
+                inner = report.section_of(field.annotation, value)
+                if inner is not None:
+                    walk(inner, value, place)
+            elif isinstance(value, list):
+                kind = report.item_of(field.annotation)
+                for index, item in enumerate(value):
+                    inner = report.section_of(kind, item)
+                    if inner is not None and isinstance(item, dict):
+                        walk(inner, item, (*place, index))
+
+    def resolved(value: Any, place: KeyPath) -> Any:
+        if isinstance(value, list):
+            return [resolved(item, (*place, index)) for index, item in enumerate(value)]
+        return _absolute(value, tree.origin(place)) if isinstance(value, str) else value
+
+    walk(tree.root, tree.value, ())
 
 
 def _absolute(text: str, origin: _Origin | None) -> str:

@@ -22,10 +22,10 @@ _SETTINGS = {
     "val_check_interval",
     "training.log_interval": "log_interval logging_steps log_every log_freq",
     "training.checkpoint_interval": "save_interval save_steps save_every checkpoint_every "
-    "save_freq always_save_checkpoint",
+    "save_freq",
     "training.keep_last": "save_total_limit keep_checkpoints",
     "training.eval_tokens": "eval_iters eval_batches val_max_steps max_eval_samples",
-    "training.early_stopping": "early_stopping_patience early_stop patience",
+    "training.early_stopping.patience": "early_stopping_patience early_stop patience",
     "model.context": "block_size n_ctx context_length context_size ctx_size ctx seq_len seq_length "
     "sequence_length max_seq_len max_seq_length max_length max_position_embeddings n_positions "
     "sequence_len cutoff_len",
@@ -76,7 +76,8 @@ _REASONS = {
     "epochs num_train_epochs num_epochs n_epochs max_epochs epoch": "set training.steps; "
     "bptool finetune has --epochs",
     "lr_decay_iters lr_decay_steps decay_steps": "a schedule ends with training.steps",
-    "out_dir output_dir save_dir checkpoint_out": "name the run's folder with --out",
+    "out_dir output_dir save_dir checkpoint_out": "`bptool train --out FOLDER` names the folder of "
+    "a run",
     "eval_only": "bptool eval measures a run",
     "ddp world_size deepspeed fsdp local_rank find_unused_parameters num_nodes devices": "bptool "
     "trains on one machine",
@@ -86,8 +87,17 @@ _REASONS = {
     "n_kv_head num_key_value_heads n_kv_heads": "each head has keys and values of its own",
     "intermediate_size n_inner ffn_dim d_ff": "the inner width of gpt2 is four times model.n_embd",
 }
+_UNITS = {
+    "eval_iters eval_batches val_max_steps": "in tokens, not in batches",
+    "max_eval_samples": "in tokens, not in records",
+    "warmup_ratio": "in steps, not as a share of them",
+    "min_lr lr_min final_lr_frac": "as a share of the learning rate",
+    "decay_lr": "of which constant decays nothing",
+}
 SETTINGS = {name: key for key, names in _SETTINGS.items() for name in names.split()}
 """What bptool calls a setting, by the name that another tool has for it."""
+UNITS = {name: unit for names, unit in _UNITS.items() for name in names.split()}
+"""In what its values differ from those of the setting here, by the name that another tool has."""
 REASONS = {name: reason for names, reason in _REASONS.items() for name in names.split()}
 """Why there is no such setting, by the name that another tool has for it."""
 
@@ -96,7 +106,8 @@ def translated(key: str) -> str | None:
     """A sentence on what another tool's ``key`` is here, or None where no tool's is known."""
     name = key.lower().replace("-", "_")
     if name in SETTINGS:
-        return f"bptool calls it {SETTINGS[name]}"
+        unit = f", {UNITS[name]}" if name in UNITS else ""
+        return f"bptool calls it {SETTINGS[name]}{unit}"
     if name in REASONS:
         return f"bptool has no such setting: {REASONS[name]}"
     return None

@@ -184,8 +184,13 @@ def _data_path(loc: tuple[str | int, ...], kind: str, raw: Any) -> KeyPath:
 
 def _homes_of(key: str, raw: dict[str, Any], root: type[Section]) -> list[str]:
     """Names of the sections that know ``key``."""
-    sections = [(name,) for name in root.model_fields]
-    places: list[KeyPath] = [*sections, ("data", "tokenizer"), ("data", "split")]
+    places: list[KeyPath] = []
+    for name, field in root.model_fields.items():
+        places.append((name,))
+        section = section_of(field.annotation, raw.get(name))
+        for inner, inner_field in section.model_fields.items() if section else ():
+            if section_of(inner_field.annotation, None) or choice_of(inner_field.annotation):
+                places.append((name, inner))
     return [
         ".".join(map(str, place))
         for place in places

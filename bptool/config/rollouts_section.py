@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bptool.config.section import AtResume, Section
+from bptool.config.section import FILE, AtResume, Section
 
 
 class RolloutsConfig(Section):
     """How answers are sampled, what rewards them, and what holds the model to its reference."""
 
-    reward: Annotated[str, AtResume.CONTENT] = Field(
+    reward: Annotated[str, FILE, AtResume.CONTENT] = Field(
         min_length=1,
         description="what rewards an answer: the folder of a run of `bptool finetune reward`, or a "
         "Python file with `reward(prompt, answer) -> float`",
@@ -53,6 +53,6 @@ class RolloutsConfig(Section):
     mix_weight: float = Field(
         0.0, ge=0, le=1e4, description="weight of the loss of the next token on `mix_text`, in ppo"
     )
-    mix_text: Annotated[list[str], AtResume.CONTENT] = Field(
+    mix_text: Annotated[list[str], FILE, AtResume.CONTENT] = Field(
         default_factory=list, description="text files of the pretraining mix"
     )

@@ -11,7 +11,7 @@ from bptool.config.choice import Choice, ChoiceFrom, fill_choices
 from bptool.config.data_section import SplitConfig
 from bptool.config.lora_section import LoraConfig
 from bptool.config.rollouts_section import RolloutsConfig
-from bptool.config.section import AtResume, Section, refuse
+from bptool.config.section import FILE, AtResume, Section, refuse
 from bptool.errors import ConfigError
 from bptool.registry import (
     averages,
@@ -260,7 +260,7 @@ class SampleConfig(Section):
 class StartConfig(Section):
     """The trained run whose model, tokenizer and weights a run starts from."""
 
-    run: Annotated[str, AtResume.CONTENT] = Field(min_length=1, description="its folder")
+    run: Annotated[str, FILE, AtResume.CONTENT] = Field(min_length=1, description="its folder")
     checkpoint: Annotated[Literal["best", "last"], AtResume.CONTENT] = Field(
         default="best", description="which of its weights"
     )

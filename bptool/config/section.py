@@ -37,6 +37,17 @@ class AtResume(enum.Enum):
         return {**handler(schema), RESUME_KEY: self.value}
 
 
+class NamesFile:
+    """Marks the field of a path, or of a list of paths, as in ``Annotated[str, FILE]``.
+
+    Relative paths are taken from the file that they stand in. They may hold bytes that are not
+    UTF-8.
+    """
+
+
+FILE = NamesFile()
+
+
 def refuse(key: str, value: object, message: str) -> NoReturn:
     """Fail a section's validation with an error that belongs to one of its keys.
 
@@ -78,9 +89,8 @@ def _admits(annotation: Any, value: object) -> bool:
     return True
 
 
-_PATHS = ("text", "validation", "run", "reward", "mix_text", "config")
-"""Keys of paths, which may hold bytes that are not UTF-8, each as half of a surrogate pair."""
 _LONE_BYTE = re.compile("[\udc80-\udcff]")
+"""How a byte that is not UTF-8 stands in a text."""
 
 
 def _holds_a_lone_byte(value: Any) -> bool:
@@ -103,7 +113,7 @@ class Section(BaseModel):
         field = cls.model_fields[info.field_name or ""]
         if not _admits(field.annotation, value):
             raise PydanticCustomError("wrong_type", "wrong type")
-        if info.field_name not in _PATHS and _holds_a_lone_byte(value):
+        if FILE not in field.metadata and _holds_a_lone_byte(value):
             message = "half a surrogate pair; write the character itself"
             raise PydanticCustomError("refused", "{message}", {"message": message})
         return value

@@ -19,7 +19,7 @@ from bptool.config.schema import (
     Seed,
     Steps,
 )
-from bptool.config.section import Section, refuse
+from bptool.config.section import FILE, Section, refuse
 from bptool.errors import ConfigError, did_you_mean
 from bptool.registry import optimizers
 
@@ -33,7 +33,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 class WorkloadConfig(Section):
     """One training configuration that every optimizer is judged on."""
 
-    config: str = Field(min_length=1, description="a training configuration's file")
+    config: Annotated[str, FILE] = Field(
+        min_length=1, description="a training configuration's file"
+    )
     name: Name | None = Field(
         default=None, description="what reports call it; the file's name when left out"
     )

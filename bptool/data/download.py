@@ -157,7 +157,8 @@ class _CheckedWriter:
     def _wrong(self, what: str) -> DataError:
         return DataError(
             f"{self._source}: not the text known as {self._dataset.name} ({what}); "
-            "fetch it from another place with --url, or give a copy with --from"
+            f"fetch it from another place by `bptool data get {self._dataset.name} --url URL`, or "
+            f"give a copy by `bptool data get {self._dataset.name} --from FILE`"
         )
 
 
@@ -190,7 +191,8 @@ def _download(url: str, writer: _CheckedWriter) -> None:
         if writer.failure is not None:
             raise writer.failure from None
         raise DataError(
-            f"{url}: {_reason(error)}; try again, or give a copy at hand with --from"
+            f"{url}: {_reason(error)}; try again, or give a copy at hand by "
+            "`bptool data get NAME --from FILE`"
         ) from None
     finally:
         # A download given up half-way would leave its connection open.

@@ -141,7 +141,8 @@ def _require(
     """Raise a DataError where files have nothing to learn from."""
     if not single_sided and found.judgements and not found.pairs:
         raise DataError(
-            f"{place}: the records judge single answers; use --loss kto, which learns from them"
+            f"{place}: the records judge single answers, from which "
+            "`bptool finetune dpo RUN --loss kto` learns"
         )
     if not units:
         why = report.left_out() or "there are none"
@@ -162,19 +163,21 @@ def _pairs(
 ) -> list[Unit]:
     units, n_long = [], 0
     for pair in found.pairs:
-        both = _documents(pair, (pair.chosen, pair.rejected), rendering, report)
+        both = documents_of(pair, (pair.chosen, pair.rejected), rendering, report)
         if both is None:
             continue
         if all(fits(document, context) for document in both):
             units.append(Unit(both[0], both[1], 0, pair.prompt, pair.place))
         else:
             n_long += 1
-    report.leave_out("that judge a single answer, for --loss kto", len(found.judgements))
+    report.leave_out(
+        "that judge a single answer, from which only kto learns", len(found.judgements)
+    )
     report.leave_out(f"longer than the model's context of {context} tokens", n_long)
     return units
 
 
-def _documents(
+def documents_of(
     of: Preference | Judgement, answers: Sequence[str], rendering: Rendering, report: RecordReport
 ) -> list[Document] | None:
     """A prompt with each answer; None where that cannot be written, which goes into ``report``."""
@@ -201,7 +204,7 @@ def _judged(
     made: list[tuple[Judgement, Ids, Document]] = []
     n_long = 0
     for one in judged:
-        documents = _documents(one, (one.answer,), rendering, report)
+        documents = documents_of(one, (one.answer,), rendering, report)
         if documents is None:
             continue
         (document,) = documents

@@ -92,7 +92,10 @@ class Texts:
             else:
                 yield Source(str(path), partial(self._plain, path), n_bytes=self._guess(path))
             n += 1
-        report.refuse(remedy="mend them")
+        report.refuse(
+            self.reading.errors == "skip",
+            "mend them, or leave them out with --set data.errors=skip",
+        )
         if n == 0:
             names = ", ".join(map(str, self.paths[:3]))
             raise DataError(f"{names}: all files are empty; name one with text in it")

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import BinaryIO
@@ -13,7 +14,7 @@ from typing import BinaryIO
 from bptool import files
 from bptool.data.cache import cache_folder
 from bptool.data.streams import CHUNK_BYTES, GZIP, PARQUET, ZSTD, read_chunks
-from bptool.errors import DataError
+from bptool.errors import DataError, UserError
 
 NAME = "-"
 """What stands for standard input among texts."""
@@ -59,6 +60,22 @@ def keep(stream: BinaryIO, cache: Path | None = None) -> Path:
         if temporary is not None:
             with contextlib.suppress(OSError):  # as of a disk that is read-only now
                 temporary.unlink(missing_ok=True)
+
+
+def without_stdin(source: list[str], texts: list[str]) -> tuple[list[str], list[str]]:
+    """``source`` and ``texts`` with ``-`` replaced by the file that standard input was kept in.
+
+    Raises:
+        UserError: it is named twice, is a terminal or empty, or cannot be kept.
+    """
+    n = (source + texts).count(NAME)
+    if n == 0:
+        return source, texts
+    if n > 1:
+        raise UserError("standard input is one text; name - once")
+    kept = str(keep(sys.stdin.buffer))
+    replaced = [[kept if name == NAME else name for name in names] for names in (source, texts)]
+    return replaced[0], replaced[1]
 
 
 def _suffix(path: Path) -> str:

@@ -197,8 +197,8 @@ def _of_marks(marks: Mapping[str, int], split: SplitConfig, apart: bool) -> Iter
             yield f"{has}; a record is a document of its own and needs no such mark"
         else:
             yield (
-                f"{has}; if it ends a document, make it a border with --set data.split.by=document "
-                f"--set 'data.split.separator={mark}'"
+                f"{has}; if it ends a document, make it a border: train with "
+                f"--set data.split.by=document --set 'data.split.separator={mark}'"
             )
 
 

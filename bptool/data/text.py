@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bptool.config.load import DATASET_PREFIX
 from bptool.data.streams import COMPRESSED
 from bptool.errors import DataError
 
-DATASET_PREFIX = "dataset:"
 RECORDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 SUFFIXES = (".txt", ".md", *RECORDS)
 PATTERN = frozenset("*?[")

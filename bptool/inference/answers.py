@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from bptool.data.chat.records import Message
 from bptool.data.chat.templates import Template
 from bptool.data.tokenizers import Tokenizer
@@ -158,8 +156,3 @@ def stream_answer(
         if cut.ended:
             return
     yield cut.push(text.finish()) + cut.finish()
-
-
-def as_ids(tokens: Sequence[int]) -> Array:
-    """Tokens as an array of ids."""
-    return np.asarray(tokens, np.int32)

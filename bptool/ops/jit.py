@@ -251,7 +251,13 @@ class _Cache(caching._Cache):  # type: ignore[misc]
         return self._files.cache_path
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        return self._files.load_overload(sig, target_context)
+        """What was compiled for ``sig``, or None. Files that cannot be read are forgotten, such as
+        those that a full disk cut off, or that name classes which another version of bptool had."""
+        try:
+            return self._files.load_overload(sig, target_context)
+        except Exception:
+            self._files.flush()
+            return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         self._files.save_overload(sig, data)

@@ -1,6 +1,6 @@
 """Log-probability of the target token: logp[n] = logits[n, target] - log sum_v exp(logits[n, v]).
 
-Shapes: logits (N, V); targets (N,), -1 where masked; logp, max_logit, log_sum (N,).
+Shapes: logits (N, V); targets (N,), -1 where masked; logp, log_sum (N,).
 A masked row has logp 0 and no gradient.
 Backward, in place: logits[n] becomes dlogits[n] = dlogp[n] (onehot(target) - softmax(logits[n])).
 Every objective rests on it: cross-entropy seeds dlogp = -1 / n_targets.

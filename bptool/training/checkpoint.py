@@ -211,7 +211,8 @@ class CheckpointStore:
                     raise RunError(
                         f"{error}; {path.name} is whole: go on from it by `{shlex.join(words)}`"
                     ) from None
-            raise RunError(f"{error}; no other checkpoint is whole: restore it") from None
+            remedy = "" if "restore it" in str(error) else ": restore it"
+            raise RunError(f"{error}; no other checkpoint is whole{remedy}") from None
 
 
 def require_space(folder: Path, needed: int) -> None:

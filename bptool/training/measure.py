@@ -72,29 +72,29 @@ class Measurement:
 
 
 def measure(
-    run: TrainedRun, texts: list[str], estimator: bool = False, data: list[str] | None = None
+    run: TrainedRun, texts: list[str], estimator: bool = False, records: DataConfig | None = None
 ) -> Measurement:
     """Loss over the run's validation split, over the whole of ``texts``, or over the answers of the
-    records of ``data``.
+    ``records``.
 
     Args:
         run: what to measure. texts: paths, or ``dataset:NAME``; none for the run's own split.
         estimator: draw nanoGPT's random-batch estimate too, in batches of the run's size.
-        data: files of records, in place of texts.
+        records: files of records, and how they are read, in place of texts.
 
     Raises:
         DataError: a text cannot be read, is too short, or is not the one of the run.
     """
     context = run.model.context
     objective = run.config.objective.name
-    if texts and data:
+    if texts and records:
         raise DataError("a run is measured on --text or on --data, not on both; name one")
-    if not texts and not data and objective != "next-token":
+    if not texts and not records and objective != "next-token":
         raise DataError(
             f"{run.folder.path} was trained by {objective}, which has no loss of the next token; "
             "name a text with --text, or records with --data"
         )
-    rows, left_out = _other_records(run, data) if data else (_own_records(run, texts), "")
+    rows, left_out = _other_records(run, records) if records else (_own_records(run, texts), "")
     tokens = np.zeros(0, np.int32)
     if rows is None:
         tokens = _other_text(run, texts) if texts else _own_split(run)
@@ -132,7 +132,7 @@ def _other_text(run: TrainedRun, texts: list[str]) -> Array:
     return tokens
 
 
-def _other_records(run: TrainedRun, data: list[str]) -> tuple[Packed, str]:
+def _other_records(run: TrainedRun, records: DataConfig) -> tuple[Packed, str]:
     """Records in rows, and how many were left out and why."""
     if run.chat_template is None:
         raise DataError(
@@ -140,8 +140,7 @@ def _other_records(run: TrainedRun, data: list[str]) -> tuple[Packed, str]:
             f"with `bptool finetune sft {run.folder.path}`, or name a text with --text"
         )
     template = templates.get(run.chat_template)()
-    config = DataConfig(text=data)
-    rows, report = pack_records(config, template, run.tokenizer, run.model.context)
+    rows, report = pack_records(records, template, run.tokenizer, run.model.context)
     return rows, report.left_out()
 
 

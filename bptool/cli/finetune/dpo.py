@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.programs import Plugins
 from bptool.errors import ConfigError
+from bptool.recipes.programs import load_programs
 
 LOSSES = ("dpo", "ipo", "kto")
 
@@ -60,8 +61,8 @@ def dpo(
     conversations; kto also takes {"prompt", "completion", "label"}. A run that was stopped goes on
     with `bptool train RUN --resume`.
     """
-    from bptool.cli.finetune.request import settle_preferences
     from bptool.cli.training_session import train
+    from bptool.recipes.fine_tuning import settle_preferences
 
     load_programs(plugin, run)
     if loss not in LOSSES:

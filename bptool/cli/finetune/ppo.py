@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.programs import Plugins
+from bptool.recipes.programs import load_programs
 
 
 def ppo(
@@ -69,8 +70,8 @@ def ppo(
     model to where it started is the KL divergence. Settings of rollouts.* and objective.* are in
     docs/config.md. A run that was stopped goes on with `bptool train RUN --resume`.
     """
-    from bptool.cli.finetune.request import settle_rollouts
     from bptool.cli.training_session import train
+    from bptool.recipes.fine_tuning import settle_rollouts
 
     load_programs(plugin, run)
     request = settle_rollouts(

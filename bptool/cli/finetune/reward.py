@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.programs import Plugins
+from bptool.recipes.programs import load_programs
 
 
 def reward(
@@ -45,8 +46,8 @@ def reward(
     conversations. At the end comes how often it agrees with judgements that it has not seen, and
     how far its probabilities can be believed.
     """
-    from bptool.cli.finetune.request import settle_preferences
     from bptool.cli.training_session import train
+    from bptool.recipes.fine_tuning import settle_preferences
 
     load_programs(plugin, run)
     request = settle_preferences(

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from bptool.cli.programs import Plugins, load_programs
+from bptool.cli.programs import Plugins
+from bptool.recipes.programs import load_programs
 
 
 def sft(
@@ -57,8 +58,8 @@ def sft(
     docs/data.md. Only what the assistant says is trained on. A run that was stopped goes on with
     `bptool train RUN --resume`.
     """
-    from bptool.cli.finetune.request import settle_sft
     from bptool.cli.training_session import train
+    from bptool.recipes.fine_tuning import settle_sft
 
     load_programs(plugin, run)
     request = settle_sft(

@@ -108,7 +108,7 @@ def pack_records(
     """
     report = RecordReport()
     _, encoded_ids = _encode(config, config.text, template, tokenizer, report)
-    report.refuse(remedy="mend them")
+    report.refuse(config.records is not None and config.records.skip_bad)
     long = set(too_long(encoded_ids, context))
     report.leave_out(f"longer than the model's context of {context} tokens", len(long))
     fitting = [ids for number, ids in enumerate(encoded_ids) if number not in long]

@@ -10,8 +10,11 @@ import numpy as np
 
 from bptool.config.data_section import DataConfig, Form
 from bptool.data.chat.records import Record, form_of, parse_record
+from bptool.data.chat.rendering import Rendering
 from bptool.data.chat.templates import Encoded, Template
 from bptool.data.decoding import reading_of
+from bptool.data.preference_set import documents_of
+from bptool.data.preferences import Judgement, Preference, read_preferences
 from bptool.data.record_report import RecordReport
 from bptool.data.records import RawRecord, encoded, parse_records
 from bptool.data.tokenizers import Tokenizer
@@ -59,6 +62,46 @@ def inspect_records(
         "tokens": n_tokens,
         "tokens trained on": n_trained,
         "tokens of the longest record": longest,
+        "samples": samples,
+        "faults": report.faults(),
+        "notes": list(report.notes()),
+    }
+
+
+def inspect_preferences(config: DataConfig, rendering: Rendering) -> dict[str, Any]:
+    """Look at judgements as preference training would see them; broken ones are no error here.
+
+    Returns:
+        As :func:`inspect_records`; of a pair both texts are samples, answers within the marks.
+
+    Raises:
+        DataError: a file cannot be read, or is no file of records.
+    """
+    report = RecordReport()
+    found = read_preferences(config.text, report, reading_of(config))
+    n_tokens = longest = 0
+    samples: list[tuple[str, str]] = []
+    every: list[Preference | Judgement] = [*found.pairs, *found.judgements]
+    for one in every:
+        if isinstance(one, Judgement):
+            answers = {"good" if one.good else "bad": one.answer}
+        else:
+            answers = {"chosen": one.chosen, "rejected": one.rejected}
+        documents = documents_of(one, list(answers.values()), rendering, report) or []
+        for name, document in zip(answers, documents, strict=False):
+            n_tokens += len(document.ids)
+            longest = max(longest, len(document.ids))
+            if len(samples) < 2 * SAMPLES:
+                answer = np.arange(len(document.ids)) >= document.n_prompt
+                text = marked(Encoded(document.ids, answer), rendering.tokenizer)
+                samples.append((f"{one.place}, {name}", text))
+    return {
+        "records": report.n_records,
+        "pairs of answers": len(found.pairs),
+        "judged answers": len(found.judgements),
+        "records that are broken": report.n_bad,
+        "tokens": n_tokens,
+        "tokens of the longest answer with its prompt": longest,
         "samples": samples,
         "faults": report.faults(),
         "notes": list(report.notes()),

@@ -24,9 +24,9 @@ def continued(
     Raises:
         UserError: the run, a text or a setting is unfit.
     """
-    from bptool.cli.finetune.inherited import started_from
-    from bptool.cli.finetune.request import resolved
     from bptool.data.corpus import prepare
+    from bptool.recipes.fine_tuning import resolved
+    from bptool.recipes.inherited import started_from
     from bptool.training.start import with_chat_tokens
     from bptool.training.trained import open_run
 

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bptool.gradcheck.differences import Line, Point, derivative, rounding_noise
-from bptool.gradcheck.differentiable import Array, Differentiable, Signs
-from bptool.gradcheck.report import Probe, Report, Taylor, TensorReport
-from bptool.gradcheck.taylor import taylor_test
+from bptool.gradient_check.differences import Line, Point, derivative, rounding_noise
+from bptool.gradient_check.differentiable import Array, Differentiable, Signs
+from bptool.gradient_check.report import Probe, Report, Taylor, TensorReport
+from bptool.gradient_check.taylor import taylor_test
 
 RELATIVE_TO_VALUE = 1e-6
 RELATIVE_TO_TENSOR = 1e-8

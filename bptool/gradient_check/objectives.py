@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from bptool.gradcheck.cases import Case, overwritten
-from bptool.gradcheck.differentiable import Composed, Differentiable, Signs
+from bptool.gradient_check.cases import Case, overwritten
+from bptool.gradient_check.differentiable import Composed, Differentiable, Signs
 from bptool.objectives.answers import Answers
 from bptool.objectives.base import Array, Objective
 from bptool.objectives.clipped import MAX_LOG_RATIO

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from bptool.gradcheck.differentiable import Array, Signs
-from bptool.gradcheck.model import (
+from bptool.gradient_check.differentiable import Array, Signs
+from bptool.gradient_check.model import (
     HELD_KEY,
     MAX_DRAWS,
     MAX_TIME,
@@ -22,7 +22,7 @@ from bptool.gradcheck.model import (
     draw_batch,
     draw_weights,
 )
-from bptool.gradcheck.objectives import (
+from bptool.gradient_check.objectives import (
     MIX,
     checked_objective,
     objective_batch,

@@ -21,11 +21,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bptool.gradcheck.cases import Addend, Case, overwritten
-from bptool.gradcheck.check import Effort, check
-from bptool.gradcheck.differentiable import Array, Composed, Differentiable
-from bptool.gradcheck.objectives import objective_cases
-from bptool.gradcheck.report import Report
+from bptool.gradient_check.cases import Addend, Case, overwritten
+from bptool.gradient_check.check import Effort, check
+from bptool.gradient_check.differentiable import Array, Composed, Differentiable
+from bptool.gradient_check.objectives import objective_cases
+from bptool.gradient_check.report import Report
 from bptool.models.head_loss import head_logprobs, head_logprobs_backward, head_loss_and_gradient
 from bptool.objectives.next_token import next_token_backward, next_token_forward
 from bptool.ops.activations import ACTIVATIONS, activation_backward, activation_forward

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bptool.gradcheck.differences import EPS, Line
-from bptool.gradcheck.report import Taylor
+from bptool.gradient_check.differences import EPS, Line
+from bptool.gradient_check.report import Taylor
 
 SLOPE = 1.9
 N_FITTED = 6

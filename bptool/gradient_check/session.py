@@ -1,18 +1,17 @@
-"""What ``bptool gradcheck`` runs, in order, and what it finds."""
+"""A whole check: operations alone, the model of a configuration, and the program that trains it."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bptool.config.schema import RunConfig
-    from bptool.gradcheck.model import ModelFunction
-    from bptool.gradcheck.report import Report
-    from bptool.gradcheck.training_path import PathReport
+    from bptool.gradient_check.model import ModelFunction
+    from bptool.gradient_check.report import Report
+    from bptool.gradient_check.training_path import PathReport
 
 Watch = Callable[[str, int, int], None]
 """Called with what is being checked, how much of it is done, and how much there is."""
@@ -54,30 +53,9 @@ class Findings:
         }
 
 
-@contextlib.contextmanager
-def progress(quiet: bool) -> Iterator[Watch]:
-    """A bar on stderr where that is a terminal, else nothing."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from bptool.cli.console import Console
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    hidden = quiet or not console.is_terminal
-    with Progress(
-        *columns, TimeElapsedColumn(), console=console, transient=True, disable=hidden
-    ) as bar:
-        task = bar.add_task("compiling", total=None)
-
-        def watch(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
-        yield watch
-
-
 def check_operations(found: Findings, seed: int, watch: Watch) -> None:
     """Every operation, activation, loss and regulariser alone."""
-    from bptool.gradcheck import operations
+    from bptool.gradient_check import operations
 
     total = len(list(operations.cases()))
 
@@ -94,8 +72,8 @@ def configured(path: Path | None, sets: Sequence[str], objective: str | None) ->
     from bptool.config.load import resolve
     from bptool.data.cache import cache_folder
     from bptool.files import write_text
-    from bptool.gradcheck.model import SETTINGS
-    from bptool.gradcheck.objectives import checked_objective
+    from bptool.gradient_check.model import SETTINGS
+    from bptool.gradient_check.objectives import checked_objective
     from bptool.training.small_run import TEXT
 
     defaults = None
@@ -128,10 +106,10 @@ def check_model(
     next-token loss, or an ``objective`` of fine-tuning."""
     from threadpoolctl import threadpool_limits
 
-    from bptool.cli.gradcheck_training import compare_objective, compare_training
-    from bptool.gradcheck.check import check
-    from bptool.gradcheck.model import effort_for, model_function
-    from bptool.gradcheck.objective_model import ObjectiveFunction, objective_function
+    from bptool.gradient_check.check import check
+    from bptool.gradient_check.model import effort_for, model_function
+    from bptool.gradient_check.objective_model import ObjectiveFunction, objective_function
+    from bptool.gradient_check.training import compare_objective, compare_training
     from bptool.training.setup import build
 
     pieces = build(configured(path, sets, objective))

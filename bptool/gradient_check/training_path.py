@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bptool.gradcheck.model import SAFE_MARGIN, ModelFunction
-from bptool.gradcheck.report import plain
+from bptool.gradient_check.model import SAFE_MARGIN, ModelFunction
+from bptool.gradient_check.report import plain
 
 MAX_ERROR = 1e-5
 ZERO = 1e-6

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bptool.cli.finetune.inherited import (
+from bptool.errors import ConfigError
+from bptool.recipes.inherited import (
     RATE,
     TEMPLATE,
     adapters,
@@ -16,8 +17,7 @@ from bptool.cli.finetune.inherited import (
     records_in,
     started_from,
 )
-from bptool.cli.training_request import RUNS, Request
-from bptool.errors import ConfigError
+from bptool.recipes.request import RUNS, Request
 
 if TYPE_CHECKING:
     from bptool.config.schema import RunConfig

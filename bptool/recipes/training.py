@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bptool.errors import ConfigError, UserError
+from bptool.recipes.request import RUNS, Request, name_of
 
 if TYPE_CHECKING:
     from bptool.config.load import Resolved
     from bptool.config.schema import RunConfig
     from bptool.data.survey import Progress
     from bptool.training.run_folder import RunFolder
-
-RUNS = Path("runs")
-
-
-@dataclass(frozen=True)
-class Request:
-    """A run to start, or to go on with."""
-
-    config: RunConfig
-    folder: RunFolder
-    resume: bool
-    checkpoint: str = "last"
-    """Which one a resumed run goes on from."""
-    seconds: float | None = None
-    """After which it stops and saves."""
-    detect_anomaly: bool = False
-    """Stop at the first number that is not finite."""
-    notes: tuple[str, ...] = ()
-    """What is said at the start, in one line each."""
 
 
 def settle(
@@ -57,7 +38,7 @@ def settle(
     Raises:
         UserError: the request contradicts itself, the configuration or the run.
     """
-    from bptool.cli.piped import without_stdin
+    from bptool.data.standard_input import without_stdin
     from bptool.training.run_folder import RunFolder, free_name
 
     if checkpoint is not None and not resume:
@@ -106,19 +87,11 @@ def started(
 
     ``progress`` is told how far it is where texts have to be looked through for it.
     """
-    from bptool.cli.training_from import continued
+    from bptool.recipes.continuing import continued
 
     if start is not None and not any(map(_is_config, source)):
         return continued(start, [_entry(text) for text in source + texts], sets, progress)
     return resolve_source(source, texts, sets, start, progress).config
-
-
-def name_of(source: list[str]) -> str:
-    """What a folder for the results of ``source`` is called."""
-    if source[0] == "-":
-        return "stdin"
-    name = Path(source[0].removeprefix("dataset:")).stem
-    return "".join(c for c in name if c not in "*?[]") or "run"
 
 
 def _is_config(path: str) -> bool:

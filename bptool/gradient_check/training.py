@@ -6,9 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
-    from bptool.gradcheck.model import ModelFunction
-    from bptool.gradcheck.objective_model import ObjectiveFunction
-    from bptool.gradcheck.training_path import PathReport
+    from bptool.gradient_check.model import ModelFunction
+    from bptool.gradient_check.objective_model import ObjectiveFunction
+    from bptool.gradient_check.training_path import PathReport
     from bptool.training.setup import Pieces
     from bptool.training.step import TrainingStep
     from bptool.training.token_shards import TokenShards
@@ -27,7 +27,7 @@ def compare_training(pieces: Pieces, function: ModelFunction, seed: int) -> list
     each, so that the second micro-batch leaves a worker without work; and again with both workers
     inside each operation. Then comes a batch of the user's own text as a step of the run cuts it.
     """
-    from bptool.gradcheck.training_path import compare
+    from bptool.gradient_check.training_path import compare
     from bptool.training.split import Split
     from bptool.training.step import Shards, TrainingStep
     from bptool.training.workers import WorkerTeam
@@ -55,8 +55,8 @@ def compare_training(pieces: Pieces, function: ModelFunction, seed: int) -> list
 def compare_objective(pieces: Pieces, function: ObjectiveFunction) -> list[PathReport]:
     """The same for an objective: the checked rows over two workers, two at a time, in each way to
     cut a step, so that activations are made anew for the backward."""
-    from bptool.gradcheck.model import HELD_KEY
-    from bptool.gradcheck.training_path import compare
+    from bptool.gradient_check.model import HELD_KEY
+    from bptool.gradient_check.training_path import compare
     from bptool.training.split import Split
     from bptool.training.step import TrainingStep
     from bptool.training.token_shards import Rows, TokenShards
@@ -94,7 +94,7 @@ def _training_batch(pieces: Pieces, function: ModelFunction, seed: int) -> Model
     which is right and yet another gradient, so such a model is compared on one sequence clear of
     that.
     """
-    from bptool.gradcheck.model import SAFE_MARGIN, ModelFunction, mask_unevenly
+    from bptool.gradient_check.model import SAFE_MARGIN, ModelFunction, mask_unevenly
     from bptool.training.setup import new_batch
 
     tokens, targets = new_batch(pieces)
@@ -119,7 +119,7 @@ def _training_batch(pieces: Pieces, function: ModelFunction, seed: int) -> Model
 
 def gradient_of(step: TrainingStep, function: ModelFunction) -> tuple[float, Any]:
     """Loss with penalties and flat gradient, as the training step computes them."""
-    from bptool.gradcheck.model import HELD_KEY
+    from bptool.gradient_check.model import HELD_KEY
 
     step.weights[:] = function.weights
     result = step.compute_gradient(

@@ -1,4 +1,4 @@
-"""What ``bptool compare-optimizers`` was asked for: checked before anything runs."""
+"""A study that is asked for: checked before anything runs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,6 @@ class Request:
 
 def settle(sources: Sequence[Path], flags: Flags, out: Path | None) -> Request:
     """Read and check a new study; raises a UserError before anything is written."""
-    from bptool.cli.programs import load_programs
     from bptool.comparison.ground import survey, try_each
     from bptool.comparison.plan import make_plan
     from bptool.comparison.results import ResultsFolder
@@ -62,7 +61,6 @@ def settle(sources: Sequence[Path], flags: Flags, out: Path | None) -> Request:
 
     if not sources:
         raise ConfigError("name a STUDY.yaml or a CONFIG.yaml, or go on with --resume FOLDER")
-    load_programs(flags.plugins, *sources)
     place = out or free_name(Path("runs") / "-".join(["compare", *(s.stem for s in sources)]))
     folder = ResultsFolder(place, _as_kept(flags.plugins))
     folder.require_free()

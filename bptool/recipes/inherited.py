@@ -58,7 +58,7 @@ def records_in(
     judged_fraction: float = 0.0,
 ) -> dict[str, Any]:
     """Keys of the data section for files of records; ``-`` is standard input."""
-    from bptool.cli.piped import without_stdin
+    from bptool.data.standard_input import without_stdin
 
     data, validation = without_stdin(data, validation)
     return {
@@ -75,7 +75,7 @@ def records_in(
 
 def _absolute(name: str) -> str:
     """A path that holds from anywhere; ``dataset:NAME`` does already."""
-    from bptool.data.text import DATASET_PREFIX
+    from bptool.config.load import DATASET_PREFIX
 
     return name if name.startswith(DATASET_PREFIX) else str(Path(name).absolute())
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bptool.gradcheck.check import Effort
-from bptool.gradcheck.differentiable import Array, Differentiable, Signs
+from bptool.gradient_check.check import Effort
+from bptool.gradient_check.differentiable import Array, Differentiable, Signs
 from bptool.models.base import Model
 from bptool.ops.dropout import MaskKey
 from bptool.ops.logit_terms import NO_TERMS, LogitTerms

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bptool.gradcheck.differentiable import Array, Differentiable
+from bptool.gradient_check.differentiable import Array, Differentiable
 
 
 @dataclass(frozen=True)
