@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from functools import partial
 
 from bptool.cli import terminal
 from bptool.cli.failures import NOTHING_LEARNED, Stopped
@@ -27,7 +26,6 @@ def train(request: Request, quiet: bool, json: bool) -> None:
 def _train(request: Request, quiet: bool, json: bool, losses: terminal.Losses) -> None:
     from bptool.cli.console import Console
     from bptool.cli.display import listener_for
-    from bptool.training.begin import resume_run, start_run
     from bptool.training.events import Notice
     from bptool.training.reliability import JUDGED
 
@@ -43,10 +41,7 @@ def _train(request: Request, quiet: bool, json: bool, losses: terminal.Losses) -
             listener(Notice(note))
         listeners = [listener, lambda event: losses.log(run)]
         listeners += [] if limit is None else [limit]
-        begin = partial(resume_run, checkpoint=request.checkpoint) if request.resume else start_run
-        training = begin(
-            request.config, request.folder, listeners, detect_anomaly=request.detect_anomaly
-        )
+        training = request.begin(listeners)
         if limit is not None:
             limit.training = training
         try:

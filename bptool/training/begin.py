@@ -39,7 +39,7 @@ from bptool.training.run_seal import (
 )
 from bptool.training.setup import Pieces, build
 from bptool.training.split import Split
-from bptool.training.start import Start, open_start
+from bptool.training.start import Opened, Start, open_start
 from bptool.training.trained import load_base
 
 RATE_JUMP = 0.1
@@ -54,15 +54,19 @@ def start_run(
     listeners: Sequence[Listener] = (),
     progress: Callable[[str, int, int], None] | None = None,
     detect_anomaly: bool = False,
+    opened: Opened | None = None,
 ) -> Training:
     """Begin a run: check everything, then make its folder.
+
+    ``opened`` is what was read to settle ``config``; without it, it is read here.
 
     Raises:
         UserError: a setting, a text or the folder is unfit. Nothing is left behind then.
     """
     folder.check_free()
     _require_named(config)
-    pieces = build(config, progress=progress)
+    start, data = opened or (None, None)
+    pieces = build(config, progress=progress, start=start, data=data)
     try:
         pieces.lesson.check()
         of_text = map(Notice, pieces.corpus.notes)
