@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from bptool.comparison.events import Event as StudyEvent
-    from bptool.config.schema import RunConfig
     from bptool.data.chat.records import Message
     from bptool.gradient_check.session import Findings
     from bptool.inference.answers import Answerer
@@ -504,14 +503,7 @@ def compare_optimizers(
 
 def _run(request: Request, on_event: OnEvent | None) -> Run:
     """Make the run that is asked for."""
-    from bptool.training.begin import resume_run, start_run
-
-    listeners = [] if on_event is None else [on_event]
-    config: RunConfig = request.config
-    if request.resume:
-        training = resume_run(config, request.folder, listeners, checkpoint=request.checkpoint)
-    else:
-        training = start_run(config, request.folder, listeners)
+    training = request.begin([] if on_event is None else [on_event])
     try:
         training.run()
     finally:

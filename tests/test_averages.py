@@ -104,7 +104,6 @@ def trained(tmp_path: Path, averaging: Any, **others: Any) -> Any:
     values = runs.settings(runs.write_text(tmp_path), runs.GPT2, eval_interval=4)
     config = runs.config_of(values | {"averaging": averaging} | others)
     events: list[Any] = []
-    training = begin.start_run(config, RunFolder(tmp_path / "run"), [events.append])
     history: list[Any] = []
 
     def keep(event: Any) -> None:
@@ -112,7 +111,7 @@ def trained(tmp_path: Path, averaging: Any, **others: Any) -> Any:
             training.pieces.step.evaluation_params()
             history.append(training.pieces.step.evaluation_weights.copy())
 
-    training._listeners.append(keep)
+    training = begin.start_run(config, RunFolder(tmp_path / "run"), [events.append, keep])
     training.run()
     training.pieces.close()
     return events, history

@@ -10,10 +10,11 @@ import pytest
 import training_runs as runs
 from fine_tuning_runs import settled
 
+from bptool.errors import DivergedError
 from bptool.objectives.dpo import DPO
 from bptool.training import begin
 from bptool.training.anomaly import first_anomaly
-from bptool.training.loop import DivergedError, Training
+from bptool.training.run import Training
 from bptool.training.run_folder import RunFolder
 
 BAD = {
@@ -36,9 +37,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def started(base: Path, method: str, tmp_path: Path, sets: Any = ()) -> Training:
     """A run that stops at the first step whose numbers are not finite."""
     config = settled(base, method, tmp_path / "run", sets)
-    training = begin.start_run(config, RunFolder(tmp_path / "run"))
-    training.detect_anomaly = True
-    return training
+    return begin.start_run(config, RunFolder(tmp_path / "run"), detect_anomaly=True)
 
 
 @pytest.mark.parametrize("name", BAD)

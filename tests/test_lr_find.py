@@ -29,6 +29,7 @@ from bptool.errors import ConfigError, DivergedError
 from bptool.registry import optimizers
 from bptool.training import lr_find_folder, lr_trials
 from bptool.training.events import Compiling
+from bptool.training.lessons.base import LessonStep
 from bptool.training.lr_find import (
     CAP,
     GAINED,
@@ -162,6 +163,7 @@ class Parabola:
         self.team = SimpleNamespace(n=1)
         self.engine = SimpleNamespace(name="none")
         self.step = self
+        self.lesson = SimpleNamespace(step=self._take)
         self.compiled = 0
 
     def compile(self) -> None:
@@ -172,12 +174,10 @@ class Parabola:
         loss = 1 + self.a * self.w**2 / 2 if self.n <= self.n_finite else math.nan
         return StepResult(loss, 0.0, abs(self.a * self.w), updated=False)
 
-    def __call__(
-        self, tokens: Any, targets: Any, n_targets: int, rate: float, seed: int, step: int
-    ) -> StepResult:
-        found = self.compute_gradient()
+    def _take(self, number: int, rate: float) -> LessonStep:
+        result = self.compute_gradient()
         self.w -= rate * self.a * self.w
-        return found
+        return LessonStep(result, 1, 1.0)
 
 
 @given(st.floats(0.3, 1000))

@@ -13,7 +13,7 @@ import pytest
 import training_runs as runs
 
 from bptool.models.presets import GPT2, GPT2Config
-from bptool.training import begin, loop
+from bptool.training import begin
 from bptool.training.evaluation import Evaluation, evaluate_split, nanogpt_estimate
 from bptool.training.events import Evaluated, Notice, Sampled, TrainingFinished
 from bptool.training.lessons import next_token
@@ -196,7 +196,7 @@ def test_a_plot_that_fails_does_not_cost_the_run(
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(loop, "plot_losses", full)
+    monkeypatch.setattr("bptool.training.run.plot_losses", full)
     config = runs.config_of(runs.settings(runs.write_text(tmp_path), runs.MLP, steps=2))
     events = runs.train(config, tmp_path / "run").events
     assert isinstance(events[-2], Notice)

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ from bptool.cli.time_limit import TimeLimit, seconds_of
 from bptool.errors import DivergedError, RunError, UserError
 from bptool.training import begin
 from bptool.training.anomaly import first_anomaly
+from bptool.training.callback import State
 from bptool.training.checkpoint import CheckpointStore
 from bptool.training.events import Evaluated, Notice, StepDone
-from bptool.training.loop import Training
 from bptool.training.metrics import MetricsFile, read_metrics
+from bptool.training.run import Training
 from bptool.training.run_folder import RunFolder
 from bptool.training.spikes import PATIENCE, Watch
 
@@ -102,7 +104,7 @@ def test_metrics_wait_for_a_disk_with_room(tmp_path: Path) -> None:
     metrics._file = disk  # type: ignore[assignment]
     for step in range(1, 100):
         disk.full = 20 < step < 90
-        metrics(StepDone(step, 1.0, 0.0, 1.0, 0.1, 0.1, 1, 1.0))
+        metrics(StepDone(step, 1.0, 0.0, 1.0, 0.1, 0.1, 1, 1.0), State(step, 99))
         if step == 50:
             with pytest.raises(RunError, match="free some space"):
                 metrics.sync()
@@ -188,7 +190,7 @@ def test_the_first_number_that_is_not_finite_is_found(case: Any, tmp_path: Path)
     finally:
         training.pieces.close()
     assert words in str(caught.value)
-    assert training.progress.step == 3
+    assert training.loop.state.step == 3
 
 
 def test_anomalies_are_looked_for_at_once_where_that_is_asked_for(
@@ -220,7 +222,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 def test_a_time_limit_keeps_what_the_end_takes_free() -> None:
     class Stub:
-        save_seconds, stopped = 4.0, 0
+        checkpoints, stopped = SimpleNamespace(seconds=4.0), 0
 
         def request_stop(self) -> None:
             self.stopped += 1
@@ -272,9 +274,13 @@ def test_a_second_signal_leaves_at_once_with_the_last_checkpoint_whole(
 def test_an_error_of_the_system_while_saving_names_what_would_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = _started(tmp_path)
     notices: list[str] = []
-    training._listeners.append(lambda e: notices.append(e.text) if isinstance(e, Notice) else None)
+
+    def keep(event: Any) -> None:
+        if isinstance(event, Notice):
+            notices.append(event.text)
+
+    training = begin.start_run(_config(tmp_path), RunFolder(tmp_path / "run"), [keep])
     real = os.replace
 
     def failing(source: Any, target: Any) -> None:

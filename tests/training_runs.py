@@ -17,7 +17,7 @@ import pytest
 from bptool.config.load import resolve
 from bptool.config.schema import RunConfig
 from bptool.plugins import name_rules
-from bptool.training import loop, measurements
+from bptool.training import measurements
 from bptool.training.begin import resume_run, start_run
 from bptool.training.checkpoint import CheckpointStore
 from bptool.training.cost import KernelRate, Overhead, PassRate, Rates
@@ -170,8 +170,8 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
 def make_quick(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     """A cache of its own, and neither a measured peak nor a plot, which take most of the time."""
     monkeypatch.setenv("BPTOOL_CACHE_DIR", str(cache))
-    monkeypatch.setattr(loop.machine, "measure_peak_flops", lambda run_on_all: 1e9)
-    monkeypatch.setattr(loop, "plot_losses", lambda *arguments: None)
+    monkeypatch.setattr("bptool.training.run.machine.measure_peak_flops", lambda run_on_all: 1e9)
+    monkeypatch.setattr("bptool.training.run.plot_losses", lambda *arguments: None)
     make_plans_quick(monkeypatch)
 
 

@@ -11,7 +11,7 @@ from bptool.errors import UserError
 
 if TYPE_CHECKING:
     from bptool.training.events import Event
-    from bptool.training.loop import Training
+    from bptool.training.run import Training
 
 EXIT_CODE = 124
 """As of the ``timeout`` of GNU."""
@@ -60,7 +60,9 @@ class TimeLimit:
         if not isinstance(event, StepDone) or self.training is None:
             return
         self._step_seconds = max(self._step_seconds, event.seconds)
-        needed = self._step_seconds + self._evaluation_seconds + 2 * self.training.save_seconds
+        needed = (
+            self._step_seconds + self._evaluation_seconds + 2 * self.training.checkpoints.seconds
+        )
         if self._clock() + needed + _SLACK_SECONDS > self._end and not self.has_passed:
             self.has_passed = True
             self.training.request_stop()

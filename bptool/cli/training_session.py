@@ -26,7 +26,6 @@ def train(request: Request, quiet: bool, json: bool) -> None:
 def _train(request: Request, quiet: bool, json: bool, losses: terminal.Losses) -> None:
     from bptool.cli.console import Console
     from bptool.cli.display import listener_for
-    from bptool.training.begin import resume_run, start_run
     from bptool.training.events import Notice
     from bptool.training.reliability import JUDGED
 
@@ -42,13 +41,7 @@ def _train(request: Request, quiet: bool, json: bool, losses: terminal.Losses) -
             listener(Notice(note))
         listeners = [listener, lambda event: losses.log(run)]
         listeners += [] if limit is None else [limit]
-        if request.resume:
-            training = resume_run(
-                request.config, request.folder, listeners, checkpoint=request.checkpoint
-            )
-        else:
-            training = start_run(request.config, request.folder, listeners)
-        training.detect_anomaly = request.detect_anomaly
+        training = request.begin(listeners)
         if limit is not None:
             limit.training = training
         try:

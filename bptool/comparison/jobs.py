@@ -17,6 +17,7 @@ from bptool.comparison.trial import run_trial, time_steps
 from bptool.config.schema import RunConfig
 from bptool.data.corpus import Corpus, prepare
 from bptool.plugins import load_plugin
+from bptool.training.events import Compiling, Event, StepDone
 from bptool.training.setup import context_of
 
 STEP_REPORT_SECONDS = 0.25
@@ -43,12 +44,14 @@ def run_job(job: Job, say: Callable[[Report], None] | None = None) -> Report:
 
     last_told = -STEP_REPORT_SECONDS
 
-    def on_step(step: int, loss: float) -> None:
+    def listener(event: Event) -> None:
         nonlocal last_told
-        now = time.monotonic()
-        if now - last_told >= STEP_REPORT_SECONDS:
-            last_told = now
-            tell("step", step=step, loss=finite(loss))
+        if isinstance(event, Compiling):
+            done, seconds, cached = event.done, event.seconds, event.cached
+            tell("compiling", done=done, seconds=seconds, cached=cached)
+        elif isinstance(event, StepDone) and time.monotonic() - last_told >= STEP_REPORT_SECONDS:
+            last_told = time.monotonic()
+            tell("step", step=event.step, loss=finite(event.loss))
 
     try:
         for plugin in job["plugins"]:
@@ -58,15 +61,7 @@ def run_job(job: Job, say: Callable[[Report], None] | None = None) -> Report:
         if job["kind"] == "timing":
             outcome: dict[str, Any] = {"step_seconds": time_steps(config, corpus, job["steps"])}
         else:
-            found = run_trial(
-                config,
-                corpus,
-                on_step,
-                lambda done, seconds, cached: tell(
-                    "compiling", done=done, seconds=seconds, cached=cached
-                ),
-            )
-            outcome = dataclasses.asdict(found)
+            outcome = dataclasses.asdict(run_trial(config, corpus, listener))
     except Exception as error:  # whatever it is, the study goes on and its line says so
         text = " ".join(f"{type(error).__name__}: {error}".split())
         return {"name": name, "kind": "failed", "error": text}

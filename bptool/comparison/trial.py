@@ -8,15 +8,18 @@ import hashlib
 import math
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from bptool.comparison.records import Point, Status
 from bptool.config.schema import RunConfig
 from bptool.data.corpus import Corpus
-from bptool.ops import jit
-from bptool.training.evaluation import evaluate_split
-from bptool.training.setup import Pieces, build, new_batch
+from bptool.training.callback import Answer, Callback, Event, Observer, Reached, State, Stop
+from bptool.training.callbacks.skips import NonFinite
+from bptool.training.compiling import compile_kernels
+from bptool.training.events import Listener, StepDone
+from bptool.training.lessons.next_token import NextToken
+from bptool.training.loop import Loop
+from bptool.training.setup import Pieces, build
 
 DIVERGED_AT = 10.0
 """A final loss above this many times the initial weights' is divergence, though it is a number."""
@@ -53,10 +56,7 @@ class Outcome:
 
 
 def run_trial(
-    config: RunConfig,
-    corpus: Corpus,
-    on_step: Callable[[int, float], None] | None = None,
-    on_compiling: Callable[[bool, float, bool], None] | None = None,
+    config: RunConfig, corpus: Corpus, listener: Listener = lambda event: None
 ) -> Outcome:
     """Train ``config`` on ``corpus``, evaluating as it says.
 
@@ -65,34 +65,38 @@ def run_trial(
     since that changes no weight and the next ones would be skipped too, or where its last loss is
     above ``DIVERGED_AT`` times its first.
 
-    Args:
-        on_step: told the step and its training loss.
-        on_compiling: told (False, 0, False) before and (True, seconds, cached) after.
+    ``listener`` is told when kernels are compiled, and of each step.
     """
     pieces = build(config, corpus)
     try:
-        _compile(pieces, on_compiling)
+        compile_kernels(pieces, listener)
         start = time.perf_counter()
-        run = _Run(pieces)
-        status = run.to_the_end(on_step)
+        curve, skips = Curve(pieces), NonFinite(config.training.max_skipped)
+        callbacks = [curve, Observer(listener), skips]
+        state = State(0, config.training.steps)
+        loop = Loop(pieces.lesson, pieces.learning_rate, callbacks, state)
+        stop = loop.run()
     finally:
         pieces.close()
-    later = [point for point in run.curve[1:] if math.isfinite(point.val_loss)]
+    points = curve.points
+    later = [point for point in points[1:] if math.isfinite(point.val_loss)]
     best = min(later, key=lambda point: point.val_loss, default=None)
+    bound = DIVERGED_AT * points[0].val_loss
+    completed = stop is None and not skips.in_a_row and points[-1].val_loss <= bound
     return Outcome(
-        status=status,
-        steps=run.step,
-        skipped=run.skipped,
-        curve=tuple(run.curve),
-        final_loss=run.curve[-1].val_loss if status == "completed" else math.inf,
+        status="completed" if completed else "diverged",
+        steps=loop.state.step,
+        skipped=loop.state.n_skipped,
+        curve=tuple(points),
+        final_loss=points[-1].val_loss if completed else math.inf,
         best_loss=best.val_loss if best else math.inf,
         best_step=best.step if best else 0,
         seconds=time.perf_counter() - start,
-        step_seconds=statistics.median(run.step_seconds) if run.step_seconds else math.nan,
+        step_seconds=statistics.median(curve.step_seconds) if curve.step_seconds else math.nan,
         state_bytes=sum(slot.nbytes for slot in pieces.step.slots.values()),
-        tokens_per_step=pieces.batches.n_sequences * pieces.sizes.n_time,
-        weights_sha256=run.weights_sha256,
-        batches_sha256=run.batches.hexdigest(),
+        tokens_per_step=pieces.lesson.tokens_per_step,
+        weights_sha256=curve.weights_sha256,
+        batches_sha256=curve.batches.hexdigest(),
     )
 
 
@@ -104,87 +108,55 @@ def time_steps(config: RunConfig, corpus: Corpus, n: int) -> float:
     """
     pieces = build(config, corpus)
     try:
-        _compile(pieces, None)
-        tokens, targets = new_batch(pieces)
-        start = 0.0
-        for step in range(1, UNTIMED_STEPS + n + 1):
-            if step == UNTIMED_STEPS + 1:
-                start = time.perf_counter()
-            n_targets = pieces.batches.fill(step - 1, tokens, targets)
-            rate = pieces.learning_rate(step)
-            pieces.step(tokens, targets, n_targets, rate, config.training.seed, step)
-        return (time.perf_counter() - start) / n
+        compile_kernels(pieces, lambda event: None)
+        clock = Clock(UNTIMED_STEPS)
+        Loop(pieces.lesson, pieces.learning_rate, [clock], State(0, UNTIMED_STEPS + n)).run()
+        return (time.perf_counter() - clock.start) / n
     finally:
         pieces.close()
 
 
-def _compile(pieces: Pieces, say: Callable[[bool, float, bool], None] | None) -> None:
-    """Compile every kernel first, so that it is in no step's time."""
-    if say:
-        say(False, 0.0, False)
-    start = time.perf_counter()
-    with jit.compilations() as compiled:
-        pieces.step.compile()
-    if say:
-        say(True, time.perf_counter() - start, not compiled)
+class Clock(Callback):
+    """Knows when step ``n_before`` was done."""
+
+    def __init__(self, n_before: int) -> None:
+        self._n_before, self.start = n_before, 0.0
+
+    def __call__(self, event: Event, state: State) -> None:
+        if isinstance(event, Reached) and event.step == self._n_before:
+            self.start = time.perf_counter()
 
 
-class _Run:
-    """What changes while a trial runs."""
+class Curve(Callback):
+    """What a trial measures: its evaluations, what it trained on, and how long steps took."""
 
     def __init__(self, pieces: Pieces) -> None:
-        self.pieces, self.training = pieces, pieces.config.training
+        assert isinstance(pieces.lesson, NextToken)
+        self._lesson, self._step = pieces.lesson, pieces.step
+        self._training = pieces.config.training
         self.weights_sha256 = hashlib.sha256(pieces.step.weights.tobytes()).hexdigest()
         self.batches = hashlib.sha256()
-        self.bytes_per_token = pieces.corpus.tokenizer.token_bytes()
-        self.step = self.skipped = self.skipped_in_a_row = 0
-        self.curve: list[Point] = []
+        self.points: list[Point] = []
         self.step_seconds: list[float] = []
-        self.losses: list[float] = []
+        self._losses: list[float] = []
         """Training losses since the last evaluation."""
 
-    def to_the_end(self, on_step: Callable[[int, float], None] | None) -> Status:
-        tokens, targets = new_batch(self.pieces)
-        finite = self.evaluate()
-        while finite and self.step < self.training.steps:
-            start = time.perf_counter()
-            n_targets = self.pieces.batches.fill(self.step, tokens, targets)
-            self.step += 1
-            rate = self.pieces.learning_rate(self.step)
-            result = self.pieces.step(
-                tokens, targets, n_targets, rate, self.training.seed, self.step
-            )
-            self.step_seconds.append(time.perf_counter() - start)
-            self.batches.update(tokens.tobytes())
-            self.batches.update(targets.tobytes())
-            if result.updated:
-                self.skipped_in_a_row = 0
-                self.losses.append(result.loss)
-            else:
-                self.skipped += 1
-                self.skipped_in_a_row += 1
-            if on_step:
-                on_step(self.step, result.loss)
-            if self.skipped_in_a_row >= self.training.max_skipped:
-                return "diverged"
-            last = self.step == self.training.steps
-            if last or self.step % self.training.eval_interval == 0:
-                finite = self.evaluate()
-        bound = DIVERGED_AT * self.curve[0].val_loss
-        whole = finite and not self.skipped_in_a_row and self.curve[-1].val_loss <= bound
-        return "completed" if whole else "diverged"
+    def __call__(self, event: Event, state: State) -> Answer:
+        if isinstance(event, StepDone):
+            self.step_seconds.append(event.seconds)
+            self.batches.update(self._lesson.tokens.tobytes())
+            self.batches.update(self._lesson.targets.tobytes())
+            if not event.skipped:
+                self._losses.append(event.loss)
+        elif isinstance(event, Reached):
+            if event.step == 0 or self._training.is_evaluation(event.step):
+                return self._evaluate(event.step)
+        return None
 
-    def evaluate(self) -> bool:
-        """Add a point to the curve; False where its loss is not finite."""
-        found = evaluate_split(
-            self.pieces.step.shards,
-            self.pieces.step.average_params(),
-            self.pieces.corpus.validation,
-            self.bytes_per_token,
-            self.training.eval_tokens,
-        )
-        train_loss = statistics.fmean(self.losses) if self.losses else math.nan
-        self.losses = []
-        seconds = math.fsum(self.step_seconds)
-        self.curve.append(Point(self.step, train_loss, found.loss, seconds))
-        return math.isfinite(found.loss)
+    def _evaluate(self, step: int) -> Answer:
+        """Add a point to the curve; where its loss is not finite, the trial ends."""
+        loss = self._lesson.evaluate(self._step.average_params()).evaluation.loss
+        train_loss = statistics.fmean(self._losses) if self._losses else math.nan
+        self._losses = []
+        self.points.append(Point(step, train_loss, loss, math.fsum(self.step_seconds)))
+        return None if math.isfinite(loss) else Stop("diverged")

@@ -211,6 +211,14 @@ class TrainingConfig(Section):
         default=None, description="when to stop before the last step; null: never"
     )
 
+    def is_evaluation(self, step: int) -> bool:
+        """Whether the weights are evaluated after ``step``."""
+        return step % self.eval_interval == 0 or step == self.steps
+
+    def is_checkpoint(self, step: int) -> bool:
+        """Whether a checkpoint is due after ``step``."""
+        return self.is_evaluation(step) or step % self.checkpoint_interval == 0
+
     @model_validator(mode="after")
     def _micro_batches_fill_the_batch(self) -> TrainingConfig:
         batch, micro = self.batch_size, self.micro_batch_size

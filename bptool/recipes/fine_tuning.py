@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +53,8 @@ def settle_sft(
     Raises:
         UserError: the parent, the records or a setting is unfit.
     """
-    from bptool.data.chat.dataset import prepare_records
-    from bptool.registry import templates
-    from bptool.training.start import with_chat_tokens
+    from bptool.training.setup import read_records
+    from bptool.training.start import Opened, start_from
     from bptool.training.trained import open_run
 
     _check_epochs(epochs)
@@ -65,18 +65,16 @@ def settle_sft(
     if lora is not None:
         values["lora"] = adapters(lora)
     config = resolved(values, sets, steps=1)
-    assert config.chat is not None
-    tokenizer = with_chat_tokens(parent.tokenizer, config)
+    start = start_from(parent, config)
     if lora is not None:  # frozen rows of new tokens would stay as they are drawn
-        grows = tokenizer.vocab_size > parent.tokenizer.vocab_size
+        grows = start.tokenizer.vocab_size > parent.tokenizer.vocab_size
         values["lora"] = {"embeddings": grows, **values["lora"]}
-    records = prepare_records(
-        config.data, templates.get(config.chat.template)(), tokenizer, parent.model.context
-    )
+    records = read_records(config, start)
     batch = config.training.batch_size
     n_rows = len(records.train)
     steps = math.ceil(epochs * n_rows / (n_rows if batch == "full" else batch))
-    return request(resolved(values, sets, steps), run, "sft", out)
+    asked = request(resolved(values, sets, steps), run, "sft", out)
+    return replace(asked, opened=Opened(start, records))
 
 
 def _check_epochs(epochs: float) -> None:
@@ -114,12 +112,12 @@ def settle_preferences(
     Raises:
         UserError: the parent, the preferences or a setting is unfit.
     """
-    from bptool.data.chat.rendering import Rendering
     from bptool.data.decoding import reading_of
-    from bptool.data.preference_set import UnitBatches, prepare_preferences
+    from bptool.data.preference_set import UnitBatches
     from bptool.data.preferences import read_preferences
     from bptool.data.record_report import RecordReport
-    from bptool.training.start import with_chat_tokens
+    from bptool.training.fine_tuning import read_units
+    from bptool.training.start import Opened, start_from
     from bptool.training.trained import open_run
 
     _check_epochs(epochs)
@@ -144,14 +142,13 @@ def settle_preferences(
         notes = choose_template(values, template, found.plain)
         config = resolved(values, sets, 1, options)
     context = parent.model.context
-    tokenizer = with_chat_tokens(parent.tokenizer, config)
-    rendering = Rendering(config.chat.template if config.chat else None, tokenizer)
-    units = prepare_preferences(config.data, rendering, context, single_sided=name == "kto")
+    start = start_from(parent, config)
+    units = read_units(config, start.tokenizer, context)
     batch = config.training.batch_size
     rows = len(units.train) * 2 if batch == "full" else batch
     batches = UnitBatches(units.train, context, rows, config.training.data_seed, name == "reward")
     config = resolved(values, sets, batches.steps(epochs), options)
-    return request(config, run, name, out, notes)
+    return replace(request(config, run, name, out, notes), opened=Opened(start, units))
 
 
 def settle_rollouts(
@@ -178,6 +175,7 @@ def settle_rollouts(
     from bptool.feedback.prompts import read_prompt_records
     from bptool.plugins import name_rules
     from bptool.training.scorer import check_rewards
+    from bptool.training.start import Opened, start_from
     from bptool.training.trained import open_run
 
     if not Path(reward).is_dir():
@@ -199,7 +197,8 @@ def settle_rollouts(
         config = resolved(values, sets, steps, options_of("rollouts", rollouts))
     assert config.rollouts is not None
     check_rewards(config.rollouts.reward)
-    return request(config, run, objective, out, notes)
+    opened = Opened(start_from(parent, config))
+    return replace(request(config, run, objective, out, notes), opened=opened)
 
 
 def resolved(

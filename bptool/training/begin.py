@@ -22,12 +22,12 @@ from bptool.training.checkpoint import WEIGHTS, CheckpointStore, require_space, 
 from bptool.training.events import Listener, Notice
 from bptool.training.lessons.rollouts import Rollouts
 from bptool.training.lock import RUN_LOCK, FolderLock
-from bptool.training.loop import Training
 from bptool.training.manifest import changed_keys, describe, differences
 from bptool.training.moved import find_again
 from bptool.training.parts import build_model
 from bptool.training.progress import Progress
 from bptool.training.restore import checkpoint_bytes, load_checkpoint
+from bptool.training.run import Training
 from bptool.training.run_folder import RunFolder, writing
 from bptool.training.run_seal import (
     check_programs,
@@ -38,7 +38,7 @@ from bptool.training.run_seal import (
 )
 from bptool.training.setup import Pieces, build
 from bptool.training.split import Split
-from bptool.training.start import Start, open_start
+from bptool.training.start import Opened, Start, open_start
 from bptool.training.trained import load_base
 
 RATE_JUMP = 0.1
@@ -52,22 +52,27 @@ def start_run(
     folder: RunFolder,
     listeners: Sequence[Listener] = (),
     progress: Callable[[str, int, int], None] | None = None,
+    detect_anomaly: bool = False,
+    opened: Opened | None = None,
 ) -> Training:
     """Begin a run: check everything, then make its folder.
+
+    ``opened`` is what was read to settle ``config``; without it, it is read here.
 
     Raises:
         UserError: a setting, a text or the folder is unfit. Nothing is left behind then.
     """
     folder.check_free()
     _require_named(config)
-    pieces = build(config, progress=progress)
+    start, data = opened or (None, None)
+    pieces = build(config, progress=progress, start=start, data=data)
     try:
         pieces.lesson.check()
         of_text = map(Notice, pieces.corpus.notes)
         for notice in (*of_text, *pieces.lesson.notices()):
             for listener in listeners:
                 listener(notice)
-        training = Training(pieces, folder, listeners)
+        training = Training(pieces, folder, listeners, detect_anomaly=detect_anomaly)
         made = folder.begin()
         try:
             require_space(made.checkpoints, checkpoint_bytes(pieces))
@@ -99,6 +104,7 @@ def resume_run(
     listeners: Sequence[Listener] = (),
     progress: Callable[[str, int, int], None] | None = None,
     checkpoint: str = "last",
+    detect_anomaly: bool = False,
 ) -> Training:
     """Go on with a run from its last checkpoint (from its start if it has none yet), with the
     workers, their split and the matrix engine that its manifest names.
@@ -152,7 +158,7 @@ def resume_run(
         standing = _load(pieces, folder, checkpoint)
         metrics.rewind(folder.metrics, standing.step)
         samples.rewind(folder.samples, standing.step)
-        training = Training(pieces, folder, listeners, standing)
+        training = Training(pieces, folder, listeners, standing, detect_anomaly)
         if made:
             rewrite_config(folder, config, changed_keys(saved, now, standing.step, made))
         for notice in (*_news(own, pieces, folder, standing, made), *_notices(saved, now)):

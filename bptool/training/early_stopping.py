@@ -22,12 +22,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from bptool.config.schema import EarlyStopping
 from bptool.errors import ConfigError
+from bptool.training.callback import Answer, Callback, Event, State, Stop
 from bptool.training.evaluation import Evaluation
+from bptool.training.events import Evaluated, StoppedEarly
 
 MIN_WINDOWS = 8
 """Fewer give no standard error worth the name."""
@@ -91,3 +95,43 @@ def judge(
     else:
         waiting.evaluations += 1
     return improvement, margin
+
+
+class Patience(Callback):
+    """Stops the run where the settings want that and it is due.
+
+    Args:
+        settings: None: never. judged: the last evaluation.
+    """
+
+    def __init__(
+        self, settings: EarlyStopping | None, judged: Callable[[], Evaluation | None]
+    ) -> None:
+        self._settings, self._judged = settings, judged
+        self.waiting = Waiting()
+
+    def entries(self) -> dict[str, Any]:
+        return {"waiting": dataclasses.replace(self.waiting)}
+
+    def restore(self, entries: Mapping[str, Any]) -> None:
+        self.waiting = dataclasses.replace(entries["waiting"])
+
+    def __call__(self, event: Event, state: State) -> Answer:
+        if self._settings is None or not isinstance(event, Evaluated) or event.step == 0:
+            return None
+        evaluation, waiting = self._judged(), self.waiting
+        assert evaluation is not None
+        improvement, margin = judge(waiting, evaluation, event.step, self._settings)
+        if waiting.evaluations < self._settings.patience:
+            return None
+        self.emit(
+            StoppedEarly(
+                step=event.step,
+                n_evaluations=waiting.evaluations,
+                since_step=waiting.step,
+                since_val_loss=waiting.loss,
+                improvement=improvement,
+                margin=margin,
+            )
+        )
+        return Stop("early stopping")

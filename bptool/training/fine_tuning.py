@@ -39,15 +39,17 @@ class Material(ABC):
         """The lesson on it."""
 
 
-def open_material(config: RunConfig, start: Start, context: int) -> Material:
-    """What ``config`` learns from.
+def open_material(
+    config: RunConfig, start: Start, context: int, units: PreferenceSet | None = None
+) -> Material:
+    """What ``config`` learns from; ``units`` are its preferences, where they were read before.
 
     Raises:
         UserError: a file is missing, broken or of the other kind.
     """
     if config.rollouts is not None:
         return PromptMaterial(config, start, context)
-    return PairMaterial(config, start, context)
+    return PairMaterial(config, start, context, units)
 
 
 def build_objective(config: RunConfig) -> Objective:
@@ -66,9 +68,11 @@ def read_units(config: RunConfig, tokenizer: Tokenizer, context: int) -> Prefere
 class PairMaterial(Material):
     """Preferences, for dpo, ipo, kto and reward."""
 
-    def __init__(self, config: RunConfig, start: Start, context: int) -> None:
+    def __init__(
+        self, config: RunConfig, start: Start, context: int, units: PreferenceSet | None = None
+    ) -> None:
         self._start, self._objective = start, build_objective(config)
-        self.units = read_units(config, start.tokenizer, context)
+        self.units = units or read_units(config, start.tokenizer, context)
         self.corpus = _corpus(self.units, context, not self._objective.of_logp)
 
     def lesson(self, config: RunConfig, step: TrainingStep, batch_rows: int) -> Lesson:

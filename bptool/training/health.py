@@ -26,7 +26,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from bptool.models.base import Array
-from bptool.training.events import StepDone
+from bptool.training.callback import Callback, Event, State
+from bptool.training.events import Evaluated, StepDone
 
 ENOUGH_STEPS = 100
 FIRST_SHARE = 5
@@ -63,7 +64,7 @@ def _counts(ids: Array, n_vocab: int) -> Array:
     return counts
 
 
-class Health:
+class Health(Callback):
     """What is wrong with a run, in sentences: while it runs, and at its end.
 
     Args:
@@ -83,6 +84,16 @@ class Health:
         self._recent: deque[float] = deque(maxlen=RECENT_STEPS)
         self._looked = self._was_well = self._lowest < self._guessing
         self._n_zero = self._n_not_finite = 0
+
+    def __call__(self, event: Event, state: State) -> None:
+        if isinstance(event, StepDone):
+            sentences = self.after_step(event)
+        elif isinstance(event, Evaluated):
+            sentences = self.after_evaluation(event.step, event.judged_loss, event.val_loss)
+        else:
+            return
+        for text in sentences:
+            self.warn(text)
 
     def after_step(self, done: StepDone) -> Iterator[str]:
         """What is to be said after a step."""

@@ -26,16 +26,18 @@ are those of fastai's finder, which takes the steepest descent or a tenth of the
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from bptool.errors import ConfigError, DivergedError
-from bptool.ops import jit
-from bptool.training.events import Compiling
+from bptool.training import callback
+from bptool.training.callback import Answer, Callback, State, Stop
+from bptool.training.compiling import compile_kernels
+from bptool.training.events import Compiling, StepDone
+from bptool.training.loop import Loop
 from bptool.training.setup import Pieces, new_batch
 from bptool.training.step import StepResult
 
@@ -213,49 +215,62 @@ def sweep_rates(
         DivergedError: the loss of the initial weights is not finite.
     """
     listener(_started(pieces, test))
-    _compile(pieces, listener)
-    rates = [test.rate(step) for step in range(1, test.n_steps + 1)]
-    losses: list[float] = []
-    smoothed: list[float] = []
-    ending: Ending | None = None
-    for found in _steps(pieces, rates):
-        losses.append(found.loss)
-        smoothed = smooth(losses, WIDTH * test.steps_a_decade)
-        n_tried = len(losses) - 1
-        if n_tried:
-            lowest = int(np.argmin(smoothed))
-            near = rates[max(0, lowest - 1)]
-            listener(
-                RateTried(
-                    n_tried, rates[n_tried - 1], found.loss, smoothed[-1], min(smoothed), near
-                )
-            )
-        if not (math.isfinite(found.loss) and math.isfinite(found.grad_norm)):
-            ending = "not finite"
-        elif _blew_up(smoothed):
-            ending = "blew up"
-        elif should_stop():
-            ending = "interrupted"
-        if ending:
-            break
-    if ending == "not finite" and len(losses) == 1:
+    compile_kernels(pieces, listener)
+    sweeping = Sweeping(test, listener, should_stop)
+    Loop(pieces.lesson, test.rate, [sweeping], State(0, test.n_steps)).run()
+    if sweeping.ending is None:
+        sweeping.note(_next_loss(pieces, test.n_steps))
+    losses = sweeping.losses
+    if sweeping.ending == "not finite" and len(losses) == 1:
         raise DivergedError(
             "loss or gradient of the initial weights is not finite, at any learning rate"
         )
-    n_tried = len(losses) - 1
-    return Sweep(test, rates[:n_tried], losses, smoothed, ending or "highest rate")
+    rates = sweeping.rates[: len(losses) - 1]
+    return Sweep(test, rates, losses, sweeping.smoothed, sweeping.ending or "highest rate")
 
 
-def _steps(pieces: Pieces, rates: Sequence[float]) -> Iterator[StepResult]:
-    """Train a step at each rate; at the end only the loss is taken. Each result's loss is that of
-    the weights before its update."""
-    seed = pieces.config.training.seed
+class Sweeping(Callback):
+    """Collects the losses of a sweep, and ends it where a higher rate would show nothing new."""
+
+    def __init__(
+        self, test: RangeTest, listener: Listener, should_stop: Callable[[], bool]
+    ) -> None:
+        self._width = WIDTH * test.steps_a_decade
+        self._listener, self._should_stop = listener, should_stop
+        self.rates = [test.rate(step) for step in range(1, test.n_steps + 1)]
+        self.losses: list[float] = []
+        self.smoothed: list[float] = []
+        self.ending: Ending | None = None
+
+    def __call__(self, event: callback.Event, state: State) -> Answer:
+        if not isinstance(event, StepDone):
+            return None
+        self.note(event)
+        return Stop("asked") if self.ending else None
+
+    def note(self, step: StepDone | StepResult) -> None:
+        """Take down the loss of a step: that of the weights before its update."""
+        self.losses.append(step.loss)
+        self.smoothed = smooth(self.losses, self._width)
+        n_tried = len(self.losses) - 1
+        if n_tried:
+            near = self.rates[max(0, int(np.argmin(self.smoothed)) - 1)]
+            rate, now, lowest = self.rates[n_tried - 1], self.smoothed[-1], min(self.smoothed)
+            self._listener(RateTried(n_tried, rate, step.loss, now, lowest, near))
+        if not (math.isfinite(step.loss) and math.isfinite(step.grad_norm)):
+            self.ending = "not finite"
+        elif _blew_up(self.smoothed):
+            self.ending = "blew up"
+        elif self._should_stop():
+            self.ending = "interrupted"
+
+
+def _next_loss(pieces: Pieces, n_steps: int) -> StepResult:
+    """The loss and gradient of the batch after ``n_steps``; no weight changes."""
     tokens, targets = new_batch(pieces)
-    for step, rate in enumerate(rates, 1):
-        n_targets = pieces.batches.fill(step - 1, tokens, targets)
-        yield pieces.step(tokens, targets, n_targets, rate, seed, step)
-    n_targets = pieces.batches.fill(len(rates), tokens, targets)
-    yield pieces.step.compute_gradient(tokens, targets, n_targets, seed, len(rates) + 1)
+    n_targets = pieces.batches.fill(n_steps, tokens, targets)
+    seed = pieces.config.training.seed
+    return pieces.step.compute_gradient(tokens, targets, n_targets, seed, n_steps + 1)
 
 
 def _blew_up(smoothed: Sequence[float]) -> bool:
@@ -274,13 +289,3 @@ def _started(pieces: Pieces, test: RangeTest) -> SweepStarted:
         n_workers=pieces.team.n,
         engine=pieces.engine.name,
     )
-
-
-def _compile(pieces: Pieces, listener: Listener) -> None:
-    what = f"kernels of {pieces.config.model.name}"
-    listener(Compiling(what, done=False))
-    start = time.perf_counter()
-    with jit.compilations() as compiled:
-        pieces.step.compile()
-    seconds = time.perf_counter() - start
-    listener(Compiling(what, done=True, seconds=seconds, cached=not compiled))

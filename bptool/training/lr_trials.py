@@ -24,7 +24,10 @@ from typing import Any
 
 from bptool.config.schema import RunConfig
 from bptool.data.corpus import Corpus
+from bptool.training.callback import Answer, Callback, Event, State, Stop
 from bptool.training.evaluation import evaluate_split
+from bptool.training.events import StepDone
+from bptool.training.loop import Loop
 from bptool.training.lr_find import (
     LEAST_FALL,
     Listener,
@@ -34,7 +37,7 @@ from bptool.training.lr_find import (
     TrialStep,
     sweep_rates,
 )
-from bptool.training.setup import Pieces, build, new_batch
+from bptool.training.setup import Pieces, build
 from bptool.training.start import Start
 
 N_STEPS = 150
@@ -167,19 +170,22 @@ class Trials:
 
     def _train(self, pieces: Pieces, rate: float) -> bool:
         """Take the steps; False where a loss or gradient was not finite."""
-        tokens, targets = new_batch(pieces)
-        seed = self.config.training.seed
-        for step in range(1, self.n_steps + 1):
-            n_targets = pieces.batches.fill(step - 1, tokens, targets)
-            now = rate * squeezed_factor(pieces, step, self.n_steps)
-            found = pieces.step(tokens, targets, n_targets, now, seed, step)
-            if not found.updated:
-                return False
-            if self.should_stop():
-                raise Interrupted
-            number = len(self.losses) + 1
-            self.listener(TrialStep(number, rate, step, self.n_steps, found.loss))
-        return True
+        watching = TrialWatch(
+            lambda step, loss: self.listener(
+                TrialStep(len(self.losses) + 1, rate, step, self.n_steps, loss)
+            ),
+            self.should_stop,
+        )
+        loop = Loop(
+            pieces.lesson,
+            lambda step: rate * squeezed_factor(pieces, step, self.n_steps),
+            [watching],
+            State(0, self.n_steps),
+        )
+        stop = loop.run()
+        if watching.interrupted:
+            raise Interrupted
+        return stop is None
 
     def _judge(self, pieces: Pieces) -> float:
         """Loss over the first tokens of the validation part."""
@@ -187,6 +193,25 @@ class Trials:
         sizes = self.corpus.tokenizer.token_bytes()
         params, shards = pieces.step.evaluation_params(), pieces.step.shards
         return evaluate_split(shards, params, self.corpus.validation, sizes, most).loss
+
+
+class TrialWatch(Callback):
+    """Ends a trial at a number that is not finite, or where it is told to stop."""
+
+    def __init__(self, tell: Callable[[int, float], None], should_stop: Callable[[], bool]) -> None:
+        self._tell, self._should_stop = tell, should_stop
+        self.interrupted = False
+
+    def __call__(self, event: Event, state: State) -> Answer:
+        if not isinstance(event, StepDone):
+            return None
+        if event.skipped:
+            return Stop("diverged")
+        if self._should_stop():
+            self.interrupted = True
+            return Stop("asked")
+        self._tell(event.step, event.loss)
+        return None
 
 
 def squeezed_factor(pieces: Pieces, step: int, n_steps: int) -> float:

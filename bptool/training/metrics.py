@@ -17,7 +17,8 @@ from typing import Any
 
 from bptool.errors import RunError
 from bptool.files import append_whole, loads_strictly, read_replacing, write_text
-from bptool.training.events import Evaluated, Event, StepDone
+from bptool.training.callback import Callback, Event, Reached, State
+from bptool.training.events import Evaluated, StepDone
 from bptool.training.run_folder import FORMAT_VERSION, writing
 
 LINES_AT_ONCE = 16
@@ -25,8 +26,8 @@ LINES_AT_ONCE = 16
 HEADER = {"format_version": FORMAT_VERSION, "kind": "bptool metrics"}
 
 
-class MetricsFile:
-    """A listener that appends steps and evaluations to ``metrics.jsonl``.
+class MetricsFile(Callback):
+    """Appends steps and evaluations to ``metrics.jsonl``.
 
     Lines that cannot be written wait in memory for a disk that can take them: the run goes on, and
     :meth:`sync` says what is wrong.
@@ -46,7 +47,9 @@ class MetricsFile:
             self._file = open(self.path, "ab", buffering=0)
             self._size = self._file.tell()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event, state: State) -> None:
+        if isinstance(event, Reached) and event.after == "rollback":
+            self.rewind(event.step)
         if self._file is None or not isinstance(event, StepDone | Evaluated):
             return
         kind = "step" if isinstance(event, StepDone) else "evaluation"

@@ -14,24 +14,26 @@ OVERFITTING_AFTER = 3
 
 
 @dataclasses.dataclass
-class Progress:
-    """What changes from step to step besides weights and optimizer state; in every checkpoint."""
+class Counters:
+    """What the loop itself has counted."""
 
     step: int = 0
     n_updates: int = 0
     skipped_in_a_row: int = 0
+    """Steps without a finite loss and gradient."""
+
+
+@dataclasses.dataclass
+class Evaluations:
+    """What evaluations have shown so far."""
+
     loss_sum: float = 0.0
+    """Training losses since the last evaluation."""
     n_losses: int = 0
     best_val_loss: float | None = None
     best_step: int = 0
     train_loss_at_best: float | None = None
     evaluations_since_best: int = 0
-    waiting: Waiting = dataclasses.field(default_factory=Waiting)
-    """Of early stopping."""
-    n_skipped: int = 0
-    """Steps left out so far, whatever for."""
-    watch: Watch = dataclasses.field(default_factory=Watch)
-    """For spikes of the loss."""
 
     def overfits(self, train_loss: float | None) -> bool:
         """Whether the validation loss has long been better than it is, while that of training has
@@ -39,6 +41,21 @@ class Progress:
         since, before = self.evaluations_since_best, self.train_loss_at_best
         falls = train_loss is not None and (before is None or train_loss < before)
         return since >= OVERFITTING_AFTER and self.best_step > 0 and falls
+
+
+@dataclasses.dataclass
+class Progress(Evaluations, Counters):
+    """What changes from step to step besides weights and optimizer state; in every checkpoint.
+
+    Each callback keeps its own part and gives it by these names; see ``Callback.entries``.
+    """
+
+    waiting: Waiting = dataclasses.field(default_factory=Waiting)
+    """Of early stopping."""
+    n_skipped: int = 0
+    """Steps left out so far, whatever for."""
+    watch: Watch = dataclasses.field(default_factory=Watch)
+    """For spikes of the loss."""
 
     @classmethod
     def from_state(cls, state: dict[str, Any], place: object) -> Progress:

@@ -8,12 +8,13 @@ from bptool.inference.sampling import Sampling
 from bptool.inference.writer import Writer
 from bptool.models.base import Array
 from bptool.registry import templates
-from bptool.training.events import Sampled
+from bptool.training.callback import Callback, Event, State
+from bptool.training.events import Evaluated, Sampled
 from bptool.training.setup import Pieces
 
 
-class Sampler:
-    """Writes with the weights as they are, or with their average.
+class Sampler(Callback):
+    """Writes a text after each evaluation, with the weights as they are, or with their average.
 
     Raises:
         DataError: the prompt of the configuration cannot be encoded.
@@ -24,6 +25,10 @@ class Sampler:
         params, tokenizer = pieces.step.average_params(), pieces.corpus.tokenizer
         self._writer = Writer(pieces.model, params, pieces.team, tokenizer)
         self._prompt_at(0)
+
+    def __call__(self, event: Event, state: State) -> None:
+        if isinstance(event, Evaluated) and self._pieces.config.sample.max_tokens > 0:
+            self.emit(self.sample(event.step))
 
     def sample(self, step: int) -> Sampled:
         """A continuation of the prompt of ``step``, drawn by the seed of the run."""

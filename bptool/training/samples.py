@@ -7,26 +7,34 @@ from pathlib import Path
 
 from bptool.errors import RunError
 from bptool.files import append_whole, read_replacing, write_text
-from bptool.training.events import Event, Sampled
+from bptool.training.callback import Callback, Event, Reached, State
+from bptool.training.events import Sampled
 from bptool.training.run_folder import FORMAT_VERSION, writing
 
 HEADER = f"# bptool samples, format_version {FORMAT_VERSION}\n"
 _TITLE = re.compile(r"^== step (\d+) ==$", re.MULTILINE)
 
 
-class SamplesFile:
-    """A listener that appends each sample to ``samples.txt``."""
+class SamplesFile(Callback):
+    """Appends each sample to ``samples.txt``; a disk that cannot take it does not stop the run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __call__(self, event: Event) -> None:
-        if not isinstance(event, Sampled):
-            return
+    def __call__(self, event: Event, state: State) -> None:
+        if isinstance(event, Reached) and event.after == "rollback":
+            rewind(self.path, event.step)
+        elif isinstance(event, Sampled):
+            try:
+                self._append(event)
+            except RunError as error:
+                self.warn(str(error))
+
+    def _append(self, sample: Sampled) -> None:
         with writing(self.path):
             if not self.path.exists():
                 write_text(self.path, HEADER)
-            data = f"\n== step {event.step} ==\n{event.prompt}{event.text}\n".encode()
+            data = f"\n== step {sample.step} ==\n{sample.prompt}{sample.text}\n".encode()
             with self.path.open("ab", buffering=0) as file:
                 append_whole(file, data, file.tell())
 

@@ -14,6 +14,7 @@ from bptool.data.batches import Batches, count_windows
 from bptool.data.chat.dataset import ChatSet, prepare_records
 from bptool.data.corpus import Corpus, prepare
 from bptool.data.counted import Counted, counted
+from bptool.data.preference_set import PreferenceSet
 from bptool.errors import ConfigError
 from bptool.files import format_bytes as format_bytes
 from bptool.models.base import Model
@@ -215,6 +216,7 @@ def build(
     split: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     start: Start | None = None,
+    data: ChatSet | PreferenceSet | None = None,
 ) -> Pieces:
     """Prepare the data and build every piece, with initial weights of the configured seed.
 
@@ -223,6 +225,7 @@ def build(
         n_workers, engine, split: as a run's manifest says.
         progress: told how far preparing the data is.
         start: what to start from, where that is open already.
+        data: records or preferences of ``config`` that were read before.
 
     Raises:
         UserError: any setting or file is unfit; nothing has been written then.
@@ -233,10 +236,11 @@ def build(
     material: Material | None = None
     if config.objective.name != "next-token":
         assert start is not None  # the configuration says so
-        material = open_material(config, start, context_of(config))
+        units = data if isinstance(data, PreferenceSet) else None
+        material = open_material(config, start, context_of(config), units)
         corpus = material.corpus
     elif config.data.records is not None:
-        records = _records(config, start)
+        records = data if isinstance(data, ChatSet) else read_records(config, start)
         corpus = _corpus_of(records)
     if corpus is None:
         tokenizer = start.tokenizer if start else None
@@ -296,7 +300,8 @@ def _lesson(
     )
 
 
-def _records(config: RunConfig, start: Start | None) -> ChatSet:
+def read_records(config: RunConfig, start: Start | None) -> ChatSet:
+    """The records of ``config``, packed in rows."""
     if start is None or config.chat is None:
         missing = "start.run" if start is None else "chat.template"
         raise ConfigError(f"data.records needs {missing}; use `bptool finetune sft RUN`")

@@ -20,10 +20,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from bptool.config.schema import Spikes
+from bptool.training.callback import Answer, Callback, Event, RollBack, State, Stop
+from bptool.training.events import StepDone
 
 PATIENCE = 10
 """Spikes in a row that are one no more."""
@@ -70,3 +74,62 @@ class Watch:
         """Remember the loss of a step that was taken."""
         self.in_a_row = 0
         self.losses = [*self.losses, loss][-settings.over :]
+
+
+class SpikeGuard(Callback):
+    """Sees to the steps that were left out for a spike.
+
+    Args:
+        settings: what is done about spikes; None: nothing is a spike.
+        checkpoint_step: the newest checkpoint that can be gone back to, if there is one.
+    """
+
+    def __init__(self, settings: Spikes | None, checkpoint_step: Callable[[], int | None]) -> None:
+        self._settings, self._checkpoint_step = settings, checkpoint_step
+        self.watch = Watch()
+        self._rolled_back: dict[str, Any] = {}
+        """What outlives the checkpoint that the run goes back to."""
+
+    def accepts(self, loss: float) -> bool:
+        """Whether a step with this loss changes the weights."""
+        return self._settings is None or not self.watch.is_spike(loss, self._settings)
+
+    def entries(self) -> dict[str, Any]:
+        return {"watch": dataclasses.replace(self.watch)}
+
+    def restore(self, entries: Mapping[str, Any]) -> None:
+        self.watch = dataclasses.replace(entries["watch"], **self._rolled_back)
+
+    def __call__(self, event: Event, state: State) -> Answer:
+        settings, watch = self._settings, self.watch
+        if settings is None or not isinstance(event, StepDone):
+            return None
+        if not event.skipped:
+            watch.note_loss(event.loss, settings)
+            return None
+        if not (math.isfinite(event.loss) and math.isfinite(event.grad_norm)):
+            return None
+        spike = f"step {event.step:,}: the loss {event.loss:.4g} is a spike"
+        back_to = self._checkpoint_step()
+        if settings.then == "rollback" and back_to is not None and event.step > watch.back_from:
+            return self._roll_back(event.step, back_to, settings, spike)
+        how = "the new level from now on" if watch.note_spike() else "skipped"
+        self.warn(f"{spike}, {how}")
+        return None
+
+    def _roll_back(self, step: int, back_to: int, settings: Spikes, spike: str) -> Answer:
+        watch = self.watch
+        if watch.rollbacks >= settings.max_rollbacks:
+            return Stop(
+                "diverged",
+                f"{spike} again after {watch.rollbacks} rollbacks; go on from an earlier "
+                "checkpoint with --checkpoint, or train anew with a lower optimizer.learning_rate",
+            )
+        factor = watch.rate_factor * settings.rate_factor
+        self._rolled_back = {
+            "rollbacks": watch.rollbacks + 1,
+            "back_from": step,
+            "rate_factor": factor,
+        }
+        how = f"back to step {back_to:,}, learning rate times {factor:.3g}"
+        return RollBack(back_to, f"{spike}, {how}")

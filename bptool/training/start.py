@@ -5,15 +5,24 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bptool.config.schema import RunConfig
+from bptool.data.chat.dataset import ChatSet
+from bptool.data.preference_set import PreferenceSet
 from bptool.data.tokenizers import Tokenizer
 from bptool.errors import ConfigError
 from bptool.models.base import Array, Model, grow_vocabulary
 from bptool.registry import templates
 from bptool.training.parts import build_model
-from bptool.training.trained import open_run
+from bptool.training.trained import TrainedRun, open_run
+
+
+class Opened(NamedTuple):
+    """What was opened and read to settle a new run, so that it need not be read again."""
+
+    start: Start
+    data: ChatSet | PreferenceSet | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,12 @@ def open_start(config: RunConfig) -> Start:
     """
     assert config.start is not None
     run = open_run(Path(config.start.run), last=config.start.checkpoint == "last")
+    return start_from(run, config)
+
+
+def start_from(run: TrainedRun, config: RunConfig) -> Start:
+    """The same for the run of ``config``, where it is open already."""
+    assert config.start is not None
     tokenizer = with_chat_tokens(run.tokenizer, config)
     same = build_model(config, run.tokenizer.vocab_size)
     _check_same(same, run.model, config)

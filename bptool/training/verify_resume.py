@@ -12,7 +12,7 @@ from bptool.config.schema import RunConfig
 from bptool.errors import ConfigError
 from bptool.training.begin import resume_run, start_run
 from bptool.training.events import Event, StepDone
-from bptool.training.loop import Training
+from bptool.training.run import Training
 from bptool.training.run_difference import Difference, compare_results
 from bptool.training.run_folder import RunFolder
 

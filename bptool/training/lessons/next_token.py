@@ -23,6 +23,9 @@ class NextToken(Lesson):
         validation: the validation split, 1-D. bytes_per_token: UTF-8 bytes of each id, (V,).
         max_tokens: an evaluation reads so many of its tokens at most.
         seed: of what is dropped.
+
+    Attributes:
+        tokens, targets: of the last step, (rows, T).
     """
 
     def __init__(
@@ -38,7 +41,7 @@ class NextToken(Lesson):
         self._validation, self._bytes_per_token = validation, bytes_per_token
         self._max_tokens, self._seed = max_tokens, seed
         shape = (batches.n_sequences, batches.context)
-        self._tokens, self._targets = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+        self.tokens, self.targets = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
 
     @cached_property
     def guessing_loss(self) -> float:
@@ -51,7 +54,7 @@ class NextToken(Lesson):
         return self.batches.n_sequences * self.batches.context
 
     def step(self, number: int, learning_rate: float) -> LessonStep:
-        tokens, targets = self._tokens, self._targets
+        tokens, targets = self.tokens, self.targets
         n_targets = self.batches.fill(number - 1, tokens, targets)
         take = self._training_step
         result = take(tokens, targets, n_targets, learning_rate, self._seed, number)

@@ -1,0 +1,1 @@
+"""What a run does besides its steps: one callback a file, put in order by ``training.run``."""
