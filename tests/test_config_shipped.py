@@ -164,8 +164,9 @@ def test_the_schema_is_whole_and_says_what_each_key_is(schema: dict[str, Any]) -
         for key, field in definition["properties"].items():
             assert field.get("description"), key
     models = schema["properties"]["model"]["oneOf"]
-    assert models[0]["enum"] == ["gpt2", "mlp"]
-    assert [model["properties"]["name"]["const"] for model in models[1:]] == ["gpt2", "mlp"]
+    names = ["gpt2", "llama", "mlp", "qwen2", "qwen3"]
+    assert models[0]["enum"] == names
+    assert [model["properties"]["name"]["const"] for model in models[1:]] == names
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +249,16 @@ def test_nanogpts_cpu_recipe_is_kept_in_every_detail() -> None:
     assert config.model.config.model_dump() == {
         "n_layer": 4,
         "n_head": 4,
+        "n_kv_head": None,
+        "head_dim": None,
         "n_embd": 128,
+        "n_hidden": None,
+        "norm": "layernorm",
+        "norm_epsilon": 1e-5,
+        "qk_norm": False,
+        "positions": "learned",
+        "rotary_base": 10000.0,
+        "mlp": "plain",
         "score_head": False,
         "context": 64,
         "bias": False,

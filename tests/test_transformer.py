@@ -74,6 +74,29 @@ def test_gpt2_keeps_its_tensors_and_their_places() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen2", "qwen3", "mlp"])
+def test_every_gradient_is_cleared_or_stored(name: str) -> None:
+    """Tensors without elements begin where another one does, which must not take it along."""
+    model = models.get(name)(models.get(name).Config(n_layer=2, n_embd=8), N_VOCAB)
+    weights, gradient = model.layout.allocate(np.float64), model.layout.allocate(np.float64)
+    model.initialise(weights, 1)
+    tokens, targets = draw_batch(N_VOCAB, 2, 5, 1)
+    acts = model.workspace(2, 5, np.float64, tiled_engine(np.float64))
+    found = []
+    for start in (0.0, 7.0):
+        gradient[:] = start
+        for span in model.layout.spans_without(model.stored):
+            gradient[span] = 0.0
+        model.loss_and_gradient(
+            *(model.params(weights), model.gradients(gradient), acts, tokens, targets, 0.1),
+            MaskKey(0, 0, 0),
+            adds=False,
+        )
+        found.append({key: g.copy() for key, g in model.layout.named(gradient).items()})
+    for key, g in found[0].items():
+        assert np.array_equal(found[1][key], g), key
+
+
 def test_gpt2_keeps_its_activations() -> None:
     """As many numbers as when they were written out by hand, in the shapes of then."""
     n, c, f, n_layer, r = 12, 8, 32, 2, 5
@@ -206,8 +229,9 @@ def test_gradients_equal_autograd(variant: dict[str, Any], dtype: str, tolerance
         *(1 / n_targets, MaskKey(0, 0, 0)),
     )
     named = model.layout.named(weights)
+    exact = {name: tensor.astype(np.float64) for name, tensor in named.items()}
     loss, want = torch_models.loss_and_gradients(
-        torch_models.transformer_logits, config, named, tokens, targets
+        torch_models.transformer_logits, config, exact, tokens, targets
     )
     assert found.loss == pytest.approx(loss, rel=tolerance)
     ours = model.layout.named(gradient)

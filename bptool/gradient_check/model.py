@@ -27,7 +27,7 @@ HELD_KEY = MaskKey(0, 0, 0)
 """Every dropout mask of a check; the key that ``Model.loss`` uses."""
 N_SEQUENCES = 3
 _TRANSFORMER: dict[str, Any] = {
-    **{"n_layer": 2, "n_head": 6, "n_kv_head": 3, "head_dim": 4, "n_embd": 20, "n_hidden": 11},
+    **{"n_layer": 2, "n_head": 8, "n_kv_head": 4, "head_dim": 6, "n_embd": 20, "n_hidden": 11},
     **{"context": 7, "norm_epsilon": 0.01, "rotary_base": 50.0, "init_std": 0.04},
     "dropout": {"embedding": 0.1, "attention": 0.2, "residual": 0.25, "hidden": 0.3},
     "stochastic_depth": {"rate": 0.5, "rule": "uniform"},

@@ -126,11 +126,12 @@ class FlatLayout:
 
     def spans_without(self, fields: frozenset[str]) -> list[slice]:
         """The buffer but for ``fields``, in as few ranges as there may be, with the padding."""
-        starts = sorted((offset, field) for field, offset in self.offsets.items())
+        # A tensor without elements begins where another does, and takes no part of the buffer.
+        starts = sorted((self.offsets[s.field], s.field) for s in self.specs if s.size)
         stops = [offset for offset, _ in starts[1:]] + [self.size]
         spans: list[slice] = []
         for (start, field), stop in zip(starts, stops, strict=True):
-            if field in fields or start == stop:
+            if field in fields:
                 continue
             if spans and spans[-1].stop == start:
                 spans[-1] = slice(spans[-1].start, stop)
