@@ -12,7 +12,7 @@ import training_runs as runs
 
 from bptool.cli.main import main
 from bptool.models.mlp import MLP, MLPConfig
-from bptool.models.presets import GPT2, GPT2Config
+from bptool.models.presets import GPT2, GPT2Config, Llama, LlamaConfig
 from bptool.ops.logit_terms import LogitTerms
 from bptool.training.machine import choose_engine
 from bptool.training.parts import build_model
@@ -28,7 +28,11 @@ DROPPED: dict[str, Any] = {
 TERMS = LogitTerms(0.1, 0.01)
 MODELS = {
     "gpt2": (GPT2(GPT2Config(**GPT2_SIZE, **DROPPED), N_VOCAB), ()),
-    "untied": (GPT2(GPT2Config(**GPT2_SIZE, tie_embeddings=False), N_VOCAB), ("wte",)),
+    "untied": (GPT2(GPT2Config(**GPT2_SIZE, tie_embeddings=False), N_VOCAB), ("embed_tokens",)),
+    "llama": (
+        Llama(LlamaConfig(**GPT2_SIZE, **DROPPED, n_kv_head=1, qk_norm=True), N_VOCAB),
+        ("embed_tokens",),
+    ),
     "mlp": (
         MLP(
             MLPConfig(window=3, n_embd=5, n_hidden=12, n_layer=3, context=N_TIME, dropout=0.25),
