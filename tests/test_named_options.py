@@ -69,6 +69,7 @@ SAYS: dict[str, tuple[str, ...]] = {
     "training/prompt_set.py": REWARDS,
     "training/run_folder.py": (*NEW_RUNS, "lr-find", "merge"),
     "training/small_run.py": ("train",),
+    "training/spikes.py": ("train",),
     "training/trained.py": ("generate", "eval"),
     "training/verify_resume.py": ("verify-resume",),
 }

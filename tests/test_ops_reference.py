@@ -148,7 +148,7 @@ def test_rotary(dtype: str) -> None:
     def turned(x: Any) -> Any:
         x = x.view(2, N_TIME, -1, HEAD)
         position = torch.arange(N_TIME) - torch.tensor(starts)
-        angle = position[..., None] * 10000.0 ** (-torch.arange(0, HEAD, 2) / HEAD)
+        angle = position[..., None] * 10000.0 ** (-torch.arange(0, HEAD, 2, dtype=x.dtype) / HEAD)
         angle = torch.cat([angle, angle], 2)[:, :, None]
         halves = torch.cat([-x[..., HEAD // 2 :], x[..., : HEAD // 2]], 3)
         both = x * angle.cos() + halves * angle.sin()

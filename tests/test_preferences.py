@@ -329,7 +329,7 @@ def test_kto_takes_pairs_and_judgements_and_mixes_answers_of_others(tmp_path: Pa
             unit.first.ids[: unit.first.n_prompt], unit.second.ids[: unit.second.n_prompt]
         )
         assert not np.array_equal(unit.first.ids, unit.second.ids)
-    with pytest.raises(DataError, match="use --loss kto"):
+    with pytest.raises(DataError, match="finetune dpo RUN --loss kto"):
         prepare_preferences(data_config(written(path, *values[:4])), rendering(), 48)
 
 
