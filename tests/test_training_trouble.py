@@ -204,7 +204,7 @@ def test_anomalies_are_looked_for_at_once_where_that_is_asked_for(
     found = re.search(r"step (\d+): the step had no finite", capsys.readouterr().err)
     assert found
     other = main([*arguments, str(tmp_path / "other")])
-    assert other in (0, 1, 3)  # at such a rate it hangs on the last bits how it ends
+    assert other in (0, 3)
 
 
 @pytest.mark.parametrize(

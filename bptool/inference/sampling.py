@@ -55,7 +55,8 @@ class Sampling:
             p = np.zeros_like(scores)
             np.put_along_axis(p, scores.argmax(axis=-1, keepdims=True), 1.0, axis=-1)
             return p
-        scores = (scores - scores.max(axis=-1, keepdims=True)) / self.temperature
+        with np.errstate(invalid="ignore"):  # a diverged model's logits give NaN, and no warning
+            scores = (scores - scores.max(axis=-1, keepdims=True)) / self.temperature
         if self.top_k is not None and self.top_k < n_vocab:
             for row in scores.reshape(-1, n_vocab):
                 row[~_likeliest(row, self.top_k)] = -np.inf
